@@ -1,0 +1,281 @@
+"""Every setting of Postel: ``postel.toml``, and each key also as ``POSTEL_SECTION__KEY``.
+
+The environment wins over the file, the file over the standard ``OTEL_EXPORTER_OTLP_*`` variables, these over
+the defaults. An unknown key or a wrong type stops the program before anything starts, with a message that names the
+file, the key and the accepted form (the field's description below).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnreadableVariableError
+
+from postel.errors import SettingsError
+
+# Where a file is looked for when --config names none; the first that exists is read.
+CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
+
+_ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
+Port = Annotated[int, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
+Host = Annotated[str, Field(min_length=1, description="a host name or IP address")]
+Address = Annotated[str, Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"')]
+Seconds = Annotated[float, Field(gt=0, le=86400, description="seconds, a number above 0, such as 15")]
+# Scheduled times are multiples of the interval; whole seconds keep those of two nodes on the same grid.
+Interval = Annotated[int, Field(ge=1, le=86400, description="whole seconds, 1 to 86400, such as 15")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Node(_Section):
+    """``[node]``: who this host is."""
+
+    id: str | None = Field(None, min_length=1, max_length=255, description="a text that names this node for good")
+
+
+class Discovery(_Section):
+    """``[discovery]``: where the mail servers are looked for."""
+
+    zone_mta_host: Host = "127.0.0.1"
+    zone_mta_port: Port = 12080
+    zone_mta_metrics_path: str = Field("/metrics", pattern=r"^/", description='a path such as "/metrics"')
+    wildduck_host: Host = "127.0.0.1"
+    wildduck_api_port: Port | None = Field(None, description="a port number; unset: 8080, then 3000")
+    wildduck_api_token: SecretStr | None = Field(None, description="WildDuck's API access token, a text")
+    haraka_smtp_port: Port = 25
+    rspamd_host: Host = "127.0.0.1"
+    rspamd_tcp_port: Port = 11333
+    rspamd_controller_port: Port = 11334
+
+
+class Intervals(_Section):
+    """``[intervals]``: how often each source is asked and the spool is sent."""
+
+    system_metrics: Interval = 15
+    zone_mta_prometheus: Interval = 30
+    wildduck_api_query: Interval = 300
+    send_metrics: Seconds = 30
+    email_events: Literal["immediate"] | Seconds = Field("immediate", description='"immediate", or seconds')
+
+
+class Otlp(_Section):
+    """``[otlp]``: where the agent sends, and how much it keeps while nobody takes it."""
+
+    endpoint: str = Field(
+        "http://127.0.0.1:4318",
+        pattern=r"^https?://[^/\s]+",
+        description='a URL such as "http://127.0.0.1:4318" (HTTP) or "http://127.0.0.1:4317" (gRPC)',
+    )
+    protocol: Literal["grpc", "http/protobuf"] = Field("http/protobuf", description='"grpc" or "http/protobuf"')
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description='a table such as {authorization = "..."}')
+    compression: Literal["gzip", "none"] = Field("gzip", description='"gzip" or "none"')
+    timeout: Seconds = 30
+    certificate: Path | None = Field(None, description="a file with the certificate authority to trust, PEM")
+    request_bytes: int = Field(1 << 20, ge=16384, le=16 << 20, description="bytes in one request, 16384 to 16777216")
+    spool_bytes: int = Field(512 << 20, ge=1 << 20, description="bytes kept on disk at most, 1048576 or more")
+    spool_age: float = Field(7 * 86400, gt=0, description="seconds that unsent data is kept at most, above 0")
+
+
+class Intake(_Section):
+    """``[intake]``: where the mail servers' plugins reach the agent."""
+
+    address: Address = "127.0.0.1:4319"
+    token: SecretStr | None = Field(None, description="the bearer token that plugins must send, a text")
+
+
+class Database(_Section):
+    """``[database]``: the PostgreSQL or TimescaleDB that is written and read."""
+
+    url: SecretStr | None = Field(None, description='"postgresql://user:password@host/name"; unset: an embedded one')
+    connections: int = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
+
+
+class Sink(_Section):
+    """``[sink]``: where the sink listens for OTLP."""
+
+    grpc_address: Address = "127.0.0.1:4417"
+    http_address: Address = "127.0.0.1:4418"
+    token: SecretStr | None = Field(None, description="the bearer token that senders must show, a text")
+    request_bytes: int = Field(16 << 20, ge=1 << 20, description="bytes of one request after decompression at most")
+
+
+class Serve(_Section):
+    """``[serve]``: where the page and the API listen."""
+
+    address: Address = "127.0.0.1:3001"
+
+
+class Alerts(_Section):
+    """``[alerts]``: reserved for alert rules and notifications."""
+
+
+class Privacy(_Section):
+    """``[privacy]``: what of a mail address may leave this host; no signal of this version holds one."""
+
+    addresses: Literal["keep", "hash", "domain"] = Field("keep", description='"keep", "hash" or "domain"')
+
+
+class Settings(BaseSettings):
+    """All settings, checked. Build it with :func:`load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="POSTEL_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    data_dir: Path = Field(
+        default_factory=lambda: Path.home() / ".local/share/postel", description="a folder for all that Postel keeps"
+    )
+    node: Node = Node()
+    discovery: Discovery = Discovery()
+    intervals: Intervals = Intervals()
+    otlp: Otlp = Otlp()
+    intake: Intake = Intake()
+    database: Database = Database()
+    sink: Sink = Sink()
+    serve: Serve = Serve()
+    alerts: Alerts = Alerts()
+    privacy: Privacy = Privacy()
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _listeners_differ(self) -> Self:
+        seen: dict[str, str] = {}
+        for setting, address in (
+            ("[intake] address", self.intake.address),
+            ("[sink] grpc_address", self.sink.grpc_address),
+            ("[sink] http_address", self.sink.http_address),
+            ("[serve] address", self.serve.address),
+        ):
+            if address in seen:
+                raise ValueError(f"{setting} and {seen[address]} are both {address}; each needs an address of its own")
+            seen[address] = setting
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment comes first, then what :func:`load_settings` read from the file."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+def load_settings(config: Path | None = None) -> Settings:
+    """Read and check all settings.
+
+    Args:
+        config: the file to read; None: ``$POSTEL_CONFIG``, then the first of `CONFIG_PLACES` that exists.
+
+    Raises:
+        SettingsError: the file cannot be read, or a key or value is wrong.
+    """
+    path = config or _default_config()
+    values = _read(path) if path else {}
+    _default_otlp(values)
+    try:
+        return Settings(**values)
+    except UnreadableVariableError as error:
+        section = str(error).partition('"')[2].partition('"')[0]
+        variable = f"POSTEL_{section.upper()}"
+        raise SettingsError(f"environment, {variable} is a section; set its keys one by one: {variable}__KEY") from None
+    except ValidationError as error:
+        raise SettingsError(_explain(error, path)) from None
+
+
+def _default_config() -> Path | None:
+    if named := os.environ.get("POSTEL_CONFIG"):
+        return Path(named)
+    return next((place for place in CONFIG_PLACES if place.is_file()), None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from None
+
+
+def _default_otlp(values: dict[str, Any]) -> None:
+    """Fill what the file leaves open from the standard variables.
+
+    Source: OpenTelemetry specification, "OpenTelemetry Protocol Exporter", environment variables.
+    """
+    section = values.setdefault("otlp", {})
+    if not isinstance(section, dict):
+        return
+    prefix = "OTEL_EXPORTER_OTLP_"
+    for key in ("endpoint", "protocol", "compression", "certificate"):
+        if value := os.environ.get(prefix + key.upper()):
+            section.setdefault(key, value)
+    if value := os.environ.get(prefix + "TIMEOUT"):
+        # The specification counts milliseconds here.
+        section.setdefault("timeout", int(value) / 1000 if value.isdecimal() else value)
+    if value := os.environ.get(prefix + "HEADERS"):
+        pairs = (pair.partition("=") for pair in value.split(",") if pair.strip())
+        section.setdefault("headers", {unquote(k.strip()): unquote(v.strip()) for k, _, v in pairs})
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    lines = []
+    for fault in error.errors():
+        keys = [str(key) for key in fault["loc"]]
+        field = _field(keys)
+        # A union reports each branch under its own name behind the key; the key is what the user wrote.
+        keys = keys[:2] if keys[:1] and keys[0] in Settings.model_fields else keys
+        variable = "POSTEL_" + "__".join(keys).upper()
+        named = f"[{keys[0]}] {'.'.join(keys[1:])}" if len(keys) > 1 else ".".join(keys)
+        place = f"environment, {variable}" if variable in os.environ else f"{path or 'settings'}: {named}"
+        if fault["type"] == "extra_forbidden":
+            known = _siblings(keys)
+            lines.append(f"{place} is not a known key; known are: {', '.join(known)}")
+        elif field is None:
+            lines.append(f"{path or 'settings'}: {fault['msg'].removeprefix('Value error, ')}")
+        else:
+            value = "a value that is not shown" if "Secret" in str(field.annotation) else repr(fault["input"])
+            lines.append(f"{place} = {value} is wrong; accepted: {field.description or fault['msg']}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _field(keys: list[str]) -> FieldInfo | None:
+    model: type[BaseModel] = Settings
+    field = None
+    for key in keys:
+        if key not in model.model_fields:
+            break
+        field = model.model_fields[key]
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return field
+
+
+def _siblings(keys: list[str]) -> list[str]:
+    field = Settings.model_fields.get(keys[0])
+    if len(keys) > 1 and field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        return list(field.annotation.model_fields)
+    return list(Settings.model_fields)
