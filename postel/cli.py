@@ -1,0 +1,179 @@
+"""The ``postel`` command: one sub-command per program, each importing only what it runs.
+
+Exit codes: 0 done; 1 a check found something (``db check``, ``doctor``); 2 Postel says what is wrong (a setting, an
+address in use, the database). All commands take ``--config FILE``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from postel.errors import PostelError
+
+if TYPE_CHECKING:
+    from postel.settings import Settings
+
+
+class _Group(click.Group):
+    """Shows a PostelError as its message, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except PostelError as error:
+            click.echo(f"postel: {error}", err=True)
+            ctx.exit(2)
+
+
+class _SettingsType(click.ParamType):
+    name = "FILE"
+
+    def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> Any:
+        from postel.settings import load_settings
+
+        return load_settings(Path(value) if value else None) if isinstance(value, str) else value
+
+
+config_option = click.option(
+    "--config",
+    "settings",
+    type=_SettingsType(),
+    default="",
+    show_default="postel.toml, then /etc/postel/postel.toml",
+    help="The settings file.",
+)
+
+
+@click.group(cls=_Group)
+@click.version_option(package_name="postel")
+def main() -> None:
+    """Know what a mail platform does: receivers, sink, database, page."""
+
+
+@main.command()
+@config_option
+@click.option("--demo", is_flag=True, help="Add synthetic mail traffic, marked postel.demo=true.")
+def up(settings: Settings, *, demo: bool) -> None:
+    """Run all of it on this host: database, sink, Collector, agent, page."""
+    from postel.up import run
+
+    raise SystemExit(asyncio.run(run(settings, demo=demo)))
+
+
+@main.command()
+@config_option
+@click.option("--once", is_flag=True, help="Print what is collected as OTLP JSON, a request a line, and send nothing.")
+def agent(settings: Settings, *, once: bool) -> None:
+    """Collect this host's metrics and events and send them by OTLP."""
+    from otel_receivers import agent as program
+    from postel import log
+
+    log.configure("agent")
+    asyncio.run(program.run_once(settings) if once else program.run(settings))
+
+
+@main.command()
+@config_option
+def sink(settings: Settings) -> None:
+    """Take OTLP and write it into the database."""
+    from postel import log
+    from timescale_sink.ingest import service
+
+    log.configure("sink")
+    asyncio.run(service.run(settings))
+
+
+@main.command()
+@config_option
+def serve(settings: Settings) -> None:
+    """Serve the API and the live page."""
+    from dashboards.web import app
+    from postel import log
+
+    log.configure("serve")
+    asyncio.run(app.run(settings))
+
+
+@main.command()
+@config_option
+@click.option("--remove", is_flag=True, help="Delete all demo data from the database instead.")
+def demo(settings: Settings, *, remove: bool) -> None:
+    """Send believable synthetic mail traffic by OTLP, marked postel.demo=true."""
+    from postel import demo as program
+    from postel import log
+
+    log.configure("demo")
+    asyncio.run(program.remove(settings) if remove else program.run(settings))
+
+
+@main.command()
+@config_option
+def doctor(settings: Settings) -> None:
+    """Check every connection and permission; name what is wrong and how to mend it."""
+    from postel import doctor as program
+
+    raise SystemExit(asyncio.run(program.run(settings)))
+
+
+@main.command()
+@config_option
+@click.option("--write", type=click.Path(file_okay=False, path_type=Path), help="Write the pages into this folder.")
+def describe(settings: Settings, write: Path | None) -> None:
+    """Print the reference of every metric, event and typed column."""
+    from postel.signals import load_all, reference
+
+    del settings
+    if write:
+        reference.write(load_all(), write)
+    else:
+        click.echo("\n".join(reference.render(load_all()).values()))
+
+
+@main.group()
+def db() -> None:
+    """Look after the database."""
+
+
+@db.command()
+@config_option
+def migrate(settings: Settings) -> None:
+    """Bring the schema to this version."""
+    from timescale_sink.store import commands
+
+    asyncio.run(commands.migrate(settings))
+
+
+@db.command()
+@config_option
+def status(settings: Settings) -> None:
+    """Print the server, the migrations and the tables."""
+    from timescale_sink.store import commands
+
+    asyncio.run(commands.status(settings))
+
+
+@db.command()
+@config_option
+def check(settings: Settings) -> None:
+    """Recount the tables against the ledger; exit 1 where they differ."""
+    from timescale_sink.store import commands
+
+    raise SystemExit(asyncio.run(commands.check(settings)))
+
+
+@db.command()
+@config_option
+def url(settings: Settings) -> None:
+    """Print the URL of the database in use."""
+    from timescale_sink.store import commands
+
+    asyncio.run(commands.url(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Renders the declarations as the pages under ``docs/reference/``.
+
+One page a source and an index; ``postel describe --write docs/reference`` writes them, and a test compares them with
+what is checked in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from postel.signals.model import Column, Declaration, Declarations, Event, Metric, Table
+
+_HEAD = "<!-- Made by `postel describe --write docs/reference` from the metadata.yaml files; do not edit. -->"
+
+
+def render(declarations: Declarations) -> dict[str, str]:
+    """All pages: file name -> Markdown text."""
+    pages = {"README.md": "\n".join(_index(declarations)) + "\n"}
+    for declaration in declarations:
+        pages[f"{declaration.type}.md"] = "\n".join(_page(declaration, declarations)) + "\n"
+    return pages
+
+
+def write(declarations: Declarations, folder: Path) -> None:
+    """Write all pages into ``folder`` and remove pages of sources that are gone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = render(declarations)
+    for page in folder.glob("*.md"):
+        if page.name not in pages:
+            page.unlink()
+    for name, text in pages.items():
+        (folder / name).write_text(text, "utf-8")
+
+
+def _index(declarations: Declarations) -> Iterator[str]:
+    yield _HEAD
+    yield ""
+    yield "# What Postel emits"
+    yield ""
+    yield from _table(
+        ("Source", "Metrics", "Events", "Typed tables", ""),
+        [
+            (
+                f"[{d.type}]({d.type}.md)",
+                str(len(d.metrics)),
+                str(len(d.events)),
+                ", ".join(f"`{name}`" for name in d.tables),
+                d.description,
+            )
+            for d in declarations
+        ],
+    )
+
+
+def _page(declaration: Declaration, declarations: Declarations) -> Iterator[str]:
+    yield _HEAD
+    yield ""
+    yield f"# {declaration.type}"
+    yield ""
+    yield declaration.description
+    yield ""
+    yield f"Scope `{declaration.scope}`, resource `service.name` = `{declaration.service}`."
+    for table in declaration.tables.values():
+        yield from _typed_table(table, declarations)
+    if declaration.metrics:
+        yield from ("", "## Metrics")
+    for metric in declaration.metrics.values():
+        yield from _metric(metric)
+    if declaration.events:
+        yield from ("", "## Events")
+    for event in declaration.events.values():
+        yield from _event(event)
+    if declaration.attributes:
+        yield from ("", "## Attributes", "")
+        yield from _table(
+            ("Attribute", "Type", "Values", ""),
+            [
+                (f"`{a.name}`", a.type, ", ".join(f"`{v}`" for v in a.enum) or "any", a.description)
+                for a in declaration.attributes.values()
+            ],
+        )
+
+
+def _typed_table(table: Table, declarations: Declarations) -> Iterator[str]:
+    yield from ("", f"## Table `{table.name}`", "", table.description, "")
+    yield f"Key: time (every {table.interval} s), node_id, instance, zone" + (
+        f" (from `{table.zone}`)." if table.zone else " (always '')."
+    )
+    yield ""
+    rows = [
+        (f"`{c.name}`", c.type, _feed(c), declarations.metrics[c.metric].unit)
+        for c in declarations.columns_of(table.name)
+    ]
+    rows += [(f"`{name}`", "text", f"resource attribute `{source}`", "") for name, source in table.labels.items()]
+    yield from _table(("Column", "Type", "Fed by", "Unit"), rows)
+
+
+def _feed(column: Column) -> str:
+    when = ", ".join(f"`{name}` = `{value}`" for name, value in column.when.items())
+    return f"`{column.metric}`" + (f" where {when}" if when else "")
+
+
+def _metric(metric: Metric) -> Iterator[str]:
+    monotonic = ", cumulative and monotonic" if metric.monotonic else ""
+    yield from ("", f"### `{metric.name}`", "", metric.description, "")
+    yield f"- {metric.kind.value}{monotonic}, {metric.value_type}, unit `{metric.unit}`"
+    yield from _used(metric.attributes)
+    if metric.columns:
+        yield "- typed columns: " + ", ".join(f"`{c.table}.{c.name}`" for c in metric.columns)
+    yield f"- source: {_source(metric.source)}"
+
+
+def _event(event: Event) -> Iterator[str]:
+    yield from ("", f"### `{event.name}`", "", event.description, "")
+    yield f"- severity {event.severity.value}"
+    yield from _used(event.attributes)
+    yield f"- source: {_source(event.source)}"
+
+
+def _used(attributes: Sequence[str]) -> Iterator[str]:
+    if attributes:
+        yield "- attributes: " + ", ".join(f"`{name}`" for name in attributes)
+
+
+def _source(source: object) -> str:
+    if isinstance(source, dict):
+        return ", ".join(f"{key} {_source(value)}" for key, value in source.items() if value not in ({}, [], None))
+    return f"`{source}`"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
