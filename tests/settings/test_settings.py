@@ -1,0 +1,151 @@
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from postel.cli import main
+from postel.errors import SettingsError
+from postel.settings import Settings, _explain, load_settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.startswith(("POSTEL_", "OTEL_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "postel.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_defaults_are_those_that_scripts_rely_on() -> None:
+    settings = load_settings()
+    assert (settings.discovery.zone_mta_port, settings.discovery.zone_mta_metrics_path) == (12080, "/metrics")
+    assert (settings.discovery.rspamd_tcp_port, settings.discovery.rspamd_controller_port) == (11333, 11334)
+    assert (settings.intervals.system_metrics, settings.intervals.zone_mta_prometheus) == (15, 30)
+    assert (settings.intervals.wildduck_api_query, settings.intervals.send_metrics) == (300, 30)
+    assert settings.intervals.email_events == "immediate"
+    assert (settings.sink.grpc_address, settings.sink.http_address) == ("127.0.0.1:4417", "127.0.0.1:4418")
+    assert (settings.intake.address, settings.serve.address) == ("127.0.0.1:4319", "127.0.0.1:3001")
+    assert settings.database.url is None
+    assert settings.data_dir == Path.home() / ".local/share/postel"
+
+
+def test_environment_wins_over_file_and_file_over_standard_variables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = write(tmp_path, '[otlp]\nendpoint = "http://file.test:1"\n[intervals]\nsystem_metrics = 20\n')
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://standard.test:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x,a=b")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2500")
+    monkeypatch.setenv("POSTEL_INTERVALS__SYSTEM_METRICS", "5")
+    settings = load_settings(path)
+    assert settings.otlp.endpoint == "http://file.test:1"
+    assert {k: v.get_secret_value() for k, v in settings.otlp.headers.items()} == {
+        "authorization": "Bearer x",
+        "a": "b",
+    }
+    assert settings.otlp.timeout == 2.5
+    assert settings.intervals.system_metrics == 5
+
+
+def test_standard_endpoint_counts_where_the_file_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://standard.test:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    assert load_settings().otlp.endpoint == "http://standard.test:1"
+    assert load_settings().otlp.protocol == "grpc"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "accepted"),
+    [
+        ('[intervals]\nsystem_metrics = "fast"', "[intervals] system_metrics = 'fast'", "whole seconds, 1 to 86400"),
+        ("[intervals]\nsystem_metrics = 0", "[intervals] system_metrics = 0", "whole seconds, 1 to 86400"),
+        ("[intervals]\nsytem_metrics = 3", "[intervals] sytem_metrics is not a known key", "system_metrics"),
+        ('[sink]\ngrpc_address = "4417"', "[sink] grpc_address = '4417'", '"host:port"'),
+        ("[discovery]\nzone_mta_port = 70000", "[discovery] zone_mta_port = 70000", "1 to 65535"),
+        ("[sinks]\na = 1", "sinks is not a known key", "sink"),
+        ('[privacy]\naddresses = "drop"', "[privacy] addresses = 'drop'", '"keep", "hash" or "domain"'),
+        ('[intervals]\nemail_events = "soon"', "[intervals] email_events = 'soon'", '"immediate", or seconds'),
+    ],
+)
+def test_wrong_key_or_type_names_file_key_and_accepted_form(tmp_path: Path, text: str, key: str, accepted: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert str(path) in str(caught.value)
+    assert key in str(caught.value)
+    assert accepted in str(caught.value)
+
+
+def test_wrong_variable_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTEL_INTERVALS__SYSTEM_METRICS", "fast")
+    with pytest.raises(SettingsError, match="environment, POSTEL_INTERVALS__SYSTEM_METRICS = 'fast' is wrong"):
+        load_settings()
+
+
+def test_a_section_as_variable_says_how_to_set_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTEL_SERVE", "x")
+    with pytest.raises(SettingsError, match="POSTEL_SERVE__KEY"):
+        load_settings()
+
+
+def test_a_secret_is_not_in_the_message(tmp_path: Path) -> None:
+    path = write(tmp_path, '[database]\nurl = ["postgresql://user:hidden@db.test/x"]')
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert "hidden" not in str(caught.value)
+    assert "[database] url" in str(caught.value)
+
+
+def test_two_listeners_on_one_address_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, '[sink]\ngrpc_address = "127.0.0.1:3001"')
+    with pytest.raises(SettingsError, match=r"\[serve\] address and \[sink\] grpc_address are both 127.0.0.1:3001"):
+        load_settings(path)
+
+
+@pytest.mark.parametrize("text", ["[intervals", "a = ", "\x00"])
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(SettingsError, match="is not TOML"):
+        load_settings(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"absent.toml: cannot be read: No such file"):
+        load_settings(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["agent", "--once"], ["agent"], ["sink"], ["serve"], ["up"], ["demo"], ["doctor"], ["describe"]]
+    + [["db", name] for name in ("migrate", "status", "check", "url")],
+)
+def test_every_command_refuses_wrong_settings_before_it_starts_anything(tmp_path: Path, command: list[str]) -> None:
+    path = write(tmp_path, "[intervals]\nsystem_metrics = -1")
+    data = tmp_path / "data"
+    result = CliRunner().invoke(main, [*command, "--config", str(path)], env={"POSTEL_DATA_DIR": str(data)})
+    assert result.exit_code == 2
+    assert "[intervals] system_metrics = -1 is wrong" in result.stderr
+    assert result.stdout == ""
+    assert not data.exists()
+
+
+@given(st.dictionaries(st.text(max_size=8), st.recursive(st.integers() | st.text(max_size=8), st.lists, max_leaves=4)))
+def test_any_content_is_settings_or_one_clear_error(content: dict[str, object]) -> None:
+    path = Path("postel.toml")
+    try:
+        Settings(**content)  # type: ignore[arg-type]
+    except ValidationError as error:
+        explained = _explain(error, path)
+    else:
+        return
+    assert explained.startswith("postel.toml: ")

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+
+from postel.errors import DeclarationError
+from postel.signals import Kind, load, load_all
+
+SOURCE = """
+type: fresh
+scope: postel.fresh
+service: fresh-server
+description: A server.
+attributes:
+  fresh.state: {description: State., type: string, enum: [open, closed]}
+  fresh.zone: {description: Zone., type: string}
+tables:
+  metrics_fresh: {description: Rows., interval: 30, zone: fresh.zone}
+metrics:
+  fresh.queue.size:
+    description: Depth.
+    unit: "{message}"
+    gauge: {value_type: int}
+    attributes: [fresh.state, fresh.zone]
+    source: {prometheus: fresh_queue}
+    columns:
+      - {table: metrics_fresh, column: open_size, type: bigint, when: {fresh.state: open}}
+events:
+  fresh.started: {description: Started., severity: info, attributes: [fresh.state], source: {reader: start}}
+"""
+
+
+def write(folder: Path, text: str, name: str = "metadata.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
+    source = load([write(tmp_path, SOURCE)])["fresh"]
+    metric = source.metric("fresh_queue_size")
+    assert (metric.name, metric.kind, metric.unit, metric.monotonic) == (
+        "fresh.queue.size",
+        Kind.GAUGE,
+        "{message}",
+        False,
+    )
+    (column,) = metric.columns
+    assert (column.table, column.name, column.when, column.counter) == (
+        "metrics_fresh",
+        "open_size",
+        {"fresh.state": "open"},
+        False,
+    )
+    assert source.event("fresh_started").attributes == ("fresh.state",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("type: fresh\n", "type: 3\n", "type: Input should be a valid string"),
+        ('    unit: "{message}"\n', "", r"metrics.fresh.queue.size.unit: Field required"),
+        ('unit: "{message}"', "unit: apples", r"metrics.fresh.queue.size.unit: String should match"),
+        (
+            "gauge: {value_type: int}",
+            "gauge: {value_type: text}",
+            r"gauge.value_type: Input should be 'int'",
+        ),
+        ("    gauge: {value_type: int}\n", "", "needs exactly one of gauge, sum, histogram"),
+        ("fresh.queue.size:", "fresh.queue.size_bytes:", "the name ends in a unit or 'total'"),
+        ("fresh.queue.size:", "Fresh.Queue:", "String should match"),
+        ("[fresh.state, fresh.zone]", "[fresh.state, fresh.zone, fresh.other]", "'fresh.other' is not declared"),
+        ("when: {fresh.state: open}", "when: {fresh.state: ajar}", "'ajar' is no value of fresh.state"),
+        ("when: {fresh.state: open}", "when: {fresh.zone: a, fresh.no: b}", "'fresh.no' is no attribute"),
+        (", when: {fresh.state: open}", "", "says nothing of fresh.state"),
+        ("table: metrics_fresh, column", "table: metrics_stale, column", "no file declares the table 'metrics_stale'"),
+        ("service: fresh-server", "service: fresh-server\nservices: 1", "services: Extra inputs"),
+        ("severity: info", "severity: loud", "events.fresh.started.severity: Input should be"),
+        (
+            "tables:\n",
+            "tables:\n  metrics_fresh: {description: R., interval: 0}\n",
+            "key 'metrics_fresh' is",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in SOURCE
+    path = write(tmp_path, SOURCE.replace(old, new))
+    with pytest.raises(DeclarationError, match=message) as caught:
+        load([path])
+    assert str(caught.value).startswith(str(path))
+
+
+def test_an_unused_attribute_is_refused(tmp_path: Path) -> None:
+    text = SOURCE.replace("attributes:\n", "attributes:\n  fresh.spare: {description: S., type: int}\n", 1)
+    with pytest.raises(DeclarationError, match=r"attributes\.fresh\.spare: no metric, event or table uses it"):
+        load([write(tmp_path, text)])
+
+
+def test_a_name_has_one_owner(tmp_path: Path) -> None:
+    first = write(tmp_path, SOURCE, "a.yaml")
+    second = write(tmp_path, SOURCE.replace("type: fresh", "type: stale"), "b.yaml")
+    with pytest.raises(DeclarationError, match=r"b\.yaml: fresh\.queue\.size: is already declared in .*a\.yaml"):
+        load([first, second])
+
+
+def test_a_column_has_one_feeding_point(tmp_path: Path) -> None:
+    column = "      - {table: metrics_fresh, column: open_size, type: bigint, when: {fresh.state: open}}\n"
+    again = column.replace("open}}", "closed}}")
+    with pytest.raises(DeclarationError, match=r"columns\.open_size: fresh\.queue\.size feeds this column already"):
+        load([write(tmp_path, SOURCE.replace(column, column + again))])
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "\t"])
+def test_a_file_that_is_no_declaration_is_named(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(DeclarationError) as caught:
+        load([path])
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_all_shipped_declarations_fit_together() -> None:
+    declarations = load_all()
+    assert {"agent", "zone_mta"} <= set(declarations.sources)
+    assert all(metric.description.endswith(".") for metric in declarations.metrics.values())
+    assert all(event.description.endswith(".") for event in declarations.events.values())
