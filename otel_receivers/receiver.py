@@ -1,0 +1,96 @@
+"""What the agent and its sources agree on: a receiver is asked once a tick and answers with one batch.
+
+A receiver never sleeps, schedules, sends or stores; the agent does. Its epochs of counters are in the
+:class:`~otel_receivers.epochs.Epochs` that it is built with; the agent stores them in the transaction of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs
+from opentelemetry.sdk.metrics.export import ResourceMetrics
+
+from postel.errors import PostelError
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One scheduled asking; ``time_unix_nano`` is a multiple of the interval and the time of every point of it."""
+
+    time_unix_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a source listens: a host name or address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A part of an answer that was left out: ``error_type`` for the counter, ``message`` for the log."""
+
+    error_type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one tick of one source gave.
+
+    Attributes:
+        metrics: SDK data, encoded by the exporter end; equal resources may repeat.
+        events: OTLP log records, grouped.
+        problems: parts that could not be understood and were left out; the rest stands.
+    """
+
+    metrics: Sequence[ResourceMetrics] = ()
+    events: Sequence[ResourceLogs] = ()
+    problems: Sequence[Problem] = ()
+
+
+class ScrapeError(PostelError):
+    """A source gave no whole answer; nothing of this tick is used.
+
+    Args:
+        error_type: a word of few values for the attribute ``error.type``: ``timeout``, ``500``, ``incomplete``.
+        message: one line for the log.
+    """
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+
+
+class Receiver(Protocol):
+    """One source. The agent runs each in a task of its own."""
+
+    @property
+    def name(self) -> str:
+        """The declaration's ``type``: ``system``, ``zone_mta``."""
+
+    @property
+    def interval(self) -> int:
+        """Seconds from one tick to the next."""
+
+    @property
+    def target(self) -> Target | None:
+        """Who is asked; None for the host itself."""
+
+    async def collect(self, tick: Tick) -> Batch:
+        """Ask the source once. Must not hold up the event loop; the agent ends it after its timeout.
+
+        Raises:
+            ScrapeError: no whole answer. Any other exception is counted under its class name.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections and files; called once, also after a failed collect."""
