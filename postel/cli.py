@@ -7,6 +7,7 @@ address in use, the database). All commands take ``--config FILE``.
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,18 @@ class _Group(click.Group):
             ctx.exit(2)
 
 
-class _SettingsType(click.ParamType):
+class _SettingsType(click.ParamType[Any]):
     name = "FILE"
 
     def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> Any:
         from postel.settings import load_settings
 
-        return load_settings(Path(value) if value else None) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        if value:
+            # The programs that `up` starts read the same file.
+            os.environ["POSTEL_CONFIG"] = str(Path(value).absolute())
+        return load_settings(Path(value) if value else None)
 
 
 config_option = click.option(

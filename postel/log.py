@@ -6,9 +6,13 @@ stdout stays free for data (``agent --once`` prints OTLP JSON there).
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
+
+# Set by postel.supervisor's callers: the name of the program then stands in front of each line already.
+SUPERVISED = "POSTEL_SUPERVISED"
 
 
 def configure(component: str, *, level: int = logging.INFO) -> None:
@@ -23,12 +27,14 @@ def configure(component: str, *, level: int = logging.INFO) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
     ]
+    supervised = SUPERVISED in os.environ
     renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
 
     def name_component(
         _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
     ) -> structlog.typing.EventDict:
-        event["event"] = f"{component}: {event['event']}"
+        if not supervised:
+            event["event"] = f"{component}: {event['event']}"
         return event
 
     formatter = structlog.stdlib.ProcessorFormatter(

@@ -68,10 +68,16 @@ class Intervals(_Section):
 
 
 class Otlp(_Section):
-    """``[otlp]``: where the agent sends, and how much it keeps while nobody takes it."""
+    """``[otlp]``: where the agent sends, how much it keeps while nobody takes it, where `up` runs its Collector.
 
+    ``endpoint`` defaults to the Collector that ``postel up`` runs.
+    """
+
+    collector_grpc_address: Address = "127.0.0.1:4317"
+    collector_http_address: Address = "127.0.0.1:4318"
+    collector_health_address: Address = "127.0.0.1:13133"
     endpoint: str = Field(
-        "http://127.0.0.1:4318",
+        "",
         pattern=r"^https?://[^/\s]+",
         description='a URL such as "http://127.0.0.1:4318" (HTTP) or "http://127.0.0.1:4317" (gRPC)',
     )
@@ -83,6 +89,14 @@ class Otlp(_Section):
     request_bytes: int = Field(1 << 20, ge=16384, le=16 << 20, description="bytes in one request, 16384 to 16777216")
     spool_bytes: int = Field(512 << 20, ge=1 << 20, description="bytes kept on disk at most, 1048576 or more")
     spool_age: float = Field(7 * 86400, gt=0, description="seconds that unsent data is kept at most, above 0")
+
+    @model_validator(mode="after")
+    def _send_to_own_collector(self) -> Self:
+        if not self.endpoint:
+            own = self.collector_grpc_address if self.protocol == "grpc" else self.collector_http_address
+            # The model is frozen for its users; here it is still being made.
+            object.__setattr__(self, "endpoint", f"http://{own}")
+        return self
 
 
 class Intake(_Section):
@@ -162,6 +176,9 @@ class Settings(BaseSettings):
             ("[sink] grpc_address", self.sink.grpc_address),
             ("[sink] http_address", self.sink.http_address),
             ("[serve] address", self.serve.address),
+            ("[otlp] collector_grpc_address", self.otlp.collector_grpc_address),
+            ("[otlp] collector_http_address", self.otlp.collector_http_address),
+            ("[otlp] collector_health_address", self.otlp.collector_health_address),
         ):
             if address in seen:
                 raise ValueError(f"{setting} and {seen[address]} are both {address}; each needs an address of its own")

@@ -1,0 +1,151 @@
+"""``postel up``: database, sink, Collector, agent and page on this host, under one supervisor.
+
+Starts nothing when an address that it needs is taken. Where no Collector is built the agent sends straight to the sink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import click
+import httpx
+
+from postel import log
+from postel.collector import collector_config, find_collector
+from postel.errors import AddressInUseError
+from postel.settings import Settings
+from postel.supervisor import Program, Supervisor
+
+READY_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+
+
+async def run(settings: Settings, *, demo: bool) -> int:
+    """Run everything until SIGINT or SIGTERM.
+
+    Returns:
+        The exit code: 0 after a stop that was asked for, 2 when a part cannot start.
+
+    Raises:
+        AddressInUseError: an address is taken; nothing was started.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    for address, setting in _addresses(settings):
+        _check_free(address, setting)
+    supervisor = Supervisor(list(_programs(settings, demo=demo)))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, supervisor.stop)
+    announcer = asyncio.create_task(_announce(settings))
+    try:
+        return await supervisor.run()
+    finally:
+        announcer.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await announcer
+        _say("stopped")
+
+
+def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
+    postel = [sys.executable, "-m", "postel.cli"]
+    supervised = {log.SUPERVISED: "1", "PYTHONUNBUFFERED": "1"}
+    sender = dict(supervised)
+    yield Program("sink", [*postel, "sink"], supervised, stop_rank=2)
+    if not runs_collector(settings):
+        _say(f"the agent sends to {settings.otlp.endpoint}, as [otlp] endpoint says; no Collector is started here")
+    elif collector := find_collector():
+        yield Program(
+            "collector",
+            [str(collector), "--config", str(collector_config())],
+            _collector_environment(settings),
+            stop_rank=1,
+            clean_line=_plain,
+        )
+    else:
+        sink = settings.sink.http_address
+        sender["POSTEL_OTLP__ENDPOINT"] = f"http://{sink}"
+        sender["POSTEL_OTLP__PROTOCOL"] = "http/protobuf"
+        _say(f"no Collector is built (`make collector` says why): the agent sends straight to the sink at {sink}")
+    yield Program("agent", [*postel, "agent"], sender, stop_rank=0)
+    if demo:
+        yield Program("demo", [*postel, "demo"], sender, stop_rank=0)
+    yield Program("serve", [*postel, "serve"], supervised, stop_rank=2)
+
+
+def runs_collector(settings: Settings) -> bool:
+    """Whether the agent sends to the Collector that `up` starts, rather than to one that the user runs."""
+    target = urlsplit(settings.otlp.endpoint).netloc
+    return target in (settings.otlp.collector_grpc_address, settings.otlp.collector_http_address)
+
+
+def _collector_environment(settings: Settings) -> dict[str, str]:
+    storage = settings.data_dir / "collector"
+    storage.mkdir(exist_ok=True)
+    token = settings.sink.token
+    return {
+        "POSTEL_COLLECTOR_GRPC": settings.otlp.collector_grpc_address,
+        "POSTEL_COLLECTOR_HTTP": settings.otlp.collector_http_address,
+        "POSTEL_COLLECTOR_HEALTH": settings.otlp.collector_health_address,
+        "POSTEL_COLLECTOR_STORAGE": str(storage),
+        "POSTEL_SINK_GRPC": settings.sink.grpc_address,
+        "POSTEL_SINK_TOKEN": token.get_secret_value() if token else "",
+    }
+
+
+def _plain(line: str) -> str:
+    """The Collector's zap line, tab-separated, without its caller: time, level, message, fields."""
+    parts = line.split("\t")
+    if len(parts) < 4:  # noqa: PLR2004 - not a zap line
+        return line
+    time, level, _caller, *rest = parts
+    return f"{time} [{level.strip():<7}] {' '.join(rest)}"
+
+
+def _addresses(settings: Settings) -> Iterator[tuple[str, str]]:
+    yield settings.sink.grpc_address, "[sink] grpc_address"
+    yield settings.sink.http_address, "[sink] http_address"
+    yield settings.serve.address, "[serve] address"
+    if runs_collector(settings) and find_collector():
+        yield settings.otlp.collector_grpc_address, "[otlp] collector_grpc_address"
+        yield settings.otlp.collector_http_address, "[otlp] collector_http_address"
+        yield settings.otlp.collector_health_address, "[otlp] collector_health_address"
+
+
+def _check_free(address: str, setting: str) -> None:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As the servers do: an address in TIME_WAIT from the last run is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise AddressInUseError(address, setting) from None
+            raise
+
+
+async def _announce(settings: Settings) -> None:
+    page = f"http://{settings.serve.address}"
+    async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS
+        while asyncio.get_running_loop().time() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                # Anything that answers is the page: it says itself what is missing behind it.
+                await client.get(f"{page}/healthz")
+                _say(f"the page is at {page}/  (Ctrl-C stops everything; data is in {settings.data_dir})")
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+    _say(f"the page at {page}/ does not answer after {READY_SECONDS:g} s; the lines of 'serve' above say why")
+
+
+def _say(text: str) -> None:
+    click.echo(f"postel: {text}", err=True)
