@@ -1,0 +1,187 @@
+"""The start times of counters: when what is counted began to count, as far as this agent can vouch for it.
+
+Pure logic over explicit state, no I/O. Readers sum a counter as value minus predecessor within one start time; the
+first point of a start counts 0 when its time equals its start, else in full (the design, "Epochs of counters" and
+"Rollups"). So, for a counter:
+
+* met for the first time: start = that point's time. What it counted before is not this agent's to claim.
+* the counting life changed (process restarted, host booted): start = the life's begin. Everything is new.
+* a value fell although the life is the same: start = just after the previous point. Everything is new.
+* otherwise: the start stays.
+
+The sum over any history then never exceeds what really happened since the counter was met, and falls short only by
+what happened between the last point before a restart and the restart (or the first point, when first met).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from otel_receivers.receiver import Tick
+
+# Process start times are whole seconds in most servers; a restart moves them by more than this.
+_SAME_LIFE_NANOS = 2_000_000_000
+# PostgreSQL keeps microseconds, JavaScript milliseconds: starts that must differ do so by this much.
+_STEP_NANOS = 1_000_000
+# Series that come and go (network interfaces of containers) are forgotten, longest unseen first, beyond this many.
+_SERIES_KEPT = 5_000
+PREFIX = "epochs/"
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One uninterrupted life of what counts.
+
+    Attributes:
+        began_unix_nano: when it began.
+        id: what tells lives apart (the kernel's boot id); '': lives are told apart by their begin, within 2 s.
+    """
+
+    began_unix_nano: int
+    id: str = ""
+
+    def same(self, other: Life) -> bool:
+        """Whether both are one life."""
+        if self.id or other.id:
+            return self.id == other.id
+        return abs(self.began_unix_nano - other.began_unix_nano) <= _SAME_LIFE_NANOS
+
+
+@dataclass(slots=True)
+class _Series:
+    value: float
+    start: int
+    seen: int
+
+
+@dataclass(slots=True)
+class _Source:
+    life: Life | None
+    start: int
+    whole: bool  # the life was seen from its begin: what appears in it later counted from `start` on
+    last: int
+    series: dict[str, _Series] = field(default_factory=dict)
+
+
+class Epochs:
+    """All counters of all sources of one agent; stored as text under keys that begin with `PREFIX`.
+
+    Args:
+        stored: what :meth:`changes` gave earlier; other keys are ignored, unreadable ones are as if never met.
+    """
+
+    def __init__(self, stored: Mapping[str, str] | None = None) -> None:
+        self._sources: dict[str, _Source] = {}
+        self._changed: set[str] = set()
+        for key, text in (stored or {}).items():
+            if key.startswith(PREFIX) and (source := _decode(text)) is not None:
+                self._sources[key.removeprefix(PREFIX)] = source
+
+    def starts(
+        self,
+        source: str,
+        tick: Tick,
+        values: Mapping[str, float],
+        *,
+        life: Life | None = None,
+        together: bool,
+    ) -> dict[str, int]:
+        """The start of each counter of a source at this tick; call once per source and tick, with all counters.
+
+        Args:
+            source: names the instance: ``zone_mta/127.0.0.1:12080``, ``system``.
+            tick: the points' time.
+            values: series -> cumulative value.
+            life: of the process or host that counts; None where nothing tells of it.
+            together: all series of the source live and die together (the counters of a process); False: each may
+                begin anew alone (the counters of network interfaces).
+
+        Returns:
+            series -> start, nanoseconds since 1970.
+        """
+        now = tick.time_unix_nano
+        known = self._sources.get(source)
+        if known is None or now <= known.last:
+            # Never met, or the clock was set back: points of a time that is taken cannot be compared with those there.
+            known = _Source(life, now, whole=False, last=now)
+        elif _began_anew(known, life, values, together=together):
+            known = _Source(life, _new_start(known, now, life), whole=True, last=now)
+        known.life = known.life or life
+        self._sources[source] = known
+        self._changed.add(source)
+        for name, value in values.items():
+            known.series[name] = _Series(value, _series_start(known, name, value, now, together=together), now)
+        known.last = now
+        _forget(known)
+        return {name: known.series[name].start for name in values}
+
+    def changes(self) -> dict[str, str]:
+        """What must be stored since the last call: key -> text."""
+        changed = {PREFIX + name: _encode(self._sources[name]) for name in self._changed}
+        self._changed.clear()
+        return changed
+
+
+def _began_anew(known: _Source, life: Life | None, values: Mapping[str, float], *, together: bool) -> bool:
+    if life is not None and known.life is not None and not life.same(known.life):
+        return True
+    return together and any(name in known.series and value < known.series[name].value for name, value in values.items())
+
+
+def _new_start(known: _Source, now: int, life: Life | None) -> int:
+    """After every point of the life before, before the point at hand, and never a start that was used before."""
+    changed = life is not None and known.life is not None and not life.same(known.life)
+    began = life.began_unix_nano if changed and life is not None else known.last
+    return min(max(began, known.last + _STEP_NANOS), now - _STEP_NANOS)
+
+
+def _series_start(known: _Source, name: str, value: float, now: int, *, together: bool) -> int:
+    before = known.series.get(name)
+    if before is not None and value >= before.value:
+        return before.start
+    if before is not None:
+        return min(before.seen + _STEP_NANOS, now - _STEP_NANOS)
+    # A series that was not there: of a process, it counted 0 so far. Of a host, it may have been there all along.
+    return known.start if together or known.whole else now
+
+
+def _forget(known: _Source) -> None:
+    surplus = len(known.series) - _SERIES_KEPT
+    if surplus > 0:
+        for name in _longest_unseen(known.series, surplus):
+            del known.series[name]
+
+
+def _longest_unseen(series: Mapping[str, _Series], count: int) -> Iterable[str]:
+    return sorted(series, key=lambda name: series[name].seen)[:count]
+
+
+def _encode(source: _Source) -> str:
+    life = source.life
+    return json.dumps(
+        {
+            "life": None if life is None else [life.began_unix_nano, life.id],
+            "start": source.start,
+            "whole": source.whole,
+            "last": source.last,
+            "series": {name: [s.value, s.start, s.seen] for name, s in source.series.items()},
+        }
+    )
+
+
+def _decode(text: str) -> _Source | None:
+    try:
+        content: dict[str, Any] = json.loads(text)
+        life = content["life"]
+        return _Source(
+            None if life is None else Life(*life),
+            content["start"],
+            content["whole"],
+            content["last"],
+            {name: _Series(*values) for name, values in content["series"].items()},
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
