@@ -1,8 +1,8 @@
 """What the agent and its sources agree on: a receiver is asked once a tick and answers with one batch.
 
 A receiver never sleeps, schedules, sends or stores; the agent does. The agent builds it as
-``XReceiver(declaration, node, epochs, interval=..., <what it alone needs>)`` and closes it at the end. The starts of its
-counters come from those :class:`~otel_receivers.epochs.Epochs`, which the agent stores together with the batch.
+``XReceiver(declaration, node, epochs, interval=..., <what it alone needs>)`` and closes it at the end. The starts of
+its counters come from those :class:`~otel_receivers.epochs.Epochs`, which the agent stores together with the batch.
 """
 
 from __future__ import annotations
