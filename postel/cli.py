@@ -130,14 +130,16 @@ def doctor(settings: Settings) -> None:
 @config_option
 @click.option("--write", type=click.Path(file_okay=False, path_type=Path), help="Write the pages into this folder.")
 def describe(settings: Settings, write: Path | None) -> None:
-    """Print the reference of every metric, event and typed column."""
+    """Print the reference of every metric, event, typed column and setting."""
+    from postel import settings_reference
     from postel.signals import load_all, reference
 
     del settings
+    pages = {**reference.render(load_all()), "settings.md": settings_reference.render()}
     if write:
-        reference.write(load_all(), write)
+        reference.write(pages, write)
     else:
-        click.echo("\n".join(reference.render(load_all()).values()))
+        click.echo("\n".join(pages.values()))
 
 
 @main.group()

@@ -6,7 +6,7 @@ what is checked in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from postel.signals.model import Column, Declaration, Declarations, Event, Metric, Table
@@ -22,10 +22,9 @@ def render(declarations: Declarations) -> dict[str, str]:
     return pages
 
 
-def write(declarations: Declarations, folder: Path) -> None:
+def write(pages: Mapping[str, str], folder: Path) -> None:
     """Write all pages into ``folder`` and remove pages of sources that are gone."""
     folder.mkdir(parents=True, exist_ok=True)
-    pages = render(declarations)
     for page in folder.glob("*.md"):
         if page.name not in pages:
             page.unlink()

@@ -1,5 +1,10 @@
+import os
 from pathlib import Path
 
+import pytest
+
+from postel import settings_reference
+from postel.settings import load_settings
 from postel.signals import load_all, reference
 
 REPOSITORY = Path(__file__).parents[2]
@@ -8,11 +13,25 @@ REPOSITORY = Path(__file__).parents[2]
 def test_reference_pages_are_what_the_declarations_render_to() -> None:
     folder = REPOSITORY / "docs/reference"
     written = {path.name: path.read_text("utf-8") for path in folder.glob("*.md")}
-    assert written == reference.render(load_all()), "run: postel describe --write docs/reference"
+    rendered = {**reference.render(load_all()), "settings.md": settings_reference.render()}
+    assert written == rendered, "run: postel describe --write docs/reference"
+
+
+def test_the_settings_page_is_a_file_that_is_read_as_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in os.environ:
+        if name.startswith(("POSTEL_", "OTEL_")):
+            monkeypatch.delenv(name)
+    path = tmp_path / "postel.toml"
+    path.write_text(settings_reference.render().split("```toml\n")[1].split("```")[0], "utf-8")
+    empty = tmp_path / "empty.toml"
+    empty.touch()
+    assert load_settings(path) == load_settings(empty)
 
 
 def test_write_removes_the_page_of_a_source_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "gone.md").write_text("old", "utf-8")
-    reference.write(load_all(), tmp_path)
+    reference.write(reference.render(load_all()), tmp_path)
     assert not (tmp_path / "gone.md").exists()
     assert (tmp_path / "zone_mta.md").read_text("utf-8").count("### `zonemta.") == len(load_all()["zone_mta"].metrics)
