@@ -1,0 +1,131 @@
+"""Bytes to OTLP messages and back: compression, limits, protobuf and JSON.
+
+Contract: `decode` returns a message or raises a kind of `Refused`, for every input whatever; it never allocates more
+than the limit for what a body decompresses to. Pure, but for `decode_aside`, which keeps big bodies off the event
+loop.
+
+Sources: OTLP specification 1.x, "OTLP/HTTP" (media types, gzip) and "JSON Protobuf Encoding"; RFC 1950 and 1952
+(zlib, gzip); RFC 9110 section 8.4.1 (content codings). OTLP asks receivers for gzip; deflate is taken too, as the
+Collector does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from google.protobuf.message import DecodeError, Message
+
+from postel.otlp import json_mapping
+from postel.otlp.errors import Malformed, TooLarge, UnsupportedMedia
+from postel.otlp.signal import ExportRequest, Signal
+
+PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
+
+# Bytes after decompression; above the Collector's batches of 2 MiB, below what would hurt a small host.
+DEFAULT_LIMIT = 16 << 20
+
+# zlib's wbits: 31 is a gzip header and trailer, 15 a zlib header and trailer.
+_WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+# A gzip file may be many members end to end (RFC 1952 section 2.2). Each step copies what is left, so that a body of
+# a million empty members would cost a minute.
+_MAX_MEMBERS = 64
+# Below this a decode takes less than a millisecond or two, and a thread costs more than it frees.
+_ASIDE = 64 << 10
+
+
+def media_type(content_type: str) -> str:
+    """Read `PROTOBUF` or `JSON` out of a ``Content-Type`` header, whatever its parameters and case.
+
+    Raises:
+        UnsupportedMedia: it is neither.
+    """
+    essence = content_type.partition(";")[0].strip().lower()
+    if essence in (PROTOBUF, JSON):
+        return essence
+    raise UnsupportedMedia(f"media type {content_type[:100]!r} is not {PROTOBUF} or {JSON}")
+
+
+def content_coding(content_encoding: str) -> str:
+    """Read the one coding out of a ``Content-Encoding`` header: ``gzip``, ``deflate``, or empty for identity.
+
+    Raises:
+        UnsupportedMedia: it is another one, or more than one.
+    """
+    coding = content_encoding.strip().lower()
+    if coding in ("", "identity"):
+        return ""
+    if coding in _WINDOW:
+        return coding
+    raise UnsupportedMedia(f"content encoding {content_encoding[:100]!r} is not gzip, deflate or identity")
+
+
+def decode(
+    signal: Signal, body: bytes, content_type: str, content_encoding: str = "", limit: int = DEFAULT_LIMIT
+) -> ExportRequest:
+    """Decode the body of an export request.
+
+    Args:
+        signal: which request it is.
+        body: the bytes as they were sent.
+        content_type: the header, or `PROTOBUF` or `JSON`.
+        content_encoding: the header; empty for a body that is not compressed.
+        limit: bytes at most, as sent and after decompression.
+
+    Raises:
+        UnsupportedMedia: the media type or the content encoding is not OTLP's.
+        TooLarge: the body is over the limit.
+        Malformed: it is broken; the message says where.
+    """
+    media = media_type(content_type)
+    coding = content_coding(content_encoding)
+    if len(body) > limit:
+        raise TooLarge(f"the body has {len(body)} bytes, the limit is {limit}")
+    if coding:
+        body = _decompress(body, coding, limit)
+    request = signal.request_class()
+    if media == JSON:
+        json_mapping.decode(body, request)
+        return request
+    try:
+        request.ParseFromString(body)
+    except DecodeError as error:
+        # Truncated, invalid UTF-8 in a string, nested deeper than 100: protobuf tells no more.
+        raise Malformed(f"the body is no protobuf {request.DESCRIPTOR.name}: {error}") from error
+    return request
+
+
+async def decode_aside(
+    signal: Signal, body: bytes, content_type: str, content_encoding: str = "", limit: int = DEFAULT_LIMIT
+) -> ExportRequest:
+    """As `decode`, in a thread where the body is big, so that the event loop serves others meanwhile."""
+    if len(body) < _ASIDE and not content_encoding:
+        return decode(signal, body, content_type, content_encoding, limit)
+    return await asyncio.to_thread(decode, signal, body, content_type, content_encoding, limit)
+
+
+def encode(message: Message, content_type: str) -> bytes:
+    """Encode a request, a response or a Status as `PROTOBUF` or `JSON` (one line, OTLP's mapping)."""
+    if media_type(content_type) == JSON:
+        return json_mapping.encode(message)
+    return message.SerializeToString()
+
+
+def _decompress(body: bytes, coding: str, limit: int) -> bytes:
+    plain = bytearray()
+    for _ in range(_MAX_MEMBERS):
+        member = zlib.decompressobj(_WINDOW[coding])
+        try:
+            # One byte more than fits tells "too large" apart from "just fits".
+            plain += member.decompress(body, limit - len(plain) + 1)
+        except zlib.error as error:
+            raise Malformed(f"the body is no {coding} stream: {error}") from error
+        if len(plain) > limit:
+            raise TooLarge(f"the body has more than {limit} bytes after decompression")
+        if not member.eof:
+            raise Malformed(f"the {coding} stream of the body is cut short")
+        body = member.unused_data
+        if not body:
+            return bytes(plain)
+    raise Malformed(f"the {coding} stream of the body has more than {_MAX_MEMBERS} members")
