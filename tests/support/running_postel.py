@@ -1,0 +1,174 @@
+"""A whole `postel up` on free ports, with its own data folder, for tests that watch it from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import psycopg
+
+T = TypeVar("T")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on now; all held open until all are known, so that they differ."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def until(ask: Callable[[], T], seconds: float, what: str, pause: float = 0.2) -> T:
+    """Ask until the answer is truthy; AssertionError with `what` when it is not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(pause)
+
+
+@dataclass
+class RunningPostel:
+    """`postel up` as a child of the test."""
+
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self.ports = dict(
+            zip(
+                ("sink_grpc", "sink_http", "page", "col_grpc", "col_http", "col_health", "intake"),
+                free_ports(7),
+                strict=True,
+            )
+        )
+        self.log = self.folder / "up.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of every command that belongs to this Postel."""
+        own = {
+            "POSTEL_DATA_DIR": str(self.folder / "data"),
+            "POSTEL_SINK__GRPC_ADDRESS": f"127.0.0.1:{self.ports['sink_grpc']}",
+            "POSTEL_SINK__HTTP_ADDRESS": f"127.0.0.1:{self.ports['sink_http']}",
+            "POSTEL_SERVE__ADDRESS": f"127.0.0.1:{self.ports['page']}",
+            "POSTEL_INTAKE__ADDRESS": f"127.0.0.1:{self.ports['intake']}",
+            "POSTEL_OTLP__COLLECTOR_GRPC_ADDRESS": f"127.0.0.1:{self.ports['col_grpc']}",
+            "POSTEL_OTLP__COLLECTOR_HTTP_ADDRESS": f"127.0.0.1:{self.ports['col_http']}",
+            "POSTEL_OTLP__COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{self.ports['col_health']}",
+        }
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("POSTEL_", "OTEL_")) or k == "POSTEL_COLLECTOR"
+        }
+        return {**kept, **own, **self.environment}
+
+    @property
+    def page(self) -> str:
+        """The page's address."""
+        return f"http://127.0.0.1:{self.ports['page']}/"
+
+    def start(self) -> None:
+        """Start `postel up`; its output goes to `log`."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "postel.cli", "up", *self.arguments],
+                cwd=self.folder,
+                env=self.variables,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 45) -> int:
+        """Ask for the end and wait for it; what does not end is killed, and the test fails."""
+        process = self._process
+        assert process
+        family = self._family()
+        process.send_signal(number)
+        try:
+            return process.wait(seconds)
+        finally:
+            process.kill()
+            process.wait(10)
+            for member in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+            self._process = None
+
+    @property
+    def running(self) -> bool:
+        """Whether `postel up` has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def pid(self, program: str) -> int:
+        """The process id of `sink`, `collector`, `agent`, `serve` or `demo` as it runs now."""
+        needle = "otelcol" if program == "collector" else program
+        for child in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                command = child.cmdline()
+                if (program == "collector" and needle in command[0]) or command[-1:] == [needle]:
+                    return child.pid
+        raise LookupError(f"{program} does not run")
+
+    def kill(self, program: str) -> int:
+        """End one program with SIGKILL; returns its process id."""
+        pid = self.pid(program)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a `postel` command on the same settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "postel.cli", *arguments],
+            cwd=self.folder,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of the database that is in use; [] while it cannot be asked yet."""
+        try:
+            with psycopg.connect(self.command("db", "url").stdout.strip(), connect_timeout=5) as connection:
+                return connection.execute(sql.encode(), parameters or None).fetchall()
+        except psycopg.Error:
+            return []
+
+    def _family(self) -> list[psutil.Process]:
+        if self._process is None or self._process.poll() is not None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self._process.pid).children()
+        return []
+
+
+@contextlib.contextmanager
+def running(folder: Path, *arguments: str, **environment: str) -> Iterator[RunningPostel]:
+    """A Postel that runs inside the block; its log is shown when the block fails."""
+    postel = RunningPostel(folder, environment, arguments)
+    postel.start()
+    try:
+        yield postel
+    except BaseException:
+        sys.stderr.write(postel.log.read_text("utf-8", "replace")[-20_000:])
+        raise
+    finally:
+        if postel.running:
+            postel.stop()
