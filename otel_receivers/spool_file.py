@@ -1,0 +1,254 @@
+"""The spool's file: serialized OTLP requests in order, and small texts of state, in one SQLite database.
+
+Synchronous; every call is one transaction, on disk when it returns (WAL, ``synchronous=FULL``), so a killed process or
+a power cut loses nothing that was taken and leaves nothing half. :mod:`otel_receivers.spool` calls it from one thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from postel.errors import PostelError
+from postel.otlp.signal import Signal
+
+# What a row costs beside its body: its other columns, its index entry and the unused part of its last page.
+ROW_OVERHEAD = 256
+_VERSION = 1
+# Free pages are given back to the file system in portions, so that no call takes long.
+_VACUUM_PAGES = 2_000
+_WAL_BYTES = 4 << 20
+_TRIM_ROWS = 64
+_DROPPED = "dropped/"
+_CREATED = "created"
+
+_SCHEMA = f"""
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS request (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    signal TEXT NOT NULL,
+    created REAL NOT NULL,
+    items INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS request_in_order ON request (signal, id);
+CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A serialized OTLP export request.
+
+    Attributes:
+        signal: metrics or logs.
+        body: the protobuf message's bytes.
+        items: its data points or log records.
+    """
+
+    signal: Signal
+    body: bytes
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Requests of one signal, joined in order: concatenated messages of one type are their merged message.
+
+    Source: protobuf encoding, "Last One Wins" (repeated fields are concatenated).
+    """
+
+    signal: Signal
+    body: bytes
+    items: int
+    ids: tuple[int, ...]
+
+
+class SpoolFile:
+    """An open spool file; usable from the thread that opened it.
+
+    Args:
+        path: the database; its folder exists.
+        max_bytes: bodies and `ROW_OVERHEAD` of each, at most.
+        max_age: seconds that a request is kept at most.
+
+    Raises:
+        sqlite3.Error: whatever SQLite says; the caller decides what it means.
+        PostelError: the file is of a newer Postel.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, max_age: float) -> None:
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._bytes = 0
+        self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, path: Path) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            raise PostelError(f"{path}: is of a newer Postel (version {version}); update, or move the file away")
+        self._db.executescript(_SCHEMA)
+        # What stays of the write-ahead log on disk once it is folded back into the file.
+        self._db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+        fault = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if fault != "ok":
+            raise sqlite3.DatabaseError(f"quick_check: {fault}")
+        self._db.execute("INSERT OR IGNORE INTO state VALUES (?, ?)", (_CREATED, str(time.time_ns())))
+        self._bytes = self._db.execute(
+            f"SELECT coalesce(sum(length(body) + {ROW_OVERHEAD}), 0) FROM request"  # noqa: S608 - a constant
+        ).fetchone()[0]
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait, `ROW_OVERHEAD` of each request included."""
+        return int(self._bytes)
+
+    def append(self, requests: Sequence[Request], state: Mapping[str, str]) -> None:
+        """Store requests, in order, and state, all or nothing; the oldest make room (counted under ``size``)."""
+        with self._transaction():
+            self._write_state(state)
+            now = time.time()
+            self._db.executemany(
+                "INSERT INTO request (signal, created, items, checksum, body) VALUES (?, ?, ?, ?, ?)",
+                ((r.signal.value, now, r.items, zlib.crc32(r.body), r.body) for r in requests),
+            )
+            self._bytes += sum(len(r.body) + ROW_OVERHEAD for r in requests)
+            while self._bytes > self._max_bytes:
+                self._drop(self._oldest("1"), "size")
+
+    def peek(self, signal: Signal, limit: int) -> Block | None:
+        """The oldest requests of a signal, together at most ``limit`` bytes (one alone may be larger).
+
+        Damaged ones are left out and dropped (counted under ``damaged``).
+        """
+        while True:
+            block, damaged = self._read(signal, limit)
+            if damaged:
+                with self._transaction():
+                    self._drop(damaged, "damaged")
+            if block is not None or not damaged:
+                return block
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget requests that the receiver has accepted."""
+        with self._transaction():
+            self._delete(ids)
+        self._db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+
+    def drop(self, ids: Sequence[int], reason: str) -> None:
+        """Forget requests that nobody took; counted under ``reason``."""
+        with self._transaction():
+            self._drop([(i, 0) for i in ids], reason)
+
+    def trim(self) -> None:
+        """Let go of what is older than `max_age` (counted under ``age``)."""
+        limit = time.time() - self._max_age
+        while rows := self._oldest("created < ?", limit):
+            with self._transaction():
+                self._drop(rows, "age")
+
+    def count_dropped(self, number: int, reason: str) -> None:
+        """Count requests that were lost before they came here."""
+        with self._transaction():
+            self._count(number, reason)
+
+    def state(self) -> dict[str, str]:
+        """All state."""
+        return dict(self._db.execute("SELECT key, value FROM state"))
+
+    def write_state(self, state: Mapping[str, str]) -> None:
+        """Store state alone."""
+        with self._transaction():
+            self._write_state(state)
+
+    def dropped(self) -> dict[str, int]:
+        """Requests that left unsent since :meth:`created`, by reason."""
+        rows = self._db.execute("SELECT key, value FROM state WHERE key LIKE ?", (_DROPPED + "%",))
+        return {key.removeprefix(_DROPPED): int(value) for key, value in rows}
+
+    def created(self) -> int:
+        """When this file was made, nanoseconds since 1970."""
+        return int(self._db.execute("SELECT value FROM state WHERE key = ?", (_CREATED,)).fetchone()[0])
+
+    def close(self) -> None:
+        """Fold the log into the file and close."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        before = self._bytes
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._bytes = before
+            # SQLite has rolled back by itself after some errors (disk full, I/O).
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _read(self, signal: Signal, limit: int) -> tuple[Block | None, list[tuple[int, int]]]:
+        bodies: list[bytes] = []
+        ids: list[int] = []
+        damaged: list[tuple[int, int]] = []
+        size = items = 0
+        for request_id, count, checksum, body in self._in_order(signal):
+            if zlib.crc32(body) != checksum:
+                damaged.append((request_id, len(body)))
+                continue
+            if bodies and size + len(body) > limit:
+                break
+            bodies.append(body)
+            ids.append(request_id)
+            size += len(body)
+            items += count
+            if size >= limit:
+                break
+        block = Block(signal, b"".join(bodies), items, tuple(ids)) if ids else None
+        return block, damaged
+
+    def _in_order(self, signal: Signal) -> Iterator[tuple[int, int, int, bytes]]:
+        yield from self._db.execute(
+            "SELECT id, items, checksum, body FROM request WHERE signal = ? ORDER BY id", (signal.value,)
+        )
+
+    def _oldest(self, condition: str, *values: float) -> list[tuple[int, int]]:
+        return self._db.execute(
+            f"SELECT id, length(body) FROM request WHERE {condition} ORDER BY id LIMIT {_TRIM_ROWS if values else 1}",  # noqa: S608 - literals of this module
+            values,
+        ).fetchall()
+
+    def _drop(self, rows: Sequence[tuple[int, int]], reason: str) -> None:
+        self._delete([request_id for request_id, _ in rows])
+        self._count(len(rows), reason)
+
+    def _delete(self, ids: Iterable[int]) -> None:
+        for request_id in ids:
+            row = self._db.execute("DELETE FROM request WHERE id = ? RETURNING length(body)", (request_id,)).fetchone()
+            if row is not None:
+                self._bytes -= row[0] + ROW_OVERHEAD
+
+    def _count(self, number: int, reason: str) -> None:
+        self._write_state({_DROPPED + reason: str(self.dropped().get(reason, 0) + number)})
+
+    def _write_state(self, state: Mapping[str, str]) -> None:
+        self._db.executemany(
+            "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", state.items()
+        )
