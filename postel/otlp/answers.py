@@ -33,7 +33,10 @@ from postel.otlp.signal import ExportRequest, Signal
 
 # What a server asks for when the one who raised Retryable named no delay, in seconds.
 DEFAULT_DELAY = 5.0
-# A reason travels in HTTP/2 trailers, which grpcio limits to 8 KiB for all of them together.
+# Bounds of a delay: above them a sender would stay away for longer than anything takes to mend.
+MAX_DELAY = 3600.0
+# Bytes of a reason. It travels in HTTP/2 trailers, percent-encoded and once more in the details, and clients take
+# 8 KiB for all of them together.
 MAX_REASON = 1024
 
 STATUS_TRAILER = "grpc-status-details-bin"
@@ -74,7 +77,7 @@ class Failure:
     Args:
         code: number of ``google/rpc/code.proto``.
         http_status: the HTTP status code.
-        reason: for a human, at most `MAX_REASON` characters.
+        reason: for a human, at most `MAX_REASON` bytes of UTF-8.
         delay: seconds until a retry; None: do not retry.
         foreseen: False for an exception that nobody raised on purpose; it belongs into the log.
     """
@@ -115,7 +118,7 @@ class Failure:
 
     @staticmethod
     def _retry_info(delay: float) -> RetryInfo:
-        nanos = max(0, round(delay * 1e9))
+        nanos = round(delay * 1e9)
         return RetryInfo(retry_delay=Duration(seconds=nanos // 10**9, nanos=nanos % 10**9))
 
 
@@ -131,9 +134,14 @@ def failure(error: Exception) -> Failure:
     """Look the answer to `error` up in the table; what is not in it is retryable and not foreseen."""
     for kind, code, http_status in _FINAL:
         if isinstance(error, kind):
-            return Failure(code, http_status, str(error)[:MAX_REASON])
+            return Failure(code, http_status, _cut(str(error)))
     if isinstance(error, Retryable):
-        delay = DEFAULT_DELAY if error.delay is None else error.delay
-        return Failure(code_pb2.UNAVAILABLE, 503, error.reason[:MAX_REASON], delay)
+        asked = error.delay
+        delay = asked if asked is not None and 0 <= asked <= MAX_DELAY else DEFAULT_DELAY
+        return Failure(code_pb2.UNAVAILABLE, 503, _cut(error.reason), delay)
     # Its text stays in the log: it may hold what is no business of the sender.
     return Failure(code_pb2.UNAVAILABLE, 503, "internal error, try again", DEFAULT_DELAY, foreseen=False)
+
+
+def _cut(reason: str) -> str:
+    return reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore")

@@ -1,0 +1,118 @@
+"""Senders of serialized OTLP requests, and what they hear back.
+
+Contract: `Sender.send` sends once and returns `Sent` when the receiver took the request (all of it, or all but
+`rejected` items that must not be sent again). It raises `Retryable` when the same bytes may be sent later, and a
+kind of `Refused` when they may not. It never retries by itself: the spool decides, with the delay that the receiver
+asked for.
+
+Source: OpenTelemetry specification, "OpenTelemetry Protocol Exporter" (endpoint, headers, compression, timeout,
+certificate); OTLP specification 1.x, "OTLP/gRPC Response" and "OTLP/HTTP Response" (partial success, failures,
+throttling).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from postel.errors import SettingsError
+from postel.otlp.signal import Signal
+
+# A receiver's delay is followed up to an hour; more is a mistake that would silence the agent for days.
+MAX_DELAY = 3600.0
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The receiver took the request.
+
+    Args:
+        rejected: data points or log records in it that it did not take and does not want again.
+        reason: why, or a warning when `rejected` is 0.
+    """
+
+    rejected: int = 0
+    reason: str = ""
+
+
+class Sender(Protocol):
+    """One connection to one receiver."""
+
+    async def send(self, signal: Signal, body: bytes) -> Sent:
+        """Send one request.
+
+        Args:
+            signal: what `body` is.
+            body: a serialized `signal.request_class`, not compressed.
+
+        Raises:
+            Retryable: the receiver is away, busy or slow; `delay` is what it asked for, in seconds, or None.
+            Refused: the receiver will never take this request; its kind and message say why.
+        """
+
+    async def close(self) -> None:
+        """Give the connection back."""
+
+
+def create_sender(
+    endpoint: str,
+    protocol: Literal["grpc", "http/protobuf"] = "http/protobuf",
+    *,
+    headers: Mapping[str, str] | None = None,
+    compression: Literal["gzip", "none"] = "gzip",
+    timeout: float = 30.0,
+    certificate: Path | None = None,
+) -> Sender:
+    """Build the sender for an endpoint; nothing is connected before the first `send`.
+
+    Args:
+        endpoint: ``http://host:port`` or ``https://host:port``; over HTTP ``/v1/<signal>`` is put behind it.
+        protocol: what is spoken there.
+        headers: sent with every request, such as ``{"authorization": "Bearer ..."}``.
+        compression: of the request body.
+        timeout: seconds for one request, from the connection to the answer.
+        certificate: PEM file with the authorities to trust for ``https``; None: the usual ones.
+
+    Raises:
+        SettingsError: the endpoint, a header or the certificate cannot be used.
+    """
+    url = _check_endpoint(endpoint)
+    headers = dict(headers or {})
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise SettingsError(f"[otlp] headers: {name!r} is no header with a printable ASCII value")
+    try:
+        # Each protocol costs the agent some 10 MiB; only the one in use is loaded.
+        if protocol == "grpc":
+            from postel.otlp.grpc_sender import GrpcSender  # noqa: PLC0415
+
+            return GrpcSender(url, headers, compression=compression, timeout=timeout, certificate=certificate)
+        from postel.otlp.http_sender import HttpSender  # noqa: PLC0415
+
+        return HttpSender(url, headers, compression=compression, timeout=timeout, certificate=certificate)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"[otlp] certificate: {certificate} cannot be used: {error}") from error
+
+
+def clip_delay(seconds: float) -> float:
+    """Bring a delay that a receiver named into 0 to `MAX_DELAY` seconds."""
+    return min(max(seconds, 0.0), MAX_DELAY)
+
+
+def _check_endpoint(endpoint: str) -> SplitResult:
+    try:
+        url = urlsplit(endpoint)
+        usable = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
+    except ValueError:
+        usable = False
+        url = SplitResult("", "", "", "", "")
+    if not usable:
+        raise SettingsError(f'[otlp] endpoint = {endpoint!r} is wrong; accepted: a URL such as "http://127.0.0.1:4318"')
+    return url
