@@ -24,12 +24,15 @@ def find_collector() -> Path | None:
     """The Collector to run: what ``POSTEL_COLLECTOR`` names, else the checkout's build, else one on ``PATH``.
 
     Returns:
-        The program, or None where there is none.
+        The program, or None where there is none or ``POSTEL_COLLECTOR`` is ``none``.
 
     Raises:
         SettingsError: ``POSTEL_COLLECTOR`` names no program.
     """
-    if named := os.environ.get("POSTEL_COLLECTOR"):
+    named = os.environ.get("POSTEL_COLLECTOR")
+    if named == "none":
+        return None
+    if named:
         program = Path(named).expanduser().absolute()
         if not _is_program(program):
             raise SettingsError(f"POSTEL_COLLECTOR is {named}, where no program is: give the path of a Collector")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,16 +16,9 @@ from typing import Any, TypeVar
 import psutil
 import psycopg
 
+from support.ports import free_ports
+
 T = TypeVar("T")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now; all held open until all are known, so that they differ."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def until(ask: Callable[[], T], seconds: float, what: str, pause: float = 0.2) -> T:

@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ def test_a_day_adds_up(day: date) -> None:
         datetime(day.year, day.month, day.day, 0, 0, STEP_SECONDS, tzinfo=UTC),
     ]
     assert len(whole) == 86_400 // STEP_SECONDS
-    for before, after in zip(whole, whole[1:], strict=False):
+    for before, after in pairwise(whole):
         assert all(after.attempts[key] >= value for key, value in before.attempts.items())
         assert after.network_out >= before.network_out
         assert after.received >= before.received

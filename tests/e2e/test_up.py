@@ -1,0 +1,133 @@
+"""`postel up` as a user starts it: all programs, the real Collector, the embedded database."""
+
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from postel.collector import find_collector
+from support.requirements import require
+from support.running_postel import RunningPostel, running, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+FAST = {
+    "POSTEL_INTERVALS__SYSTEM_METRICS": "1",
+    "POSTEL_INTERVALS__ZONE_MTA_PROMETHEUS": "1",
+    "POSTEL_INTERVALS__SEND_METRICS": "1",
+}
+PROGRAMS = ("sink", "collector", "agent", "serve")
+
+
+@pytest.fixture(autouse=True)
+def collector() -> None:
+    require("collector", available=find_collector() is not None)
+
+
+def rows(postel: RunningPostel) -> int:
+    counted = postel.query("SELECT count(*) FROM metrics_system WHERE cpu_load IS NOT NULL")
+    return counted[0][0] if counted else 0
+
+
+def test_rows_of_this_host_arrive_with_the_default_intervals_and_a_second_start_is_quick(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with running(tmp_path) as postel:
+        until(lambda: rows(postel) >= 2, 90, "rows in metrics_system")
+        first = time.monotonic() - begun
+        ((aligned,),) = postel.query("SELECT bool_and(extract(epoch FROM time)::bigint % 15 = 0) FROM metrics_system")
+        assert aligned
+        nodes = postel.query("SELECT id, host, demo FROM node")
+        assert len(nodes) == 1
+        assert nodes[0][1] == socket.gethostname()
+        assert not nodes[0][2]
+        assert postel.pid("collector")
+        assert postel.stop(signal.SIGINT) == 0
+        again = time.monotonic()
+        postel.start()
+        until(lambda: answers(postel.page), 10, "the page answers again", pause=0.05)
+        assert time.monotonic() - again < 10
+        assert postel.query("SELECT id FROM node") == [(nodes[0][0],)]
+    assert first < 90
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_what_dies_comes_back_and_data_flows_on(tmp_path: Path) -> None:
+    with running(tmp_path, **FAST) as postel:
+        until(lambda: rows(postel) >= 2, 60, "first rows")
+        for program in PROGRAMS:
+            before = postel.kill(program)
+            until(lambda: new_pid(postel, program, before), 20, f"{program} runs again")  # noqa: B023 - used at once
+            seen = rows(postel)
+            until(lambda: rows(postel) > seen + 1, 60, f"rows after {program} was killed")  # noqa: B023 - as above
+        assert postel.log.read_text().count("ended with signal SIGKILL") == len(PROGRAMS)
+
+
+def new_pid(postel: RunningPostel, program: str, before: int) -> bool:
+    try:
+        return postel.pid(program) != before
+    except LookupError:
+        return False
+
+
+def test_the_end_leaves_nothing_running(tmp_path: Path) -> None:
+    with running(tmp_path, **FAST) as postel:
+        until(lambda: rows(postel) >= 1, 60, "first rows")
+        assert postel.stop(signal.SIGTERM) == 0
+        left = [process.cmdline() for process in psutil.process_iter() if str(tmp_path) in str(environment(process))]
+        assert left == []
+        assert "killed" not in postel.log.read_text()
+        assert postel.log.read_text().rstrip().endswith("postel: stopped")
+
+
+def environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def test_an_address_in_use_is_named_with_its_setting_and_nothing_starts(tmp_path: Path) -> None:
+    postel = RunningPostel(tmp_path)
+    with socket.create_server(("127.0.0.1", postel.ports["sink_http"])):
+        ended = postel.command("up")
+    assert ended.returncode == 2
+    assert f"127.0.0.1:{postel.ports['sink_http']} is in use by another program" in ended.stderr
+    assert "[sink] http_address" in ended.stderr
+    assert not (tmp_path / "data" / "postgres").exists()
+
+
+def test_without_a_collector_the_agent_sends_straight_to_the_sink_and_says_so(tmp_path: Path) -> None:
+    with running(tmp_path, **FAST, POSTEL_COLLECTOR="none") as postel:
+        until(lambda: rows(postel) >= 2, 60, "rows without a Collector")
+        assert re.search(r"no Collector .* the agent sends straight to the sink", postel.log.read_text())
+        with pytest.raises(LookupError):
+            postel.pid("collector")
+
+
+def test_the_demo_is_seen_marked_and_can_be_removed(tmp_path: Path) -> None:
+    count = "SELECT count(*) FROM metrics_zonemta WHERE node_id = 'demo'"
+    with running(tmp_path, "--demo", **FAST) as postel:
+        until(lambda: (postel.query(count) or [(0,)])[0][0] > 300, 90, "the demo's last hour")
+        until(lambda: postel.query("SELECT 1 FROM node WHERE demo AND id = 'demo'"), 30, "the demo's node is marked")
+        until(lambda: rows(postel) > 240, 60, "the demo's host")
+        assert postel.stop() == 0
+        with running(tmp_path, **FAST) as again:
+            until(lambda: answers(again.page), 20, "the page answers")
+            before = again.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'demo'")
+            removed = again.command("demo", "--remove")
+            assert removed.returncode == 0, removed.stderr
+            assert again.query(count) == [(0,)]
+            assert again.query("SELECT count(*) FROM node WHERE demo") == [(0,)]
+            assert again.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'demo'") >= before
+            assert again.command("db", "check").returncode == 0
