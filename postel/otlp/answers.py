@@ -33,7 +33,7 @@ from postel.otlp.signal import ExportRequest, Signal
 
 # What a server asks for when the one who raised Retryable named no delay, in seconds.
 DEFAULT_DELAY = 5.0
-# Bounds of a delay: above them a sender would stay away for longer than anything takes to mend.
+# Seconds. More is a mistake, of a receiver's code or of a proxy's header, that would keep a sender away for days.
 MAX_DELAY = 3600.0
 # Bytes of a reason. It travels in HTTP/2 trailers, percent-encoded and once more in the details, and clients take
 # 8 KiB for all of them together.

@@ -20,10 +20,8 @@ from typing import Literal, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from postel.errors import SettingsError
+from postel.otlp.answers import MAX_DELAY
 from postel.otlp.signal import Signal
-
-# A receiver's delay is followed up to an hour; more is a mistake that would silence the agent for days.
-MAX_DELAY = 3600.0
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -102,7 +100,7 @@ def create_sender(
 
 
 def clip_delay(seconds: float) -> float:
-    """Bring a delay that a receiver named into 0 to `MAX_DELAY` seconds."""
+    """Bring a delay that a receiver named into 0 to `postel.otlp.answers.MAX_DELAY` seconds."""
     return min(max(seconds, 0.0), MAX_DELAY)
 
 

@@ -117,7 +117,7 @@ def retry_delay(trailers: Iterable[tuple[str, str | bytes]]) -> float | None:
     """Find RetryInfo in either trailer that carries it; None where there is none.
 
     Returns:
-        Seconds from 0 to `postel.otlp.client.MAX_DELAY`.
+        Seconds from 0 to `postel.otlp.answers.MAX_DELAY`.
     """
     for key, value in trailers:
         if not isinstance(value, bytes):

@@ -124,7 +124,7 @@ def retry_after(value: str, now: datetime | None = None) -> float | None:
         now: the time that a date counts from; None: now.
 
     Returns:
-        Seconds from 0 to `postel.otlp.client.MAX_DELAY`; None where the header says nothing.
+        Seconds from 0 to `postel.otlp.answers.MAX_DELAY`; None where the header says nothing.
     """
     value = value.strip()
     if value.isdecimal():

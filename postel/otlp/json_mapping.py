@@ -31,7 +31,8 @@ from google.protobuf.message import Message
 
 from postel.otlp.errors import Malformed
 
-# upb, which reads and writes protobuf, goes no deeper; a deeper message could be read but not stored.
+# Messages below the request. upb, which reads and writes protobuf, goes no deeper either; a deeper message could be
+# read here but never be sent on.
 MAX_DEPTH = 100
 
 _IDS = frozenset({"traceId", "spanId", "parentSpanId"})
@@ -58,7 +59,7 @@ def decode(body: bytes, message: Message) -> None:
     except orjson.JSONDecodeError as error:
         raise Malformed(f"the body is no JSON: {error}") from error
     try:
-        _fill(message, value, 1)
+        _fill(message, value, 0)
     except _WrongError as error:
         place = ".".join(reversed(error.path)).replace(".[", "[") or "the body"
         raise Malformed(f"{place}: {error}") from error

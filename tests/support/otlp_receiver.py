@@ -1,0 +1,69 @@
+"""A real OTLP receiver on two free ports, gRPC and HTTP, that keeps what it takes and answers what a test asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import uvicorn
+from starlette.applications import Starlette
+
+from postel.otlp.answers import Outcome
+from postel.otlp.codec import DEFAULT_LIMIT
+from postel.otlp.grpc_server import create_server
+from postel.otlp.http_server import routes
+from postel.otlp.signal import ExportRequest, Signal
+
+
+@dataclass
+class Receiver:
+    """An `Ingest` with both servers in front of it.
+
+    Args:
+        answer: what the next requests get: an Outcome, or an exception that is raised.
+        taken: every request that reached `ingest`, in order.
+    """
+
+    answer: Outcome | Exception = field(default_factory=Outcome)
+    taken: list[tuple[Signal, ExportRequest]] = field(default_factory=list)
+    grpc_port: int = 0
+    http_port: int = 0
+
+    async def __call__(self, signal: Signal, request: ExportRequest, /) -> Outcome:
+        self.taken.append((signal, request))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    @property
+    def grpc(self) -> str:
+        return f"http://127.0.0.1:{self.grpc_port}"
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+
+@asynccontextmanager
+async def running_receiver(*, limit: int = DEFAULT_LIMIT, token: str | None = None) -> AsyncIterator[Receiver]:
+    """Serve a `Receiver` until the block ends."""
+    receiver = Receiver()
+    grpc_server, receiver.grpc_port = create_server(receiver, address="127.0.0.1:0", limit=limit, token=token)
+    app = Starlette(routes=routes(receiver, limit=limit, token=token))
+    http_server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+    listener = socket.create_server(("127.0.0.1", 0))
+    receiver.http_port = listener.getsockname()[1]
+    serving = asyncio.create_task(http_server.serve([listener]))
+    await grpc_server.start()
+    while not http_server.started:
+        assert not serving.done(), "the HTTP server did not start"
+        await asyncio.sleep(0.005)
+    try:
+        yield receiver
+    finally:
+        await grpc_server.stop(0)
+        http_server.should_exit = True
+        await serving
