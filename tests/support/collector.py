@@ -148,7 +148,7 @@ class Collector:
         """The addresses and ports that its process listens on."""
         assert self._process
         connections = psutil.Process(self._process.pid).net_connections("tcp")
-        return {tuple(each.laddr) for each in connections if each.status == psutil.CONN_LISTEN}
+        return {(each.laddr.ip, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN}
 
     def log(self) -> str:
         """What it printed, over all its starts."""
