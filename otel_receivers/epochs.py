@@ -16,7 +16,8 @@ what happened between the last point before a restart and the restart (or the fi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,8 @@ class _Source:
 class Epochs:
     """All counters of all sources of one agent; stored as text under keys that begin with `PREFIX`.
 
+    May be used from several threads.
+
     Args:
         stored: what :meth:`changes` gave earlier; other keys are ignored, unreadable ones are as if never met.
     """
@@ -76,6 +79,7 @@ class Epochs:
     def __init__(self, stored: Mapping[str, str] | None = None) -> None:
         self._sources: dict[str, _Source] = {}
         self._changed: set[str] = set()
+        self._lock = threading.Lock()
         for key, text in (stored or {}).items():
             if key.startswith(PREFIX) and (source := _decode(text)) is not None:
                 self._sources[key.removeprefix(PREFIX)] = source
@@ -102,7 +106,12 @@ class Epochs:
         Returns:
             series -> start, nanoseconds since 1970.
         """
-        now = tick.time_unix_nano
+        with self._lock:
+            return self._starts(source, tick.time_unix_nano, values, life, together=together)
+
+    def _starts(
+        self, source: str, now: int, values: Mapping[str, float], life: Life | None, *, together: bool
+    ) -> dict[str, int]:
         known = self._sources.get(source)
         if known is None or now <= known.last:
             # Never met, or the clock was set back: points of a time that is taken cannot be compared with those there.
@@ -118,11 +127,20 @@ class Epochs:
         _forget(known)
         return {name: known.series[name].start for name in values}
 
+    def last(self, source: str, life: Life | None = None) -> dict[str, float]:
+        """The last value of each counter of a source; empty where it was never met, or not in this life."""
+        with self._lock:
+            known = self._sources.get(source)
+            if known is None or (life is not None and known.life is not None and not life.same(known.life)):
+                return {}
+            return {name: series.value for name, series in known.series.items()}
+
     def changes(self) -> dict[str, str]:
         """What must be stored since the last call: key -> text."""
-        changed = {PREFIX + name: _encode(self._sources[name]) for name in self._changed}
-        self._changed.clear()
-        return changed
+        with self._lock:
+            changed = {PREFIX + name: _encode(self._sources[name]) for name in self._changed}
+            self._changed.clear()
+            return changed
 
 
 def _began_anew(known: _Source, life: Life | None, values: Mapping[str, float], *, together: bool) -> bool:
@@ -151,12 +169,9 @@ def _series_start(known: _Source, name: str, value: float, now: int, *, together
 def _forget(known: _Source) -> None:
     surplus = len(known.series) - _SERIES_KEPT
     if surplus > 0:
-        for name in _longest_unseen(known.series, surplus):
+        unseen = [name for name, series in known.series.items() if series.seen != known.last]
+        for name in sorted(unseen, key=lambda name: known.series[name].seen)[:surplus]:
             del known.series[name]
-
-
-def _longest_unseen(series: Mapping[str, _Series], count: int) -> Iterable[str]:
-    return sorted(series, key=lambda name: series[name].seen)[:count]
 
 
 def _encode(source: _Source) -> str:

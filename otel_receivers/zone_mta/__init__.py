@@ -1,0 +1,1 @@
+"""Zone-MTA: its own Prometheus page, scraped."""

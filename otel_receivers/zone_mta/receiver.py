@@ -1,0 +1,77 @@
+"""Scrapes a Zone-MTA: HTTP here, meaning in :mod:`otel_receivers.zone_mta.parse`."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import httpx
+
+from otel_receivers.epochs import Epochs
+from otel_receivers.http_page import fetch
+from otel_receivers.memory import collector_paused
+from otel_receivers.node import Node
+from otel_receivers.points import Recorder
+from otel_receivers.prometheus import PageError
+from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
+from otel_receivers.zone_mta import parse
+from postel.signals import Declaration
+
+
+class ZoneMtaReceiver:
+    """One Zone-MTA instance; a :class:`~otel_receivers.receiver.Receiver`.
+
+    Args:
+        declaration: of ``zone_mta``.
+        node: who asks.
+        epochs: of the agent.
+        interval: seconds.
+        target: where its API listens.
+        path: of its Prometheus page.
+        queue_id: names the queue that instances with one database share; None: this instance's alone.
+    """
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        node: Node,
+        epochs: Epochs,
+        *,
+        interval: int,
+        target: Target,
+        path: str = "/metrics",
+        queue_id: str | None = None,
+    ) -> None:
+        self.name = declaration.type
+        self.interval = interval
+        self.target: Target | None = target
+        self._declaration = declaration
+        self._epochs = epochs
+        self._url = f"http://{target}{path}"
+        self._source = f"{declaration.type}/{target}"
+        self._resource = node.resource(
+            declaration.service,
+            target=target,
+            extra={"zonemta.queue.id": queue_id or node.instance(target)},
+        )
+        # Proxies of the environment are for the way out, not for a server on this host or network.
+        self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False)
+
+    async def collect(self, tick: Tick) -> Batch:
+        """Scrape once; see :class:`~otel_receivers.receiver.Receiver`."""
+        body = await fetch(self._client, self._url)
+        return await asyncio.to_thread(partial(self._read, body, tick))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+    def _read(self, body: bytes, tick: Tick) -> Batch:
+        with collector_paused():
+            try:
+                reading = parse.read(body, self._declaration)
+            except PageError as error:
+                raise ScrapeError(error.error_type, f"{self._url}: {error}") from None
+            recorder = Recorder(self._declaration, self._resource, tick)
+            parse.record(reading, recorder, self._epochs, source=self._source, tick=tick)
+            return recorder.batch()
