@@ -43,8 +43,10 @@ def main() -> int:
     for name in parser.parse_args().steps:
         try:
             STEPS[name][1]()
-        except (SetupError, subprocess.CalledProcessError) as error:
-            print(f"set-up: {error}", file=sys.stderr)
+        except SetupError as error:
+            print(error.output, f"set-up: {error}", sep="\n", file=sys.stderr)
+            return 1
+        except subprocess.CalledProcessError:
             return 1
     return 0
 

@@ -1,9 +1,8 @@
-"""What the set-up says: one line per step on stdout, the last lines of a program that failed on stderr."""
+"""What the set-up says: one line per step; what the programs that it runs say goes into a log file."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,16 @@ _TAIL_LINES = 15
 
 
 class SetupError(Exception):
-    """A step failed; the message is what the user reads."""
+    """A step failed; the message is what the user reads.
+
+    Args:
+        message: what failed, in one line, and how to mend it.
+        output: the last lines of the program that failed.
+    """
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
 
 
 def say(line: str) -> None:
@@ -35,12 +43,12 @@ def run(
         The seconds it took.
 
     Raises:
-        SetupError: it could not start, failed, or took longer than ``timeout`` seconds. The last lines of its output
-            are on stderr by then.
+        SetupError: it could not start, failed, or took longer than ``timeout`` seconds.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     name = Path(command[0]).name
+    before = log.stat().st_size if log.exists() else 0
     try:
         with log.open("ab") as out:
             subprocess.run(
@@ -58,9 +66,9 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise SetupError(f"{name} was not done after {timeout:.0f} s; its output is in {_short(log)}") from error
     except subprocess.CalledProcessError as error:
-        tail = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-        print("\n".join(f"    {line}" for line in tail), file=sys.stderr, flush=True)
-        raise SetupError(f"{name} failed (exit code {error.returncode}); all it said is in {_short(log)}") from error
+        said = log.read_bytes()[before:].decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]
+        last = said[-1].strip() if said else f"exit code {error.returncode}"
+        raise SetupError(f"{name} failed: {last} (all of it: {_short(log)})", "\n".join(said)) from error
     return time.monotonic() - start
 
 

@@ -68,7 +68,8 @@ def uv_environment() -> dict[str, str]:
     for line in listing.stdout.splitlines():
         name, _, value = line.partition("=")
         variable = _PIP_TO_UV.get(name.rpartition(".")[2])
-        if variable and variable not in env:
+        # UV_INDEX_URL is uv's former name for UV_DEFAULT_INDEX, which would win over it.
+        if variable and variable not in env and not (variable == "UV_DEFAULT_INDEX" and "UV_INDEX_URL" in env):
             env[variable] = " ".join(value.strip("'").replace("\\n", " ").split())
     return env
 
@@ -92,13 +93,13 @@ def lock() -> None:
 
 def _make() -> None:
     if VENV.exists():
-        say(".venv has no working Python any more: made anew")
+        say(".venv is incomplete, or its Python is gone: made anew")
         shutil.rmtree(VENV)
     log = LOGS / "environment.log"
     try:
         run([sys.executable, "-m", "venv", VENV], log=log)
     except SetupError as error:
-        raise SetupError(f"{error}\n  On Debian and Ubuntu: apt-get install python3-venv") from error
+        raise SetupError(f"{error}; on Debian and Ubuntu: apt-get install python3-venv", error.output) from error
     pip: list[str | Path] = [PYTHON, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     run([*pip, "install", "--require-hashes", "-r", REQUIREMENTS / "uv.txt"], log=log)
 
