@@ -24,7 +24,8 @@ from postel.otlp.answers import MAX_DELAY
 from postel.otlp.signal import Signal
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+# RFC 9110 section 5.5: no space at either end.
+_HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ def create_sender(
     headers = dict(headers or {})
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise SettingsError(f"[otlp] headers: {name!r} is no header with a printable ASCII value")
+            raise SettingsError(
+                f"[otlp] headers: {name!r} is no header with a printable ASCII value without spaces around it"
+            )
     try:
         # Each protocol costs the agent some 10 MiB; only the one in use is loaded.
         if protocol == "grpc":

@@ -9,15 +9,14 @@ Source: OTLP specification 1.x, "OTLP/gRPC"; ``opentelemetry/proto/collector/*/v
 
 from __future__ import annotations
 
-import errno
-import socket
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import structlog
 from grpc import aio
 
-from postel.errors import AddressInUseError, PostelError
+from postel.errors import AddressInUseError
+from postel.listening import listen
 from postel.otlp import codec
 from postel.otlp import token as bearer
 from postel.otlp.answers import Ingest, failure
@@ -72,22 +71,10 @@ def create_server(
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise _why_not(address, setting) from error
+        # gRPC writes the reason to stderr and raises without it; the system says it again to who asks once more.
+        listen(address, setting).close()
+        raise AddressInUseError(address, setting) from error
     return server, port
-
-
-def _why_not(address: str, setting: str) -> PostelError:
-    """Find out why an address cannot be bound; gRPC writes it to stderr and raises a RuntimeError without it."""
-    host, _, port = address.rpartition(":")
-    try:
-        family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(place)
-            probe.listen()
-    except OSError as error:  # socket.gaierror is one
-        if error.errno != errno.EADDRINUSE:
-            return PostelError(f"cannot listen on {address}: {error.strerror}; set {setting} to another address")
-    return AddressInUseError(address, setting)
 
 
 def _receiver(ingest: Ingest, signal: Signal, limit: int, token: str | None) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 import uvicorn
 from starlette.applications import Starlette
 
+from postel.listening import listen
 from postel.otlp.answers import Outcome
 from postel.otlp.codec import DEFAULT_LIMIT
 from postel.otlp.grpc_server import create_server
@@ -54,7 +54,7 @@ async def running_receiver(*, limit: int = DEFAULT_LIMIT, token: str | None = No
     grpc_server, receiver.grpc_port = create_server(receiver, address="127.0.0.1:0", limit=limit, token=token)
     app = Starlette(routes=routes(receiver, limit=limit, token=token))
     http_server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen("127.0.0.1:0", "a test")
     receiver.http_port = listener.getsockname()[1]
     serving = asyncio.create_task(http_server.serve([listener]))
     await grpc_server.start()

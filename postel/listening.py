@@ -1,0 +1,46 @@
+"""Sockets to listen on, for every HTTP server of Postel, with an error that names the address and its setting.
+
+Contract: what is returned listens already, so that whoever prints its address prints a true one, and no second
+program can take it between a check and its use.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from postel.errors import AddressInUseError, PostelError
+
+
+def listen(address: str, setting: str, *, backlog: int = 128) -> socket.socket:
+    """Listen on an address.
+
+    Args:
+        address: ``host:port`` or ``[v6]:port``; port 0 picks a free one.
+        setting: the key that a user changes when it cannot be had, such as ``[sink] http_address``.
+        backlog: connections that wait to be accepted at most.
+
+    Raises:
+        AddressInUseError: another program listens there.
+        PostelError: it cannot be listened on, for the reason that the message gives.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        # The protocol is given on purpose: asyncio sets TCP_NODELAY only on sockets that say TCP, and without it
+        # each answer to a kept connection waits 40 ms for an acknowledgement.
+        family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), port, proto=socket.IPPROTO_TCP)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            # A restart must not wait for connections in TIME_WAIT; on Linux this lets nobody share the port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(place)
+            listener.listen(backlog)
+            listener.setblocking(False)  # noqa: FBT003 - a positional-only argument
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:  # socket.gaierror is one
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUseError(address, setting) from error
+        raise PostelError(f"cannot listen on {address}: {error.strerror}; set {setting} to another address") from error
+    return listener
