@@ -1,0 +1,64 @@
+"""The wheel: what is data in the checkout is data in it, and an installed Postel finds it without the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+_CHECKOUT = Path(__file__).parents[2]
+_DATA = ("*.yaml", "*.sql", "*.js", "*.css", "*.html", "*.svg", "py.typed")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel, unpacked into a folder as an installer would."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
+        cwd=_CHECKOUT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    return site
+
+
+def _tracked(*patterns: str) -> set[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=_CHECKOUT, check=True, capture_output=True)
+    return {Path(name) for name in listing.stdout.decode().split("\0") if name}
+
+
+def test_every_data_file_of_the_packages_is_in_it(installed: Path) -> None:
+    packages = ("postel", "otel_receivers", "timescale_sink", "dashboards")
+    data = {path for path in _tracked(*_DATA) if path.parts[0] in packages}
+    assert Path("otel_receivers/zone_mta/metadata.yaml") in data
+    assert {path for path in data if not (installed / path).is_file()} == set()
+
+
+def test_collector_configuration_is_found_without_the_checkout(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from postel import collector; print(collector.collector_config(), collector.built_collector())",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    config, built = done.stdout.split()
+    assert Path(config) == installed / "postel" / "data" / "collector-config" / "agent.yaml"
+    assert Path(config).read_text() == (_CHECKOUT / "collector-config" / "agent.yaml").read_text()
+    assert built == "None"
