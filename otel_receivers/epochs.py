@@ -80,8 +80,9 @@ class Epochs:
         self._sources: dict[str, _Source] = {}
         self._changed: set[str] = set()
         self._lock = threading.Lock()
-        for key, text in (stored or {}).items():
-            if key.startswith(PREFIX) and (source := _decode(text)) is not None:
+        self._stored = {key: text for key, text in (stored or {}).items() if key.startswith(PREFIX)}
+        for key, text in self._stored.items():
+            if (source := _decode(text)) is not None:
                 self._sources[key.removeprefix(PREFIX)] = source
 
     def starts(
@@ -135,12 +136,34 @@ class Epochs:
                 return {}
             return {name: series.value for name, series in known.series.items()}
 
-    def changes(self) -> dict[str, str]:
-        """What must be stored since the last call: key -> text."""
+    def changes(self, owner: str) -> dict[str, str]:
+        """What must be stored together with the points of a tick; it counts as stored from now on.
+
+        Args:
+            owner: the receiver's name: the sources ``owner`` and ``owner/...`` are its own.
+
+        Returns:
+            key -> text.
+        """
         with self._lock:
-            changed = {PREFIX + name: _encode(self._sources[name]) for name in self._changed}
-            self._changed.clear()
+            changed = {PREFIX + name: _encode(self._sources[name]) for name in self._of(owner)}
+            self._stored.update(changed)
+            self._changed -= set(self._of(owner))
             return changed
+
+    def undo(self, owner: str) -> None:
+        """Forget what happened since the last :meth:`changes`: the points of those ticks were never stored."""
+        with self._lock:
+            for name in self._of(owner):
+                before = _decode(self._stored.get(PREFIX + name, ""))
+                if before is None:
+                    del self._sources[name]
+                else:
+                    self._sources[name] = before
+                self._changed.discard(name)
+
+    def _of(self, owner: str) -> list[str]:
+        return [name for name in self._changed if name == owner or name.startswith(f"{owner}/")]
 
 
 def _began_anew(known: _Source, life: Life | None, values: Mapping[str, float], *, together: bool) -> bool:

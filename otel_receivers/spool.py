@@ -125,6 +125,14 @@ class Spool:
         """
         return await self._call(lambda file: file.peek(signal, limit))
 
+    async def read(self, signal: Signal, request_id: int) -> Block | None:
+        """See :meth:`SpoolFile.read`.
+
+        Raises:
+            SpoolError: the disk does not give it.
+        """
+        return await self._call(lambda file: file.read(signal, request_id))
+
     async def remove(self, ids: Sequence[int]) -> None:
         """See :meth:`SpoolFile.remove`.
 

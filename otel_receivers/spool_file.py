@@ -145,6 +145,13 @@ class SpoolFile:
             if block is not None or not damaged:
                 return block
 
+    def read(self, signal: Signal, request_id: int) -> Block | None:
+        """One request by its id; None where it is gone or damaged."""
+        row = self._db.execute("SELECT items, checksum, body FROM request WHERE id = ?", (request_id,)).fetchone()
+        if row is None or zlib.crc32(row[2]) != row[1]:
+            return None
+        return Block(signal, row[2], row[0], (request_id,))
+
     def remove(self, ids: Sequence[int]) -> None:
         """Forget requests that the receiver has accepted."""
         with self._transaction():

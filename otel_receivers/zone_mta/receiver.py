@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-import httpx
-
 from otel_receivers.epochs import Epochs
-from otel_receivers.http_page import fetch
+from otel_receivers.http_page import client, fetch
 from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder
@@ -54,8 +52,7 @@ class ZoneMtaReceiver:
             target=target,
             extra={"zonemta.queue.id": queue_id or node.instance(target)},
         )
-        # Proxies of the environment are for the way out, not for a server on this host or network.
-        self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False)
+        self._client = client()
 
     async def collect(self, tick: Tick) -> Batch:
         """Scrape once; see :class:`~otel_receivers.receiver.Receiver`."""

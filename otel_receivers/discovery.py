@@ -1,0 +1,205 @@
+"""Looks for the mail servers on this host: a cheap connection to each declared place, and how the server shows itself.
+
+A place where nobody listens costs one refused connection. What listens is recognised by what it says first (SMTP,
+IMAP) or by one page (HTTP); what listens and is not recognised is named as such.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import httpx
+
+from otel_receivers.http_page import client
+from otel_receivers.receiver import Target
+from postel.settings import Discovery
+
+TIMEOUT = 3.0
+_LOOPBACK = "127.0.0.1"
+_PAGE_HEAD = 64 << 10
+_BANNER_BYTES = 512
+_IMAP_TLS_PORT = 9993
+_IMAP_PORT = 143
+_WILDDUCK_PORTS = (8080, 3000)
+_WILDDUCK_METRICS_PORT = 8081
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is at one place.
+
+    Attributes:
+        source: what was looked for: ``zone_mta``, ``wildduck``, ``haraka``, ...
+        target: where.
+        listening: somebody accepts connections there.
+        found: it is what was looked for.
+        how: in words: how it was recognised, or what is there instead.
+        error_type: why it was not found, for ``error.type``; '' when found.
+        version: as the server says it; '' where it does not.
+    """
+
+    source: str
+    target: Target
+    listening: bool
+    found: bool
+    how: str
+    error_type: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Recognised:
+    how: str
+    version: str = ""
+
+
+# Given a place where somebody listens: how it is recognised; None where it is something else.
+_Recognise = Callable[[Target, httpx.AsyncClient], Awaitable[_Recognised | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to look for a source: targets in the order of preference, the first that is recognised counts."""
+
+    source: str
+    targets: tuple[Target, ...]
+    recognise: _Recognise
+    interval: float = 30.0
+
+
+def places(settings: Discovery) -> tuple[Place, ...]:
+    """All places to look at, from ``[discovery]``."""
+    wildduck_ports = (settings.wildduck_api_port,) if settings.wildduck_api_port else _WILDDUCK_PORTS
+    return (
+        Place(
+            "zone_mta",
+            (Target(settings.zone_mta_host, settings.zone_mta_port),),
+            _page(settings.zone_mta_metrics_path, rb"^# TYPE zonemta_", "its Prometheus page"),
+        ),
+        Place(
+            "wildduck",
+            tuple(Target(settings.wildduck_host, port) for port in wildduck_ports),
+            _server_header("/", r"WildDuck"),
+        ),
+        Place(
+            "wildduck_metrics",
+            (Target(settings.wildduck_host, _WILDDUCK_METRICS_PORT),),
+            _page("/metrics", rb"^# TYPE wildduck_", "its Prometheus page"),
+        ),
+        # Every look at an SMTP or IMAP port leaves a line in that server's log.
+        Place(
+            "haraka", (Target(_LOOPBACK, settings.haraka_smtp_port),), _banner(rb"^220[ -].*Haraka", b"QUIT\r\n"), 300.0
+        ),
+        Place("rspamd", (Target(settings.rspamd_host, settings.rspamd_tcp_port),), _server_header("/ping", "rspamd")),
+        Place(
+            "rspamd_controller",
+            (Target(settings.rspamd_host, settings.rspamd_controller_port),),
+            _server_header("/ping", "rspamd"),
+        ),
+        Place("imap", (Target(settings.wildduck_host, _IMAP_PORT),), _banner(rb"^\* OK", b"1 LOGOUT\r\n"), 300.0),
+        Place("imap_tls", (Target(settings.wildduck_host, _IMAP_TLS_PORT),), _listens, 300.0),
+    )
+
+
+async def look(place: Place, http: httpx.AsyncClient) -> Finding:
+    """Look at one place; never raises for what a server does."""
+    finding: Finding | None = None
+    for target in place.targets:
+        latest = await _look_at(place, target, http)
+        if latest.found:
+            return latest
+        # Of several targets, one where at least something listens says more than one where nothing does.
+        if finding is None or (latest.listening and not finding.listening):
+            finding = latest
+    assert finding is not None, "a place has a target"  # noqa: S101 - by construction
+    return finding
+
+
+async def look_everywhere(all_places: Sequence[Place]) -> list[Finding]:
+    """Look at all places at the same time."""
+    async with client() as http:
+        return await asyncio.gather(*(look(place, http) for place in all_places))
+
+
+async def _look_at(place: Place, target: Target, http: httpx.AsyncClient) -> Finding:
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            _, writer = await asyncio.open_connection(target.host, target.port)
+            await _hang_up(writer)
+    except TimeoutError:
+        return Finding(place.source, target, listening=False, found=False, how="no answer", error_type="timeout")
+    except OSError:
+        return Finding(
+            place.source, target, listening=False, found=False, how="nobody listens", error_type="connection"
+        )
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            recognised = await place.recognise(target, http)
+    except (TimeoutError, httpx.TimeoutException):
+        return Finding(
+            place.source, target, listening=True, found=False, how="listens, says nothing", error_type="timeout"
+        )
+    except (OSError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        how = f"listens, answers badly ({type(error).__name__})"
+        return Finding(place.source, target, listening=True, found=False, how=how, error_type="protocol")
+    if recognised is None:
+        how = "listens, is another server"
+        return Finding(place.source, target, listening=True, found=False, how=how, error_type="unrecognised")
+    return Finding(place.source, target, listening=True, found=True, how=recognised.how, version=recognised.version)
+
+
+async def _listens(_target: Target, _http: httpx.AsyncClient) -> _Recognised:
+    return _Recognised("somebody listens")
+
+
+def _banner(pattern: bytes, goodbye: bytes) -> _Recognise:
+    async def recognise(target: Target, _http: httpx.AsyncClient) -> _Recognised | None:
+        reader, writer = await asyncio.open_connection(target.host, target.port)
+        try:
+            line = (await reader.readline())[:_BANNER_BYTES]
+            writer.write(goodbye)
+            await writer.drain()
+        finally:
+            await _hang_up(writer)
+        if not re.search(pattern, line):
+            return None
+        version = re.search(rb"/(\d+\.\d+[\w.]*)", line)
+        text = line.decode("ascii", "replace").strip()
+        return _Recognised(f"its greeting {text!r}", version[1].decode("ascii") if version else "")
+
+    return recognise
+
+
+def _server_header(path: str, name: str) -> _Recognise:
+    async def recognise(target: Target, http: httpx.AsyncClient) -> _Recognised | None:
+        async with http.stream("GET", f"http://{target}{path}", timeout=TIMEOUT) as response:
+            server = response.headers.get("server", "")
+        if not re.search(name, server):
+            return None
+        version = re.search(r"/(\d+\.[\w.]+)", server)
+        return _Recognised(f"its header Server: {server}", version[1] if version else "")
+
+    return recognise
+
+
+def _page(path: str, pattern: bytes, how: str) -> _Recognise:
+    async def recognise(target: Target, http: httpx.AsyncClient) -> _Recognised | None:
+        head = b""
+        async with http.stream("GET", f"http://{target}{path}", timeout=TIMEOUT) as response:
+            async for part in response.aiter_bytes():
+                head += part
+                if len(head) >= _PAGE_HEAD:
+                    break
+        return _Recognised(how) if re.search(pattern, head, re.MULTILINE) else None
+
+    return recognise
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()

@@ -1,0 +1,179 @@
+"""Hands the spool over to the OTLP receiver, in order for each signal; what is accepted, and only that, is forgotten.
+
+* The receiver is away or busy: the same bytes again, after the time that it asked for, else after 1 to 60 s, doubling
+  with jitter.
+* It refuses a block: its requests are sent one by one, so that one bad request costs no other. Refused for what they
+  are (malformed, too large), or refused while a neighbour is taken: dropped, counted under ``refused`` and logged.
+* It refuses everything for another reason (a wrong token, a wrong address): nothing is dropped; again after 60 s.
+
+One line in the log when the receiver goes away, one when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from otel_receivers.spool import Block, Spool, SpoolError
+from postel.otlp.client import Sender
+from postel.otlp.errors import Malformed, OtlpError, Refused, Retryable, TooLarge
+from postel.otlp.signal import Signal
+
+BACKOFF_FIRST = 1.0
+BACKOFF_MOST = 60.0
+_TRIM_SECONDS = 60.0
+# The first points of all sources go out together, soon after the first tick.
+_GATHER_SECONDS = 1.0
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Link:
+    """What is known of the receiver, shared by the signals, so that each change is said once."""
+
+    away: bool = False
+    failures: int = 0
+
+    def failed(self, error: Exception) -> None:
+        if not self.away:
+            _log.warning("the OTLP receiver takes nothing now; data waits in the spool", reason=str(error))
+        self.away = True
+        self.failures += 1
+
+    def succeeded(self) -> None:
+        if self.away:
+            _log.info("the OTLP receiver takes data again", tries=self.failures)
+        self.away = False
+        self.failures = 0
+
+
+class SpoolSender:
+    """Sends a spool.
+
+    Args:
+        spool: what is sent.
+        sender: the connection; closed by its owner.
+        block_bytes: of one request at most, unless one stored request alone is larger.
+        metrics_interval: seconds between two sendings of metrics.
+        events_interval: seconds that events may wait; 0: none.
+    """
+
+    def __init__(
+        self, spool: Spool, sender: Sender, *, block_bytes: int, metrics_interval: float, events_interval: float
+    ) -> None:
+        self._spool = spool
+        self._sender = sender
+        self._block_bytes = block_bytes
+        self._waits = {Signal.METRICS: metrics_interval, Signal.LOGS: events_interval}
+        self._link = _Link()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for signal in Signal:
+                group.create_task(self._run(signal))
+            group.create_task(self._trim())
+
+    async def _run(self, signal: Signal) -> None:
+        arrived = self._spool.arrived[signal]
+        wait = self._waits[signal]
+        failures = 0
+        # What an earlier run left goes out at once, and what the first tick brings soon after it.
+        first = True
+        while True:
+            arrived.clear()
+            try:
+                await self._drain(signal)
+            except (OtlpError, SpoolError) as error:
+                self._link.failed(error)
+                await asyncio.sleep(_delay(error, failures))
+                failures += 1
+                continue
+            failures = 0
+            if not first:
+                await asyncio.sleep(wait)
+            await arrived.wait()
+            if first:
+                await asyncio.sleep(min(_GATHER_SECONDS, wait))
+            first = False
+
+    async def _drain(self, signal: Signal) -> None:
+        while (block := await self._spool.peek(signal, self._block_bytes)) is not None:
+            try:
+                await self._send(block)
+                await self._spool.remove(block.ids)
+            except Refused as error:
+                await self._send_singly(block, error)
+
+    async def _send(self, block: Block) -> None:
+        sent = await self._sender.send(block.signal, block.body)
+        self._link.succeeded()
+        if sent.rejected or sent.reason:
+            _log.warning(
+                "the OTLP receiver set items aside",
+                signal=block.signal.value,
+                rejected=sent.rejected,
+                of=block.items,
+                reason=sent.reason,
+            )
+
+    async def _send_singly(self, block: Block, error: Refused) -> None:
+        """Find out which requests of a refused block are at fault.
+
+        Raises:
+            Refused: all are refused for a reason that is not theirs.
+            Retryable: the receiver went away; nothing is decided for the rest.
+        """
+        refused: list[tuple[Block, Refused]] = []
+        taken = False
+        for single in [block] if len(block.ids) == 1 else await self._singles(block.signal, block.ids):
+            try:
+                if single is block:
+                    raise error
+                await self._send(single)
+            except Refused as refusal:
+                refused.append((single, refusal))
+            else:
+                taken = True
+                await self._spool.remove(single.ids)
+        for single, cause in refused:
+            if not (taken or isinstance(cause, Malformed | TooLarge)):
+                raise cause
+            await self._spool.drop(single.ids, "refused")
+            _log.error(
+                "the OTLP receiver refused a request for good; it is dropped",
+                signal=single.signal.value,
+                items=single.items,
+                reason=str(cause),
+            )
+
+    async def _singles(self, signal: Signal, ids: Sequence[int]) -> list[Block]:
+        """The block's requests, each alone; by their ids, because older ones may have been dropped meanwhile."""
+        blocks = [await self._spool.read(signal, request_id) for request_id in ids]
+        return [block for block in blocks if block is not None]
+
+    async def _trim(self) -> None:
+        while True:
+            try:
+                await self._spool.trim()
+            except SpoolError as error:
+                _log.error("the spool cannot be trimmed", reason=str(error))
+            await asyncio.sleep(_TRIM_SECONDS)
+
+
+def _delay(error: Exception, failures: int) -> float:
+    if isinstance(error, Refused):
+        return BACKOFF_MOST
+    asked = error.delay if isinstance(error, Retryable) else None
+    # A receiver that asks for no time at all is not asked in a tight loop.
+    return backoff(failures) if asked is None else max(asked, backoff(0))
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many failures before: 1, 2, 4 ... 60, each between half and the whole of it."""
+    whole = min(BACKOFF_FIRST * 2.0 ** min(failures, 16), BACKOFF_MOST)
+    return whole * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
