@@ -1,0 +1,1 @@
+"""The host under the mail servers: its CPUs, memory, disks, filesystems, network and processes."""
