@@ -24,19 +24,22 @@ class Receiver:
 
     Args:
         answer: what the next requests get: an Outcome, or an exception that is raised.
+        before: what the next ones get before that, one each.
         taken: every request that reached `ingest`, in order.
     """
 
     answer: Outcome | Exception = field(default_factory=Outcome)
+    before: list[Outcome | Exception] = field(default_factory=list)
     taken: list[tuple[Signal, ExportRequest]] = field(default_factory=list)
     grpc_port: int = 0
     http_port: int = 0
 
     async def __call__(self, signal: Signal, request: ExportRequest, /) -> Outcome:
         self.taken.append((signal, request))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        answer = self.before.pop(0) if self.before else self.answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     @property
     def grpc(self) -> str:

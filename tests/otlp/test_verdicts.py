@@ -1,0 +1,116 @@
+"""The verdict on every answer that a receiver can give, without a wire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+from postel.otlp import codec, grpc_sender, http_sender
+from postel.otlp.answers import MAX_DELAY
+from postel.otlp.client import Sent
+from postel.otlp.errors import Malformed, OtlpError, Refused, Retryable, TooLarge, Unauthenticated, UnsupportedMedia
+from postel.otlp.signal import Signal
+
+NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("", None),
+        ("0", 0.0),
+        ("120", 120.0),
+        (" 7 ", 7.0),
+        ("-5", None),
+        ("soon", None),
+        ("1.5", None),
+        ("99999999999999999999", MAX_DELAY),
+        ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0),
+        ("Tue, 24 Nov 2026 11:00:00 GMT", 0.0),
+        ("Tue, 24 Nov 2027 12:00:00 GMT", MAX_DELAY),
+        ("Tue, 99 Nov 2026 12:00:30 GMT", None),
+    ],
+)
+def test_retry_after(value: str, seconds: float | None) -> None:
+    assert http_sender.retry_after(value, NOW) == seconds
+
+
+@pytest.mark.parametrize("status", range(100, 600))
+def test_each_http_status_has_its_verdict(status: int) -> None:
+    # The table of the specification: these four are retryable, no other failure is.
+    if 200 <= status < 300:
+        assert http_sender.verdict(Signal.LOGS, status, {}, b"") == Sent()
+        return
+    with pytest.raises(OtlpError) as caught:
+        http_sender.verdict(Signal.LOGS, status, {"retry-after": "9"}, b"")
+    assert isinstance(caught.value, Retryable) == (status in (429, 502, 503, 504))
+    kinds = {400: Malformed, 401: Unauthenticated, 403: Unauthenticated, 413: TooLarge, 415: UnsupportedMedia}
+    assert type(caught.value) is kinds.get(status, type(caught.value))
+    if isinstance(caught.value, Retryable):
+        assert caught.value.delay == 9
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "words"),
+    [
+        ({"content-type": codec.PROTOBUF}, Status(message="in protobuf").SerializeToString(), "in protobuf"),
+        ({"content-type": codec.JSON}, b'{"message":"in JSON"}', "in JSON"),
+        ({"content-type": "application/json; charset=utf-8"}, b'{"message":"in JSON"}', "in JSON"),
+        ({"content-type": codec.JSON}, b'["cut', '["cut'),
+        ({"content-type": codec.JSON}, b"[]", "[]"),
+        ({"content-type": "text/html"}, b"<html>\n <h1>Bad\xff</h1>", "<html> <h1>Bad\ufffd</h1>"),
+        ({"content-type": codec.PROTOBUF}, b"\xff" * 3, "\ufffd" * 3),
+        ({}, b"", ""),
+    ],
+)
+def test_the_reason_is_read_from_whatever_came(headers: dict[str, str], body: bytes, words: str) -> None:
+    with pytest.raises(Refused) as caught:
+        http_sender.verdict(Signal.LOGS, 404, headers, body)
+    assert str(caught.value) == (f"HTTP 404: {words}" if words else "HTTP 404")
+
+
+@pytest.mark.parametrize("body", [b"\xff\xff", b"<html>", b'{"partialSuccess":7}'])
+@pytest.mark.parametrize("media", [codec.PROTOBUF, codec.JSON, "text/html"])
+def test_a_200_with_any_body_means_taken(body: bytes, media: str) -> None:
+    assert http_sender.verdict(Signal.LOGS, 200, {"content-type": media}, body) == Sent()
+
+
+def test_partial_success_in_json_is_read() -> None:
+    body = b'{"partialSuccess":{"rejectedDataPoints":"3","errorMessage":"old"}}'
+    assert http_sender.verdict(Signal.METRICS, 200, {"content-type": codec.JSON}, body) == Sent(3, "old")
+
+
+RETRY = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
+DETAILS = Status(code=14)
+DETAILS.details.add().Pack(Status())  # another kind of detail first
+DETAILS.details.add().Pack(RETRY)
+TRAILERS = {
+    "google.rpc.retryinfo-bin": RETRY.SerializeToString(),
+    "grpc-status-details-bin": DETAILS.SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+@pytest.mark.parametrize("trailer", [None, *TRAILERS])
+def test_each_grpc_code_has_its_verdict(code: grpc.StatusCode, trailer: str | None) -> None:
+    trailers = [("other", "text"), (trailer, TRAILERS[trailer])] if trailer else []
+    retryable = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
+    if trailer:
+        retryable.add("RESOURCE_EXHAUSTED")
+    error = grpc_sender.verdict(code, "why", trailers)
+    assert isinstance(error, Retryable) == (code.name in retryable)
+    assert code.name in str(error)
+    assert "why" in str(error)
+    if isinstance(error, Retryable):
+        assert error.delay == (2.5 if trailer else None)
+
+
+@pytest.mark.parametrize("key", TRAILERS)
+def test_broken_trailers_name_no_delay(key: str) -> None:
+    assert grpc_sender.retry_delay([(key, b"\xff")]) is None
+    assert grpc_sender.retry_delay([(key, b"")]) in (None, 0.0)
