@@ -93,6 +93,10 @@ class SpoolSender:
                 await asyncio.sleep(_delay(error, failures))
                 failures += 1
                 continue
+            except Exception:  # noqa: BLE001 - data waits on disk; the next try may go better
+                _log.exception("sending failed", signal=signal.value)
+                await asyncio.sleep(BACKOFF_MOST)
+                continue
             failures = 0
             if not first:
                 await asyncio.sleep(wait)

@@ -1,0 +1,310 @@
+"""The agent: each source in a task of its own, what they give into the spool, the spool to the OTLP receiver.
+
+A tick's points, its health and the epochs of its counters are stored in one transaction. A source that hangs, fails
+or answers nonsense costs its own points only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TextIO
+
+import structlog
+
+from otel_receivers import exporter
+from otel_receivers.discovery import Finding, look_everywhere, places
+from otel_receivers.epochs import Epochs
+from otel_receivers.health import Asking, Health, SpoolReceiver
+from otel_receivers.memory import collector_paused
+from otel_receivers.node import Node, identify
+from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
+from otel_receivers.schedule import ticks
+from otel_receivers.sender import SpoolSender
+from otel_receivers.sources import BOOT_ID, SourceWatch
+from otel_receivers.spool import Spool
+from otel_receivers.spool_file import Request
+from otel_receivers.zone_mta.receiver import ZoneMtaReceiver
+from postel.otlp import json_mapping
+from postel.otlp.client import create_sender
+from postel.settings import Settings
+from postel.signals import Declarations, load_all
+
+# Of the interval; the rest is for what is done with the answer.
+_COLLECT_SHARE = 0.9
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """What one tick of one source led to."""
+
+    batches: tuple[Batch, ...]
+    asking: Asking
+    failure: str = ""
+
+
+class Collecting:
+    """Asks sources, and knows how they do.
+
+    Args:
+        settings: of the agent.
+        node: this node.
+        epochs: of its counters.
+    """
+
+    def __init__(self, settings: Settings, node: Node, epochs: Epochs) -> None:
+        self._settings = settings
+        self._declarations: Declarations = load_all()
+        self._node = node
+        self._epochs = epochs
+        self._health = Health(self._declarations["agent"], node)
+
+    def system(self) -> Receiver:
+        """The receiver of this host."""
+        # Its instruments cost more memory and time to import than all else here.
+        from otel_receivers.system.receiver import SystemReceiver  # noqa: PLC0415
+
+        return SystemReceiver(
+            self._declarations["system"], self._node, self._epochs, interval=self._settings.intervals.system_metrics
+        )
+
+    def zone_mta(self) -> Receiver:
+        """The receiver of the Zone-MTA that the settings name."""
+        discovery = self._settings.discovery
+        return ZoneMtaReceiver(
+            self._declarations["zone_mta"],
+            self._node,
+            self._epochs,
+            interval=self._settings.intervals.zone_mta_prometheus,
+            target=Target(discovery.zone_mta_host, discovery.zone_mta_port),
+            path=discovery.zone_mta_metrics_path,
+        )
+
+    def spool(self, spool: Spool) -> Receiver:
+        """The receiver of the agent's own spool."""
+        interval = self._settings.intervals.system_metrics
+        return SpoolReceiver(self._declarations["agent"], self._node, spool, interval=interval)
+
+    async def ask(self, receiver: Receiver, tick: Tick) -> _Collected:
+        """Ask one source once; never raises for what a source or a receiver does."""
+        started = time.monotonic()
+        batch = Batch()
+        failure = ""
+        errors: tuple[str, ...] = ()
+        # A thread of the tick before may have come back after its time was up.
+        self._epochs.undo(receiver.name)
+        try:
+            async with asyncio.timeout(receiver.interval * _COLLECT_SHARE):
+                batch = await receiver.collect(tick)
+        except ScrapeError as error:
+            errors, failure = (error.error_type,), str(error)
+        except TimeoutError:
+            errors, failure = ("timeout",), f"{receiver.name}: no answer within the interval"
+        except Exception as error:  # noqa: BLE001 - whatever a receiver does wrong, the others go on
+            errors, failure = (type(error).__name__,), f"{receiver.name}: {error}"
+            _log.exception("a receiver failed", receiver=receiver.name)
+        if failure:
+            self._epochs.undo(receiver.name)
+        asking = Asking(
+            duration=time.monotonic() - started,
+            up=not failure,
+            errors=errors or tuple(sorted({problem.error_type for problem in batch.problems})),
+        )
+        if receiver.name == self._declarations["agent"].type:
+            return _Collected((batch,), asking, failure)
+        return _Collected((batch, self._health.record(receiver, tick, asking)), asking, failure)
+
+
+class Agent:
+    """The running agent; :func:`run` builds it."""
+
+    def __init__(self, settings: Settings, spool: Spool, collecting: Collecting, epochs: Epochs) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._collecting = collecting
+        self._epochs = epochs
+        self._complaints: dict[str, str] = {}
+
+    async def follow(self, receiver: Receiver) -> None:
+        """Ask one source at its ticks until cancelled."""
+        try:
+            async for tick in ticks(receiver.interval):
+                collected = await self._collecting.ask(receiver, tick)
+                self._say(receiver, collected)
+                try:
+                    requests, state = await asyncio.to_thread(self._encode, receiver, collected.batches)
+                except Exception:  # noqa: BLE001 - as above
+                    self._epochs.undo(receiver.name)
+                    _log.exception("points could not be encoded", receiver=receiver.name)
+                    continue
+                await self._spool.append(requests, state)
+        finally:
+            await receiver.close()
+
+    def _encode(self, receiver: Receiver, batches: Sequence[Batch]) -> tuple[list[Request], dict[str, str]]:
+        with collector_paused():
+            limit = self._settings.otlp.request_bytes
+            requests = exporter.requests(merged(batches), limit)
+            return requests, self._epochs.changes(receiver.name)
+
+    def _say(self, receiver: Receiver, collected: _Collected) -> None:
+        """One line when a source's trouble begins, changes or ends; not one a tick."""
+        problems = "; ".join(sorted({p.message for batch in collected.batches for p in batch.problems}))
+        complaint = collected.failure or problems
+        if complaint == self._complaints.get(receiver.name, ""):
+            return
+        self._complaints[receiver.name] = complaint
+        if collected.failure:
+            _log.warning("a source gave no whole answer", receiver=receiver.name, reason=collected.failure)
+        elif problems:
+            _log.warning("a part of an answer was left out", receiver=receiver.name, reason=problems)
+        else:
+            _log.info("a source answers as it should", receiver=receiver.name)
+
+
+async def run(settings: Settings) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises:
+        PostelError: another agent runs on the data folder, it cannot be written, or the endpoint cannot be used.
+    """
+    otlp = settings.otlp
+    spool = await Spool.open(settings.data_dir, max_bytes=otlp.spool_bytes, max_age=otlp.spool_age)
+    try:
+        sender = create_sender(
+            otlp.endpoint,
+            otlp.protocol,
+            headers={name: value.get_secret_value() for name, value in otlp.headers.items()},
+            compression=otlp.compression,
+            timeout=otlp.timeout,
+            certificate=otlp.certificate,
+        )
+        try:
+            state = await spool.state()
+            epochs = Epochs(state)
+            node = await asyncio.to_thread(
+                partial(identify, settings.data_dir, setting=settings.node.id, boot_id_before=state.get(BOOT_ID))
+            )
+            _log.info("the agent runs", node=node.id, id_from=node.origin, endpoint=otlp.endpoint)
+            sending = SpoolSender(
+                spool,
+                sender,
+                block_bytes=otlp.request_bytes,
+                metrics_interval=settings.intervals.send_metrics,
+                events_interval=_events_interval(settings),
+            )
+            collecting = Collecting(settings, node, epochs)
+            agent = Agent(settings, spool, collecting, epochs)
+            watch = SourceWatch(settings, load_all()["agent"], node, state)
+            async with _until_stopped():
+                await _run(agent, collecting, spool, sending, watch)
+        finally:
+            await sender.close()
+    finally:
+        await spool.close()
+        _log.info("the agent stopped; what was not sent waits in the spool")
+
+
+async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: SpoolSender, watch: SourceWatch) -> None:
+    # What was imported and built so far stays for good; the collector need not walk it again and again.
+    gc.freeze()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(sending.run())
+        group.create_task(agent.follow(collecting.spool(spool)))
+        group.create_task(agent.follow(await asyncio.to_thread(collecting.system)))
+        await watch.start(spool)
+        scraped = False
+        async for listening in watch.run(spool):
+            if "zone_mta" in listening and not scraped:
+                scraped = True
+                group.create_task(agent.follow(collecting.zone_mta()))
+
+
+async def run_once(settings: Settings, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
+    """Ask every source once and print what it gave; nothing is stored or sent.
+
+    Args:
+        settings: of the agent.
+        stdout: takes OTLP JSON only, an export request a line.
+        stderr: takes what was looked for and what was found, a sentence a line.
+    """
+    out, err = stdout or sys.stdout, stderr or sys.stderr
+    node = await asyncio.to_thread(partial(identify, settings.data_dir, setting=settings.node.id))
+    collecting = Collecting(settings, node, Epochs())
+    findings = await look_everywhere(places(settings.discovery))
+    for finding in findings:
+        print(sentence(finding), file=err)
+    receivers = [await asyncio.to_thread(collecting.system)]
+    if any(finding.source == "zone_mta" and finding.listening for finding in findings):
+        receivers.append(collecting.zone_mta())
+    watch = SourceWatch(settings, load_all()["agent"], node, {})
+    batches = [watch.registered(findings)]
+    try:
+        for receiver in receivers:
+            nanos = receiver.interval * 1_000_000_000
+            collected = await collecting.ask(receiver, Tick(time.time_ns() // nanos * nanos))
+            batches += collected.batches
+            for complaint in filter(
+                None, (collected.failure, *(p.message for b in collected.batches for p in b.problems))
+            ):
+                print(f"{receiver.name}: {complaint}", file=err)
+    finally:
+        for receiver in receivers:
+            await receiver.close()
+    for batch in batches:
+        for message in exporter.messages(batch):
+            out.write(json_mapping.encode(message).decode() + "\n")
+    out.flush()
+
+
+def sentence(finding: Finding) -> str:
+    """What was looked for and what is there, for a human."""
+    found = "found" if finding.found else "not found"
+    version = f", version {finding.version}" if finding.version else ""
+    return f"looked for {finding.source} at {finding.target}: {found} ({finding.how}{version})"
+
+
+def merged(batches: Sequence[Batch]) -> Batch:
+    """All batches as one."""
+    return Batch(
+        metrics=[metrics for batch in batches for metrics in batch.metrics],
+        events=[events for batch in batches for events in batch.events],
+    )
+
+
+def _events_interval(settings: Settings) -> float:
+    interval = settings.intervals.email_events
+    return 0.0 if isinstance(interval, str) else interval
+
+
+@asynccontextmanager
+async def _until_stopped() -> AsyncIterator[None]:
+    """Cancel the body at SIGTERM or SIGINT, and swallow that."""
+    task = asyncio.current_task()
+    assert task is not None, "runs in a task"  # noqa: S101 - asyncio.run makes one
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError):  # Windows: Ctrl-C cancels the task by itself
+            loop.add_signal_handler(number, stop)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        task.uncancel()

@@ -1,0 +1,153 @@
+"""Watches which sources come and go on this node, and says who the node is when the agent starts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import structlog
+
+from otel_receivers import exporter
+from otel_receivers.discovery import Finding, Place, look, look_everywhere, places
+from otel_receivers.http_page import client
+from otel_receivers.node import Node
+from otel_receivers.points import Recorder
+from otel_receivers.receiver import Batch, Target, Tick
+from otel_receivers.spool import Spool
+from postel.settings import Settings
+from postel.signals import Declaration
+
+BOOT_ID = "node/boot_id"
+SOURCES = "node/sources"
+# A server that is slow once is not lost.
+_MISSES = 2
+_ROUND_SECONDS = 30.0
+_log = structlog.get_logger()
+
+
+class SourceWatch:
+    """Looks at every place again and again.
+
+    Args:
+        settings: where to look.
+        declaration: of the agent's own signals.
+        node: this node.
+        state: of the spool: which sources were there when the agent last ran, and under which boot.
+    """
+
+    def __init__(self, settings: Settings, declaration: Declaration, node: Node, state: Mapping[str, str]) -> None:
+        self._places = places(settings.discovery)
+        self._limit = settings.otlp.request_bytes
+        self._declaration = declaration
+        self._node = node
+        self._resource = node.resource(declaration.service)
+        self._boot_before = state.get(BOOT_ID)
+        self._known = _targets(state.get(SOURCES, "{}"))
+        self._misses: dict[str, int] = {}
+        self._looked: dict[str, float] = {}
+        # A source that was scraped before is scraped at once again, also while it is down.
+        self._listening = set(self._known)
+
+    def registered(self, findings: Sequence[Finding]) -> Batch:
+        """The event of a start of the agent."""
+        recorder = self._recorder()
+        sources = [finding.source for finding in findings if finding.found]
+        recorder.event(
+            "node_registered",
+            f"The agent started on {self._node.host}; found here: {', '.join(sources) or 'no mail server'}.",
+            {
+                "postel.node.sources": sources,
+                "postel.node.id.origin": self._node.origin,
+                "host.boot.id": self._node.boot_id,
+            },
+        )
+        return recorder.batch()
+
+    async def start(self, spool: Spool) -> None:
+        """Look everywhere, say what is there, and store the events of a start."""
+        findings = await look_everywhere(self._places)
+        for finding in findings:
+            found = "found" if finding.found else "not found"
+            _log.info(f"looked for {finding.source}: {found}", at=str(finding.target), how=finding.how)
+        batches = [self.registered(findings)]
+        if self._boot_before not in (None, self._node.boot_id):
+            recorder = self._recorder()
+            recorder.event(
+                "node_booted",
+                f"{self._node.host} was started anew since the agent last ran here.",
+                {"host.boot.id": self._node.boot_id},
+                time_unix_nano=self._node.boot_time_unix_nano,
+            )
+            batches.append(recorder.batch())
+        batches.append(self._compare(findings))
+        await self._store(spool, batches, {BOOT_ID: self._node.boot_id})
+
+    async def run(self, spool: Spool) -> AsyncIterator[set[str]]:
+        """Yield, now and after each round, the sources at whose place somebody listens or listened before."""
+        async with client() as http:
+            while True:
+                yield set(self._listening)
+                await asyncio.sleep(_ROUND_SECONDS)
+                findings = [await look(place, http) for place in self._places if self._is_due(place)]
+                if (batch := self._compare(findings)).events:
+                    await self._store(spool, [batch], {})
+
+    def _is_due(self, place: Place) -> bool:
+        """What was not found is looked for in every round, what was found less often."""
+        interval = place.interval if place.source in self._known else 0.0
+        return time.monotonic() - self._looked.get(place.source, float("-inf")) >= interval
+
+    def _compare(self, findings: Sequence[Finding]) -> Batch:
+        recorder = self._recorder()
+        for finding in findings:
+            self._looked[finding.source] = time.monotonic()
+            if finding.listening:
+                self._listening.add(finding.source)
+            if finding.found:
+                self._misses.pop(finding.source, None)
+                if self._known.get(finding.source) != finding.target:
+                    self._appeared(finding, recorder)
+            elif finding.source in self._known:
+                self._misses[finding.source] = self._misses.get(finding.source, 0) + 1
+                if self._misses[finding.source] >= _MISSES:
+                    self._lost(finding, recorder)
+        return recorder.batch()
+
+    def _appeared(self, finding: Finding, recorder: Recorder) -> None:
+        self._known[finding.source] = finding.target
+        attributes = _place(finding.source, finding.target)
+        if finding.version:
+            attributes["service.version"] = finding.version
+        body = f"{finding.source} answers at {finding.target}, recognised by {finding.how}."
+        recorder.event("source_appeared", body, attributes)
+        _log.info("a source appeared", source=finding.source, at=str(finding.target))
+
+    def _lost(self, finding: Finding, recorder: Recorder) -> None:
+        target = self._known.pop(finding.source)
+        del self._misses[finding.source]
+        attributes = {**_place(finding.source, target), "error.type": finding.error_type}
+        body = f"{finding.source} no longer answers at {target}: {finding.how}."
+        recorder.event("source_lost", body, attributes)
+        _log.error("a source is lost", source=finding.source, at=str(target), how=finding.how)
+
+    async def _store(self, spool: Spool, batches: Sequence[Batch], state: Mapping[str, str]) -> None:
+        requests = [request for batch in batches for request in exporter.requests(batch, self._limit)]
+        known = {source: [target.host, target.port] for source, target in self._known.items()}
+        await spool.append(requests, {**state, SOURCES: json.dumps(known)})
+
+    def _recorder(self) -> Recorder:
+        # Events carry the time of what happened; the tick of this recorder stands on no point.
+        return Recorder(self._declaration, self._resource, Tick(time.time_ns()))
+
+
+def _place(source: str, target: Target) -> dict[str, str | int]:
+    return {"postel.source.name": source, "server.address": target.host, "server.port": target.port}
+
+
+def _targets(text: str) -> dict[str, Target]:
+    try:
+        return {source: Target(str(host), int(port)) for source, (host, port) in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
