@@ -68,11 +68,12 @@ def create_server(
     service = TRACE_METHOD.split("/")[1]
     refuse: Handler = grpc.unary_unary_rpc_method_handler(_refuse_traces)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": refuse}),))
+    # gRPC writes the reason of a failure to stderr in its own words, and raises without it. So the system is asked
+    # first; what takes the port between the two lines is told less well.
+    listen(address, setting).close()
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        # gRPC writes the reason to stderr and raises without it; the system says it again to who asks once more.
-        listen(address, setting).close()
         raise AddressInUseError(address, setting) from error
     return server, port
 

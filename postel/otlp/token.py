@@ -23,7 +23,7 @@ def check(authorization: str, token: str | None) -> None:
     if token is None:
         return
     scheme, _, given = authorization.partition(" ")
-    # Bytes, because compare_digest takes only ASCII in text and a header may hold anything.
-    same = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
+    # Starlette reads headers as Latin-1, so this gives back the bytes that were sent; gRPC lets only ASCII through.
+    same = hmac.compare_digest(given.strip().encode("latin-1", errors="replace"), token.encode())
     if scheme.lower() != "bearer" or not same:
         raise Unauthenticated("this receiver asks for its token: send the header 'Authorization: Bearer <token>'")

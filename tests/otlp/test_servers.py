@@ -253,6 +253,13 @@ async def test_bytes_that_are_no_text_are_no_token(locked: Wires) -> None:
     assert response.status_code == 401
 
 
+async def test_a_token_may_be_any_text() -> None:
+    async with running_receiver(token="grün ☂") as receiver, httpx.AsyncClient(base_url=receiver.http) as http:  # noqa: S106
+        for value, status in (("Bearer grün ☂", 200), ("Bearer grun ☂", 401)):
+            headers = [(b"authorization", value.encode()), (b"content-type", codec.JSON.encode())]
+            assert (await http.post(Signal.LOGS.path, content=b"{}", headers=headers)).status_code == status
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -342,7 +349,7 @@ async def test_a_slow_ingest_does_not_hold_up_others(wires: Wires) -> None:
     await server.stop(0)
 
 
-def test_a_port_in_use_is_named_with_its_setting() -> None:
+def test_a_port_in_use_is_named_with_its_setting(capfd: pytest.CaptureFixture[str]) -> None:
     async def listen(address: str) -> None:
         create_server(Receiver(), address=address, setting="[sink] grpc_address")
 
@@ -350,6 +357,7 @@ def test_a_port_in_use_is_named_with_its_setting() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(AddressInUseError, match=rf"^{address} is in use.* set \[sink\] grpc_address"):
             asyncio.run(listen(address))
+    assert capfd.readouterr().err == ""  # the words of gRPC's C core are none for a user
 
 
 def test_two_servers_never_share_a_port() -> None:
