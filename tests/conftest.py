@@ -1,0 +1,5 @@
+"""Fixtures that the tests of several parts share."""
+
+from __future__ import annotations
+
+pytest_plugins = ("testbed.fixtures",)

@@ -1,0 +1,63 @@
+"""What Zone-MTA stores its queue and its caches in: `secantusdb` in MongoDB's place, and Redis."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from testbed.program import Program
+
+from support.ports import free_ports
+
+
+def listens(port: int) -> bool:
+    """True when something accepts connections on this port of loopback."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def redis_server() -> str | None:
+    """The path of the machine's Redis, or None."""
+    return shutil.which("redis-server")
+
+
+class Backends:
+    """One MongoDB and one Redis on free ports; each mail server under test takes a database of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mongo_port, self.redis_port = free_ports(2)
+        self._serial = itertools.count(1)
+        self.mongo = Program(
+            "mongo",
+            [
+                *(sys.executable, "-m", "secantus", "--host", "127.0.0.1", "--port", str(self.mongo_port)),
+                *("--storage-path", folder / "mongo", "--cache-size", "256M", "--log-level", "WARNING"),
+            ],
+            folder / "mongo.log",
+        )
+        self.redis = Program(
+            "redis",
+            [
+                *(redis_server() or "redis-server", "--bind", "127.0.0.1", "--port", str(self.redis_port)),
+                *("--save", "", "--appendonly", "no", "--dir", folder),
+            ],
+            folder / "redis.log",
+        )
+
+    def start(self) -> None:
+        """Start both; AssertionError with the log's end when one does not."""
+        self.redis.start(lambda: listens(self.redis_port))
+        self.mongo.start(lambda: listens(self.mongo_port))
+
+    def stop(self) -> None:
+        """End both. What they store lies in a temporary folder, so nothing waits for it to be written."""
+        self.mongo.kill()
+        self.redis.kill()
+
+    def new_database(self) -> str:
+        """The connection string of a database that nobody uses yet."""
+        return f"mongodb://127.0.0.1:{self.mongo_port}/testbed{next(self._serial)}"

@@ -1,0 +1,94 @@
+"""The testbed as pytest fixtures; a failed test shows the end of every program's log.
+
+`zone_mta` is one running server of the test's own; `new_zone_mta` starts as many as wanted, set up as wanted. The
+database and Redis under them are started once a session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testbed.backends import Backends, redis_server
+from testbed.npm_packages import InstallationError, install
+from testbed.program import started
+from testbed.smtp_sink import SmtpSink
+from testbed.zone_mta import ZoneMta
+
+from support.node import Node, find_node
+from support.requirements import require
+
+NewZoneMta = Callable[..., ZoneMta]
+"""`new_zone_mta(zones=("default", "bulk"), **options of ZoneMta)`: started, its sink is `.sink`."""
+
+
+@pytest.fixture(scope="session")
+def node() -> Node:
+    found = find_node()
+    require("node", available=found)
+    assert found
+    return found
+
+
+@pytest.fixture(scope="session")
+def zone_mta_packages(node: Node) -> Path:
+    try:
+        return install("zone-mta-3.11", node)
+    except InstallationError as error:
+        require("zone-mta", available=False, how=str(error))
+        raise
+
+
+@pytest.fixture(scope="session")
+def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
+    require("redis", available=redis_server())
+    require("secantusdb", available=importlib.util.find_spec("secantus"))
+    backends = Backends(tmp_path_factory.mktemp("backends"))
+    try:
+        backends.start()
+        yield backends
+    finally:
+        backends.stop()
+
+
+@pytest.fixture
+def new_zone_mta(tmp_path: Path, node: Node, zone_mta_packages: Path, backends: Backends) -> Iterator[NewZoneMta]:
+    with contextlib.ExitStack() as ending:
+        count = 0
+
+        def new(zones: tuple[str, ...] = ("default", "bulk"), **options: Any) -> ZoneMta:
+            nonlocal count
+            count += 1
+            sink = SmtpSink(zones)
+            sink.start()
+            ending.callback(sink.stop)
+            server = ZoneMta(
+                tmp_path / f"zone-mta-{count}",
+                node=node,
+                packages=zone_mta_packages,
+                backends=backends,
+                sink=sink,
+                **options,
+            )
+            ending.callback(server.kill)
+            server.start()
+            return server
+
+        yield new
+
+
+@pytest.fixture
+def zone_mta(new_zone_mta: NewZoneMta) -> ZoneMta:
+    return new_zone_mta(bounce_zone="default")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections += [(f"log of {program.name}", program.tail()) for program in started() if program.log.exists()]
+    return report
