@@ -1,0 +1,1 @@
+"""From OTLP to committed rows: mapping, writer, service."""

@@ -1,0 +1,112 @@
+"""The database: its connections, and what the server behind them can do."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+
+import psycopg
+from psycopg import AsyncConnection, conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from postel.errors import DatabaseError
+from postel.settings import Settings
+from timescale_sink.store import embedded
+
+OLDEST_SERVER = 150000
+CONNECT_SECONDS = 4
+
+Connection = AsyncConnection[TupleRow]
+Pool = AsyncConnectionPool[Connection]
+
+
+class Tier(StrEnum):
+    """What the server offers beyond PostgreSQL."""
+
+    COMMUNITY = "TimescaleDB Community"
+    APACHE = "TimescaleDB Apache"
+    PLAIN = "PostgreSQL"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a server said of itself."""
+
+    version: str
+    tier: Tier
+    timescale_version: str | None
+
+
+async def database_url(settings: Settings) -> str:
+    """``[database] url``, or that of the embedded PostgreSQL, which is started when it does not run.
+
+    Raises:
+        DatabaseError: the embedded server does not start.
+    """
+    if settings.database.url is not None:
+        return settings.database.url.get_secret_value()
+    return await asyncio.to_thread(embedded.start, settings.data_dir)
+
+
+async def connect(url: str) -> Connection:
+    """One connection, UTC, in transactions of the caller's.
+
+    Raises:
+        DatabaseError: the server is away, refuses, or is too old.
+    """
+    try:
+        connection = await AsyncConnection.connect(_conninfo(url), autocommit=True)
+    except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
+        raise DatabaseError(f"the database cannot be reached: {_first_line(error)}; see [database] url") from None
+    if connection.info.server_version < OLDEST_SERVER:
+        version = connection.info.parameter_status("server_version")
+        await connection.close()
+        raise DatabaseError(f"the database is PostgreSQL {version}; Postel needs 15 or later")
+    return connection
+
+
+def create_pool(url: str, connections: int) -> Pool:
+    """A pool that is not open yet; it opens connections as they are needed and checks those that it hands out."""
+    return AsyncConnectionPool(
+        _conninfo(url),
+        connection_class=AsyncConnection[TupleRow],
+        kwargs={"autocommit": True},
+        min_size=0,
+        max_size=connections,
+        max_idle=60,
+        timeout=CONNECT_SECONDS,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+    )
+
+
+async def ask_server(connection: Connection) -> Server:
+    """What the server is; TimescaleDB counts where its extension is installed in this database."""
+    row = await (
+        await connection.execute(
+            """
+            SELECT
+                current_setting('server_version'),
+                (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'),
+                current_setting('timescaledb.license', true)
+            """
+        )
+    ).fetchone()
+    if row is None:
+        raise DatabaseError("the database does not say what it is")
+    version, timescale, licence = row
+    tier = Tier.PLAIN if timescale is None else Tier.COMMUNITY if licence == "timescale" else Tier.APACHE
+    return Server(version, tier, timescale)
+
+
+def _conninfo(url: str) -> str:
+    # Rows say UTC to whoever reads them in a terminal, and hours of the ledger are hours of UTC.
+    return conninfo.make_conninfo(
+        url, connect_timeout=CONNECT_SECONDS, application_name="postel", options="-c timezone=UTC"
+    )
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,179 @@
+"""Brings a database to this version's schema.
+
+``sql/migrations/NNNN_name.sql`` are applied once, in order, each in a transaction of its own, and never change: the
+hash of an applied one is kept and compared. ``NNNN_name.timescale.sql`` are for servers with TimescaleDB.
+``sql/views/*.sql`` are applied again whenever one of them differs from what was applied last. An advisory lock lets
+one program at a time do this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from postel.errors import DatabaseError
+from postel.signals import Declarations, load_all
+from timescale_sink.store.database import Connection, Tier, ask_server
+
+# Any number that no other program uses for an advisory lock: "postel" in ASCII.
+_LOCK = 0x706F7374656C
+_VIEWS = "views"
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A file of ``sql/``; ``timescale`` ones are for servers with TimescaleDB."""
+
+    name: str
+    text: str
+    timescale: bool
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text, hexadecimal."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def scripts(folder: str) -> Sequence[Script]:
+    """The files of ``sql/migrations`` or ``sql/views``, in order."""
+    found = [entry for entry in files(__package__).joinpath("sql", folder).iterdir() if entry.name.endswith(".sql")]
+    return [
+        Script(entry.name, entry.read_text("utf-8"), entry.name.endswith(".timescale.sql"))
+        for entry in sorted(found, key=lambda entry: entry.name)
+    ]
+
+
+async def migrate(connection: Connection) -> list[str]:
+    """Apply what is missing.
+
+    Returns:
+        The names of what was applied; empty when the schema was up to date.
+
+    Raises:
+        DatabaseError: an applied migration was edited, the database is newer than this program, or the role lacks a
+            right.
+    """
+    try:
+        async with _locked(connection):
+            return await _migrate(connection)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise DatabaseError(
+            f"the database role may not change the schema ({error.diag.message_primary}); "
+            "grant it CREATE on the database's schema, or run `postel db migrate` as its owner"
+        ) from None
+
+
+async def applied(connection: Connection) -> dict[str, str]:
+    """Name -> checksum of what was applied; empty before the first migration."""
+    row = await (await connection.execute("SELECT to_regclass('postel_migration') IS NOT NULL")).fetchone()
+    if row is None or not row[0]:
+        return {}
+    rows = await (await connection.execute("SELECT name, checksum FROM postel_migration")).fetchall()
+    return dict(rows)
+
+
+async def _migrate(connection: Connection) -> list[str]:
+    await connection.execute(
+        """
+        CREATE TABLE IF NOT EXISTS postel_migration (
+            name text PRIMARY KEY,
+            checksum text NOT NULL,
+            applied_at timestamptz NOT NULL DEFAULT now()
+        )
+        """
+    )
+    known = await applied(connection)
+    migrations = scripts("migrations")
+    _check(known, migrations)
+    await _offer_timescale(connection)
+    timescale = (await ask_server(connection)).tier is not Tier.PLAIN
+    done = []
+    for script in migrations:
+        if script.name not in known and (timescale or not script.timescale):
+            await _apply(connection, script.name, script.checksum, [script.text])
+            done.append(script.name)
+    views = [script for script in scripts(_VIEWS) if timescale or not script.timescale]
+    checksum = hashlib.sha256("".join(script.checksum for script in views).encode()).hexdigest()
+    if done or known.get(_VIEWS) != checksum:
+        await _apply(connection, _VIEWS, checksum, [script.text for script in views])
+        await _comment(connection, load_all())
+        done.append(_VIEWS)
+    return done
+
+
+def _check(known: dict[str, str], migrations: Sequence[Script]) -> None:
+    ours = {script.name: script.checksum for script in migrations}
+    for name, checksum in known.items():
+        if name == _VIEWS:
+            continue
+        if name not in ours:
+            raise DatabaseError(
+                f"the database has the migration {name}, which this Postel does not know: update Postel"
+            )
+        if ours[name] != checksum:
+            raise DatabaseError(
+                f"the migration {name} was applied with another text: migrations never change once applied; "
+                "restore the file, and put the change into a new one"
+            )
+
+
+async def _offer_timescale(connection: Connection) -> None:
+    """Install TimescaleDB into the database where the server has it and the role may; else go on without."""
+    row = await (
+        await connection.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'timescaledb'")
+    ).fetchone()
+    if row is None or row[0] is not None:
+        return
+    try:
+        await connection.execute("CREATE EXTENSION timescaledb")
+    except psycopg.Error as error:
+        _log.warning("TimescaleDB is there but cannot be used; going on without", reason=str(error).splitlines()[0])
+
+
+async def _apply(connection: Connection, name: str, checksum: str, texts: Sequence[str]) -> None:
+    async with connection.transaction():
+        for text in texts:
+            # The text is a file of this package; it holds several statements, so it goes without parameters.
+            await connection.execute(text.encode(), prepare=False)
+        await connection.execute(
+            """
+            INSERT INTO postel_migration (name, checksum) VALUES (%s, %s)
+            ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, applied_at = now()
+            """,
+            (name, checksum),
+        )
+
+
+async def _comment(connection: Connection, declarations: Declarations) -> None:
+    """Write unit and origin of each typed column into the database."""
+    async with connection.transaction():
+        for table in declarations.tables.values():
+            await _comment_on(connection, f"TABLE {table.name}", table.description)
+            for column in declarations.columns_of(table.name):
+                metric = declarations.metrics[column.metric]
+                text = f"{metric.description} {metric.name}, unit {metric.unit}"
+                await _comment_on(connection, f"COLUMN {table.name}.{column.name}", text)
+
+
+async def _comment_on(connection: Connection, what: str, text: str) -> None:
+    # Names come from the declarations, whose loader takes plain identifiers only; COMMENT takes no parameters.
+    statement = f"COMMENT ON {what} IS {sql.Literal(text).as_string(connection)}"
+    await connection.execute(statement.encode())
+
+
+@asynccontextmanager
+async def _locked(connection: Connection) -> AsyncIterator[None]:
+    await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
