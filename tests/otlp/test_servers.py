@@ -29,6 +29,8 @@ from postel.otlp.grpc_server import create_server
 from postel.otlp.signal import TRACE_METHOD, TRACE_PATH, Signal
 from support.otlp_receiver import Receiver, running_receiver
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 PROTOBUF = {"content-type": codec.PROTOBUF}
 JSON = {"content-type": codec.JSON}
 
@@ -73,22 +75,44 @@ async def _wires(**settings: Any) -> AsyncIterator[Wires]:
         yield Wires(receiver, http, channel)
 
 
-@pytest_asyncio.fixture
-async def wires() -> AsyncIterator[Wires]:
+# One server for all tests of a limit or token: uvicorn takes 0.2 s to end.
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def open_wires() -> AsyncIterator[Wires]:
     async for each in _wires():
         yield each
 
 
-@pytest_asyncio.fixture
-async def small() -> AsyncIterator[Wires]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def small_wires() -> AsyncIterator[Wires]:
     async for each in _wires(limit=100_000):
         yield each
 
 
-@pytest_asyncio.fixture
-async def locked() -> AsyncIterator[Wires]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def locked_wires() -> AsyncIterator[Wires]:
     async for each in _wires(token="s3cret"):  # noqa: S106 - of this test only
         yield each
+
+
+def _fresh(wires: Wires) -> Wires:
+    wires.receiver.answer = Outcome()
+    wires.receiver.taken.clear()
+    return wires
+
+
+@pytest.fixture
+def wires(open_wires: Wires) -> Wires:
+    return _fresh(open_wires)
+
+
+@pytest.fixture
+def small(small_wires: Wires) -> Wires:
+    return _fresh(small_wires)
+
+
+@pytest.fixture
+def locked(locked_wires: Wires) -> Wires:
+    return _fresh(locked_wires)
 
 
 def status_of(response: httpx.Response) -> Status:
@@ -349,29 +373,19 @@ async def test_a_slow_ingest_does_not_hold_up_others(wires: Wires) -> None:
     await server.stop(0)
 
 
-def test_a_port_in_use_is_named_with_its_setting(capfd: pytest.CaptureFixture[str]) -> None:
-    async def listen(address: str) -> None:
-        create_server(Receiver(), address=address, setting="[sink] grpc_address")
-
+async def test_a_port_in_use_is_named_with_its_setting(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(AddressInUseError, match=rf"^{address} is in use.* set \[sink\] grpc_address"):
-            asyncio.run(listen(address))
+        with pytest.raises(AddressInUseError, match=rf"^{address} is in use.* set \[intake\] address"):
+            create_server(Receiver(), address=address, setting="[intake] address")
     assert capfd.readouterr().err == ""  # the words of gRPC's C core are none for a user
 
 
-def test_two_servers_never_share_a_port() -> None:
-    async def listen_twice() -> None:
-        _server, port = create_server(Receiver(), address="127.0.0.1:0")
-        create_server(Receiver(), address=f"127.0.0.1:{port}")
-
+async def test_two_servers_never_share_a_port(wires: Wires) -> None:
     with pytest.raises(AddressInUseError):
-        asyncio.run(listen_twice())
+        create_server(Receiver(), address=f"127.0.0.1:{wires.receiver.grpc_port}")
 
 
-def test_an_address_of_another_host_is_named_with_the_reason() -> None:
-    async def listen() -> None:
-        create_server(Receiver(), address="192.0.2.1:4417")
-
+async def test_an_address_of_another_host_is_named_with_the_reason() -> None:
     with pytest.raises(PostelError, match=r"cannot listen on 192\.0\.2\.1:4417: .*; set \[sink\] grpc_address"):
-        asyncio.run(listen())
+        create_server(Receiver(), address="192.0.2.1:4417")
