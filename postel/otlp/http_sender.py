@@ -113,7 +113,12 @@ def verdict(signal: Signal, status: int, headers: Mapping[str, str], body: bytes
     reason = f"HTTP {status}: {_reason(media_type, body)}".removesuffix(": ")
     if status in RETRYABLE:
         raise Retryable(retry_after(headers.get("retry-after", "")), reason)
-    raise _REFUSALS.get(status, Refused)(reason)
+    refusal = _REFUSALS.get(status, Refused)
+    if refusal is Malformed and media_type not in (codec.PROTOBUF, codec.JSON):
+        # Not the words of an OTLP receiver: nginx, say, that was asked for HTTP on its HTTPS port. The request is
+        # not to blame.
+        refusal = Refused
+    raise refusal(reason)
 
 
 def retry_after(value: str, now: datetime | None = None) -> float | None:

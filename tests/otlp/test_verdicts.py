@@ -45,11 +45,18 @@ def test_each_http_status_has_its_verdict() -> None:
     kinds = {400: Malformed, 401: Unauthenticated, 403: Unauthenticated, 413: TooLarge, 415: UnsupportedMedia}
     for status in [*range(100, 200), *range(300, 600)]:
         with pytest.raises(OtlpError, match=f"HTTP {status}") as caught:
-            http_sender.verdict(Signal.LOGS, status, {"retry-after": "9"}, b"")
+            http_sender.verdict(Signal.LOGS, status, {"retry-after": "9", "content-type": codec.PROTOBUF}, b"")
         expected = Retryable if status in (429, 502, 503, 504) else kinds.get(status, Refused)
         assert type(caught.value) is expected
         if isinstance(caught.value, Retryable):
             assert caught.value.delay == 9
+
+
+@pytest.mark.parametrize("media", ["text/html", "text/plain", ""])
+def test_a_400_of_another_server_does_not_blame_the_request(media: str) -> None:
+    with pytest.raises(Refused, match="HTTPS port") as caught:
+        http_sender.verdict(Signal.LOGS, 400, {"content-type": media}, b"plain HTTP request sent to HTTPS port")
+    assert type(caught.value) is Refused
 
 
 @pytest.mark.parametrize(
