@@ -29,7 +29,8 @@ MEMORY_FILESYSTEMS = frozenset({"tmpfs"})
 _IGNORED_MOUNTPOINT = re.compile(
     r"^/(dev|proc|sys|run/credentials/.+|run/user/\d+/.+|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)"
 )
-_OCTAL = re.compile(r"\\([0-7]{3})")
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_HEX = re.compile(rb"\\x([0-9a-f]{2})")
 
 # include/net/tcp_states.h -> network.connection.state; NEW_SYN_RECV (0C) is a SYN_RECV of the SYN cache.
 _TCP_STATES: Mapping[bytes, str] = {
@@ -216,9 +217,11 @@ def _kernel_seconds(prefix: str) -> float:
 
 def _unescape(field: str) -> str:
     """Spaces and backslashes stand as octal numbers in mountinfo; bytes that are no UTF-8 become U+FFFD."""
-    raw = _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)
-    return raw.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    raw = _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field.encode("utf-8", "surrogateescape"))
+    return raw.decode("utf-8", "replace")
 
 
 def _unescape_hex(text: str) -> str:
-    return re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), text)
+    """Control characters and bytes beyond ASCII stand as hexadecimal numbers in records."""
+    raw = _HEX.sub(lambda match: bytes([int(match[1], 16)]), text.encode())
+    return raw.decode("utf-8", "replace")

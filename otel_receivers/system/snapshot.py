@@ -17,11 +17,9 @@ from typing import Any
 import psutil
 
 from otel_receivers.system import parse
+from otel_receivers.system.census import Budget
 from otel_receivers.system.filesystems import Filesystem, Prober
 
-# Costly sources (thousands of processes, connections, CPUs) may take this share of a core; then they pause.
-_SHARE_OF_A_CORE = 0.002
-_CHEAP = 0.002  # seconds that never make a source pause
 # psutil's times that make up the whole; guest times are part of user and nice, Windows' interrupt and dpc of system.
 _WHOLE = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 _IDLE = ("idle", "iowait")
@@ -29,24 +27,6 @@ _DIRECTION_OF_BYTES = (("receive", "bytes_recv"), ("transmit", "bytes_sent"))
 # Disks that are memory, images or empty drives.
 _NO_DISKS = ("loop", "ram", "zram", "fd", "sr", "nbd")
 _SECTOR = 512  # bytes, in /sys/block whatever the disk's own
-
-
-class Budget:
-    """Keeps a costly source under its share of a core: after a call of 100 ms it pauses for 50 s."""
-
-    def __init__(self, share: float = _SHARE_OF_A_CORE) -> None:
-        self._share = share
-        self._not_before = 0.0
-
-    def spend(self, costly: Callable[[], Any]) -> Any:
-        """Call it, or give None while it pauses."""
-        if time.monotonic() < self._not_before:
-            return None
-        began = time.thread_time()
-        result = costly()
-        spent = time.thread_time() - began
-        self._not_before = time.monotonic() + (spent / self._share if spent > _CHEAP else 0.0)
-        return result
 
 
 class CpuMeter:
