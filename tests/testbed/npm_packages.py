@@ -67,5 +67,7 @@ def _install(sources: list[Path], node: Node, place: Path) -> None:
         except subprocess.TimeoutExpired as error:
             raise InstallationError(f"npm ci for {place.name} took more than {TIMEOUT_S} s") from error
         if done.returncode:
-            raise InstallationError(f"npm ci for {place.name} failed:\n{done.stderr[-2000:]}")
+            raise InstallationError(
+                f"npm ci for {place.name} failed; is its registry within reach?\n{done.stderr[-2000:]}"
+            )
         making.rename(place)
