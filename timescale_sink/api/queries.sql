@@ -1,0 +1,84 @@
+-- The queries of the API and the page, each after a line with its name. Times are epoch seconds; a bucket is a multiple
+-- of the step; what {braces} hold are names of declared tables and columns. Each answers (bucket, node_id, instance,
+-- zone, queue_id, seconds that the values cover, a value per column), ordered so that one series stands together.
+
+-- ping --
+-- One row where the database answers and is migrated.
+SELECT count(*) AS nodes FROM node;
+
+-- nodes --
+-- Every node ever seen, with the seconds since it was last heard of by the server's clock.
+SELECT
+    id, host, first_seen, last_seen, sources, versions, demo,
+    extract(epoch FROM now() - last_seen)::float8 AS age
+FROM node
+ORDER BY demo, host, id;
+
+-- gauges --
+-- The mean of each gauge per bucket. A bucket without a row is a gap, and so is a column that is NULL.
+SELECT
+    extract(epoch FROM date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS bucket,
+    node_id, instance, zone, '' AS queue_id, %(step)s::float8 AS covered, {avg}
+FROM {table}
+WHERE
+    time >= to_timestamp(%(start)s) AND time < to_timestamp(%(stop)s)
+    AND (%(node)s::text IS NULL OR node_id = %(node)s)
+    AND (%(instance)s::text IS NULL OR instance = %(instance)s)
+    AND (%(zone)s::text IS NULL OR zone = %(zone)s)
+GROUP BY 1, node_id, instance, zone
+ORDER BY node_id, instance, zone, bucket;
+
+-- queue_gauges --
+-- As `gauges`, but one value per queue: every instance on a shared queue's database says the figure of the whole
+-- queue, so the greatest of a tick stands for all of them and nothing is summed. A row that names no queue is its
+-- instance's own.
+SELECT
+    extract(epoch FROM date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS bucket,
+    min(node_id) AS node_id, '' AS instance, zone, queue_id, %(step)s::float8 AS covered, {avg}
+FROM (
+    SELECT
+        time, min(node_id) AS node_id, zone,
+        coalesce(nullif(queue_id, ''), node_id || '/' || instance) AS queue_id, {max}
+    FROM {table}
+    WHERE
+        time >= to_timestamp(%(start)s) AND time < to_timestamp(%(stop)s)
+        AND (%(node)s::text IS NULL OR node_id = %(node)s)
+        AND (%(instance)s::text IS NULL OR instance = %(instance)s)
+        AND (%(zone)s::text IS NULL OR zone = %(zone)s)
+    GROUP BY time, 4, zone
+) AS tick
+GROUP BY 1, queue_id, zone
+ORDER BY queue_id, zone, bucket;
+
+-- increases --
+-- The increase of each counter per bucket, exact across restarts (the view tells how), and the seconds since the row
+-- before the bucket's first, so that a rate over a gap, or in a bucket that is not over, is a rate. The row that a
+-- counter begins with covers no time (NULL).
+SELECT
+    extract(epoch FROM date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS bucket,
+    node_id, instance, zone, '' AS queue_id,
+    nullif(extract(epoch FROM sum(time - before)), 0)::float8 AS covered, {sum}
+FROM (
+    SELECT
+        time, node_id, instance, zone, {columns},
+        coalesce(
+            lag(time) OVER (PARTITION BY node_id, instance, zone ORDER BY time),
+            -- Asked for a key's first row of the range alone.
+            (
+                SELECT earlier.time FROM {table} AS earlier
+                WHERE
+                    earlier.node_id = row.node_id AND earlier.instance = row.instance AND earlier.zone = row.zone
+                    AND earlier.time < row.time
+                ORDER BY earlier.time DESC LIMIT 1
+            ),
+            started_at
+        ) AS before
+    FROM {increase} AS row
+    WHERE
+        time >= to_timestamp(%(start)s) AND time < to_timestamp(%(stop)s)
+        AND (%(node)s::text IS NULL OR node_id = %(node)s)
+        AND (%(instance)s::text IS NULL OR instance = %(instance)s)
+        AND (%(zone)s::text IS NULL OR zone = %(zone)s)
+) AS tick
+GROUP BY 1, node_id, instance, zone
+ORDER BY node_id, instance, zone, bucket;

@@ -1,0 +1,173 @@
+"""The API under ``/api/v1``: thin routes over `timescale_sink.api.series`.
+
+Answers 400 or 422 with a reason for what cannot be asked, 503 where the database is away, 504 where it took too long.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from postel.errors import DatabaseError, PostelError
+from timescale_sink.api import series
+from timescale_sink.api.series import BadQueryError, Reader, Reading, TooSlowError
+
+# What the API asks for where the caller names no step: about as many points as a chart has room for.
+_STEPS = 240
+_DEFAULT_RANGE_S = 3600
+
+
+class Node(BaseModel):
+    """A host that has sent data."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str = Field(description="The node's id, the resource attribute host.id.")
+    host: str
+    first_seen: datetime
+    last_seen: datetime
+    age: float = Field(description="Seconds since the node was last heard of.")
+    sources: Any = Field(description="The sources that have sent data from this node.")
+    versions: Any = Field(description="Their versions.")
+    demo: bool = Field(description="True for synthetic data of `postel demo`.")
+
+
+class Nodes(BaseModel):
+    """All nodes, real ones first."""
+
+    nodes: list[Node]
+
+
+class Series(BaseModel):
+    """One series: a value per time of the answer, null where there is none."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    column: str
+    node: str = Field(description="The node's id; for a queue that several nodes share, the first of them.")
+    instance: str
+    zone: str = Field(description="'' is what the instance says of itself as a whole; never add it to zones.")
+    queue: str = Field(description="The queue's id, for figures of a queue that instances may share; else ''.")
+    values: list[float | None]
+
+
+class SeriesAnswer(BaseModel):
+    """The series asked for, on one grid of times."""
+
+    table: str
+    units: dict[str, str] = Field(description="The unit of each column (UCUM).")
+    start: int = Field(description="The first step, epoch seconds.")
+    step: int = Field(description="Seconds from one value to the next.")
+    times: list[int] = Field(description="The start of each step, epoch seconds.")
+    series: list[Series]
+
+
+class Health(BaseModel):
+    """That the API and its database answer."""
+
+    status: str
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    detail: str
+
+
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    503: {"model": Problem, "description": "The database is away."},
+    504: {"model": Problem, "description": "The database took too long."},
+}
+
+
+def _reader(request: Request) -> Reader:
+    reader: Reader = request.app.state.reader
+    return reader
+
+
+router = APIRouter(prefix="/api/v1", responses=_REFUSED)
+
+
+@router.get("/healthz")
+async def healthz(request: Request) -> Health:
+    """Whether the database answers."""
+    await _reader(request).ping()
+    return Health(status="ok")
+
+
+@router.get("/nodes")
+async def nodes(request: Request) -> Nodes:
+    """Every node that has ever sent data."""
+    return Nodes(nodes=[Node.model_validate(node) for node in await _reader(request).nodes()])
+
+
+@router.get("/series", responses={400: {"model": Problem, "description": "Nothing like it can be asked."}})
+async def get_series(
+    request: Request,
+    *,
+    table: Annotated[str, Query(description="A typed table, such as metrics_system.")],
+    column: Annotated[list[str], Query(description="Its columns: all gauges or all counters.", min_length=1)],
+    node: Annotated[str | None, Query(description="Only this node's id.")] = None,
+    instance: Annotated[str | None, Query(description="Only this instance.")] = None,
+    zone: Annotated[str | None, Query(description="Only this zone; '' is the instance as a whole.")] = None,
+    start: Annotated[
+        AwareDatetime | None,
+        Query(alias="from", description="Default: an hour before `to`. ISO 8601 with zone, or epoch seconds."),
+    ] = None,
+    stop: Annotated[AwareDatetime | None, Query(alias="to", description="Default: now.")] = None,
+    step: Annotated[
+        int | None,
+        Query(ge=1, le=366 * 86400, description="Seconds; default: the table's interval or as fits the range."),
+    ] = None,
+    reading: Annotated[Reading, Query(description="How counters are read.")] = "rate",
+) -> SeriesAnswer:
+    """The series of typed columns: gauges as their mean per step, counters as rate per second or increase per step."""
+    reader = _reader(request)
+    interval = reader.interval(table)
+    last = stop.timestamp() if stop else time.time()
+    first = start.timestamp() if start else last - _DEFAULT_RANGE_S
+    if step is None:
+        step = max(1, math.ceil((last - first) / _STEPS / interval)) * interval
+    asked = series.Query(
+        table=table,
+        columns=tuple(dict.fromkeys(column)),
+        start=math.floor(first / step) * step,
+        stop=math.ceil(last / step) * step,
+        step=step,
+        reading=reading,
+        node=node,
+        instance=instance,
+        zone=zone,
+    )
+    answer = await reader.series(asked)
+    return SeriesAnswer(
+        table=table,
+        units=dict(answer.units),
+        start=asked.start,
+        step=step,
+        times=list(range(asked.start, asked.stop, step)),
+        series=[Series.model_validate(one) for one in answer.series],
+    )
+
+
+def add_to(app: FastAPI, reader: Reader) -> None:
+    """Put the API and its answers to errors into an application."""
+    app.state.reader = reader
+    app.include_router(router)
+    for kind, status in ((BadQueryError, 400), (DatabaseError, 503), (TooSlowError, 504)):
+        app.add_exception_handler(kind, _answer(status))
+
+
+def _answer(status: int) -> Any:
+    async def handler(_request: Request, error: PostelError) -> JSONResponse:
+        return JSONResponse(
+            {"detail": str(error)}, status, headers={"Retry-After": "5"} if isinstance(error, DatabaseError) else None
+        )
+
+    return handler

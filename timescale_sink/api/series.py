@@ -1,0 +1,278 @@
+"""What the API and the page read: nodes and series, each asked of the database once for all who look at the same time.
+
+A series is what one (node, instance, zone) or one queue says of one typed column, on a grid of equal steps; a step
+without a value is None, never 0 and never the value before it. Counters are read as their increase or as the rate per
+second, by the store's increase view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Generic, Literal, TypeVar, cast
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row, tuple_row
+from psycopg_pool import PoolClosed, PoolTimeout
+
+from postel.errors import DatabaseError, PostelError
+from postel.signals import Column, Declarations, Table
+from timescale_sink.api.queries import query
+from timescale_sink.store.database import Connection, Pool
+
+# A chart is drawn well from some hundred points; above this the answer is a download, not a chart.
+MAX_STEPS = 5000
+# Series times steps of one answer: about 10 MiB of JSON.
+MAX_VALUES = 1_000_000
+STATEMENT_TIMEOUT_S = 5
+# A page open in many browsers asks once in this time; new rows come every 15 s.
+KEEP_S = 2.0
+_POOL_TIMEOUT_S = 3.0
+_KEPT_ANSWERS = 256
+
+Reading = Literal["rate", "increase"]
+
+
+class BadQueryError(PostelError):
+    """A series was asked for that cannot exist, or that is too large; the message says what can be asked."""
+
+
+class TooSlowError(PostelError):
+    """The database needed longer than the time that a reader may take of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A host that has sent data; ``age`` is seconds since it was last heard of, by the database's clock."""
+
+    id: str
+    host: str
+    first_seen: datetime
+    last_seen: datetime
+    age: float
+    sources: Any
+    versions: Any
+    demo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which series: typed columns of one table, all gauges or all counters.
+
+    Attributes:
+        start: epoch seconds, a multiple of ``step``; the first step.
+        stop: epoch seconds, a multiple of ``step``; the first step that is no longer asked for.
+        step: seconds.
+        reading: what is told of counters; gauges are what they are.
+        node, instance, zone: only these; None: each.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    start: int
+    stop: int
+    step: int
+    reading: Reading = "rate"
+    node: str | None = None
+    instance: str | None = None
+    zone: str | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many values each series has."""
+        return (self.stop - self.start) // self.step
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series of one column; ``values`` has one entry a step. ``queue`` is '' where no queue is shared."""
+
+    column: str
+    node: str
+    instance: str
+    zone: str
+    queue: str
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The series of a query and the unit of each column (UCUM; a rate's ends in ``/s``)."""
+
+    query: Query
+    units: Mapping[str, str]
+    series: tuple[Series, ...]
+
+
+T = TypeVar("T")
+
+
+class _Shared(Generic[T]):
+    """Answers kept for a moment: whoever asks the same meanwhile gets the same answer, or waits for it together."""
+
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._tasks: OrderedDict[Hashable, tuple[float, asyncio.Task[T]]] = OrderedDict()
+
+    async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
+        now = time.monotonic()
+        kept = self._tasks.get(key)
+        if kept is None or (kept[1].done() and now - kept[0] > self._keep_s):
+            task = asyncio.ensure_future(_run(ask))
+            self._tasks[key] = (now, task)
+            self._tasks.move_to_end(key)
+            while len(self._tasks) > _KEPT_ANSWERS:
+                self._tasks.popitem(last=False)
+        else:
+            task = kept[1]
+        # One that leaves (a closed page) must not take the answer from the others.
+        return await asyncio.shield(task)
+
+
+async def _run(ask: Callable[[], Awaitable[T]]) -> T:
+    return await ask()
+
+
+class Reader:
+    """Reads nodes and series from a pool.
+
+    ``pool`` is set when the database is there; until then ``fault`` says why it is not. All methods raise DatabaseError
+    where the database is away or not migrated, TooSlowError past `STATEMENT_TIMEOUT_S`.
+    """
+
+    def __init__(self, declarations: Declarations) -> None:
+        self.pool: Pool | None = None
+        self.fault = "the database is being opened"
+        self._declarations = declarations
+        self._nodes: _Shared[tuple[Node, ...]] = _Shared(KEEP_S)
+        self._series: _Shared[Answer] = _Shared(KEEP_S)
+
+    async def ping(self) -> None:
+        """Return where the database answers and is migrated."""
+        async with self._connection() as connection:
+            await connection.execute(query("ping"))
+
+    async def nodes(self) -> tuple[Node, ...]:
+        """Every node ever seen: real ones first, then by host."""
+        return await self._nodes.get("nodes", self._ask_nodes)
+
+    async def series(self, asked: Query) -> Answer:
+        """The series of a query.
+
+        Raises:
+            BadQueryError: no such table or column, gauges and counters together, or too large.
+        """
+        self._check(asked)
+        return await self._series.get(asked, lambda: self._ask_series(asked))
+
+    def interval(self, table: str) -> int:
+        """Seconds from one row of a typed table to the next; BadQueryError where there is no such table."""
+        return self._declared(table).interval
+
+    def column(self, table: str, name: str) -> Column:
+        """A declared typed column; BadQueryError where there is none."""
+        self._declared(table)
+        columns = {column.name: column for column in self._declarations.columns_of(table)}
+        if name not in columns:
+            raise BadQueryError(f"column: {table} has no column {name!r}; it has {', '.join(sorted(columns))}")
+        return columns[name]
+
+    def _declared(self, table: str) -> Table:
+        tables = self._declarations.tables
+        if table not in tables:
+            raise BadQueryError(f"table: {table!r} is no typed table; there are {', '.join(sorted(tables))}")
+        return tables[table]
+
+    def _check(self, asked: Query) -> None:
+        if not asked.columns:
+            raise BadQueryError("column: name one at least")
+        kinds = {self.column(asked.table, name).counter for name in asked.columns}
+        if len(kinds) > 1:
+            raise BadQueryError("column: ask for gauges and for counters apart")
+        if asked.stop <= asked.start:
+            raise BadQueryError("from: must be before `to`")
+        if asked.steps > MAX_STEPS:
+            least = math.ceil((asked.stop - asked.start) / MAX_STEPS)
+            raise BadQueryError(f"step: {asked.step} s is too short for this range; {least} s or more is accepted")
+
+    async def _ask_nodes(self) -> tuple[Node, ...]:
+        async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(query("nodes"))
+            return tuple(Node(**row) for row in await cursor.fetchall())
+
+    async def _ask_series(self, asked: Query) -> Answer:
+        columns = [self.column(asked.table, name) for name in asked.columns]
+        counter = columns[0].counter
+        values = {
+            "step": asked.step,
+            "start": asked.start,
+            "stop": asked.stop,
+            "node": asked.node,
+            "instance": asked.instance,
+            "zone": asked.zone,
+        }
+        async with self._connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(self._text(asked, counter=counter), values)
+            rows = await cursor.fetchmany(MAX_VALUES)
+        keys = len({row[1:5] for row in rows})
+        if len(rows) == MAX_VALUES or keys * len(columns) * asked.steps > MAX_VALUES:
+            raise BadQueryError(f"step: {keys} series are too many for this range and step; name a node or a zone")
+        rate = counter and asked.reading == "rate"
+        series = tuple(_series(asked, rows, rate=rate))
+        per_second = "/s" if rate else ""
+        units = {c.name: self._declarations.metrics[c.metric].unit + per_second for c in columns}
+        return Answer(asked, units, series)
+
+    def _text(self, asked: Query, *, counter: bool) -> sql.Composed:
+        if counter:
+            return query("increases", asked.table, asked.columns)
+        shared = "queue_id" in self._declared(asked.table).labels
+        return query("queue_gauges" if shared else "gauges", asked.table, asked.columns)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        if self.pool is None:
+            raise DatabaseError(self.fault)
+        try:
+            async with self.pool.connection(timeout=_POOL_TIMEOUT_S) as connection, connection.transaction():
+                await connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
+                yield connection
+        except psycopg.errors.QueryCanceled:
+            raise TooSlowError(
+                f"the database needed more than {STATEMENT_TIMEOUT_S} s; ask for a shorter range, one node or one zone"
+            ) from None
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+            raise DatabaseError(
+                f"the database is not migrated ({error.diag.message_primary}): run `postel db migrate`"
+            ) from None
+        except psycopg.DataError as error:
+            raise BadQueryError(f"node, instance, zone or range: {error}") from None
+        except (PoolTimeout, PoolClosed):
+            raise DatabaseError(
+                f"the database does not answer within {_POOL_TIMEOUT_S:g} s; see [database] url"
+            ) from None
+        except psycopg.OperationalError as error:
+            raise DatabaseError(f"the database does not answer: {str(error).strip()}") from None
+
+
+def _series(asked: Query, rows: Iterable[Sequence[Any]], *, rate: bool) -> Iterator[Series]:
+    for key, group in groupby(rows, key=lambda row: cast("tuple[str, str, str, str]", tuple(row[1:5]))):
+        grids: list[list[float | None]] = [[None] * asked.steps for _ in asked.columns]
+        for row in group:
+            step = (row[0] - asked.start) // asked.step
+            divisor = row[5] if rate else 1.0
+            for grid, value in zip(grids, row[6:], strict=True):
+                grid[step] = None if value is None or divisor is None else value / divisor
+        node, instance, zone, queue = key
+        for column, grid in zip(asked.columns, grids, strict=True):
+            # A column that this key never fills is another key's: queue figures stand under zone '', attempts do not.
+            if any(value is not None for value in grid):
+                yield Series(column, node, instance, zone, queue, tuple(grid))
