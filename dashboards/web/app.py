@@ -1,0 +1,135 @@
+"""``postel serve``: the API under ``/api/v1`` and the live page at ``/``, in one process.
+
+It fetches nothing from the internet: the page's scripts, styles and charts come from installed packages. It answers
+while the database is away (the page says so, the API answers 503) and finds it again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from structlog import get_logger
+
+from dashboards.web.guard import Guard, is_loopback
+from postel import __version__
+from postel.errors import DatabaseError
+from postel.listening import listen
+from postel.settings import Settings
+from postel.signals import load_all
+from timescale_sink.api import routes
+from timescale_sink.api.series import Reader
+from timescale_sink.store.database import create_pool, database_url
+
+# An open page holds its connection until it is told; browsers come back by themselves after a restart.
+_GRACE_S = 3
+_RETRY_S = 5
+
+_log = get_logger()
+
+
+def create_app(reader: Reader, *, loopback_only: bool = True) -> FastAPI:
+    """The API and the page over one reader.
+
+    NiceGUI's application is one of the process, so a process has one page: a second call takes its place.
+    """
+    from nicegui import ui  # noqa: PLC0415 - a second of imports that the commands beside `serve` need not pay
+
+    from dashboards.web import page  # noqa: PLC0415 - imports NiceGUI
+    from dashboards.web.board import Board  # noqa: PLC0415 - as page
+
+    # The interactive documentation of FastAPI would load its scripts from the internet.
+    app = FastAPI(
+        title="Postel", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json"
+    )
+    routes.add_to(app, reader)
+
+    @app.get("/healthz", include_in_schema=False)
+    async def alive() -> dict[str, str]:
+        """That the process answers, whatever the database does."""
+        return {"status": "ok"}
+
+    app.add_middleware(Guard, loopback_only=loopback_only)
+    page.add(Board(reader))
+    # No link is bound between elements, so no loop needs to look for changes; Tailwind's compiler is not used.
+    ui.run_with(
+        app,
+        title="Postel",
+        dark=None,
+        tailwind=False,
+        binding_refresh_interval=None,
+        reconnect_timeout=10,
+        message_history_length=100,
+        show_welcome_message=False,
+        favicon=Path(__file__).parent / "static" / "favicon.svg",
+    )
+    return app
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        AddressInUseError: another program listens on ``[serve] address``.
+    """
+    address = settings.serve.address
+    loopback_only = is_loopback(address.rpartition(":")[0])
+    with listen(address, "[serve] address") as listener:
+        reader = Reader(load_all())
+        opening = asyncio.create_task(_open(settings, reader))
+        app = create_app(reader, loopback_only=loopback_only)
+        server = _Server(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, server_header=False
+            )
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, server.stop)
+        # Each WebSocket that opens and closes would be a line; what goes wrong still is.
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        if not loopback_only:
+            _log.warning("every host that reaches this address can read the page and the API", address=address)
+        _log.info(f"the page is at http://{address}/")
+        try:
+            await server.serve([listener])
+        finally:
+            opening.cancel()
+            with suppress(asyncio.CancelledError):
+                await opening
+            if reader.pool is not None:
+                await reader.pool.close()
+
+
+async def _open(settings: Settings, reader: Reader) -> None:
+    """Give the reader its pool as soon as the database is there; an embedded one may take its time to recover."""
+    while True:
+        try:
+            pool = create_pool(await database_url(settings), settings.database.connections)
+            await pool.open()
+        except DatabaseError as error:
+            reader.fault = str(error)
+            _log.warning("the database cannot be opened; trying again", reason=str(error))
+            await asyncio.sleep(_RETRY_S)
+        else:
+            reader.pool = pool
+            return
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to `run`: uvicorn would end the process by the signal again after it has stopped."""
+
+    def stop(self) -> None:
+        """Stop gracefully; called again, at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Do nothing with signals."""
+        yield

@@ -1,0 +1,24 @@
+"""What a node is called on the page: as short as still tells it from the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from timescale_sink.api.series import Node
+
+
+def names(nodes: Sequence[Node]) -> dict[str, str]:
+    """Node id -> name, each once: the host without the domain that all share, and the id where hosts are alike."""
+    hosts = {node.id: _without(node.host or node.id, _shared_domain([node.host for node in nodes])) for node in nodes}
+    count = Counter(hosts.values())
+    return {id_: host if count[host] == 1 else f"{host} ({id_[:8]})" for id_, host in hosts.items()}
+
+
+def _shared_domain(hosts: Sequence[str]) -> str:
+    domains = {host.partition(".")[2] for host in hosts}
+    return domains.pop() if len(domains) == 1 and len(hosts) > 1 else ""
+
+
+def _without(host: str, domain: str) -> str:
+    return host.removesuffix(f".{domain}") if domain else host

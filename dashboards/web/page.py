@@ -1,0 +1,208 @@
+"""The live page at ``/``: nodes, mail queue and host charts, refreshed in place every few seconds.
+
+``/?node=ID&range=SECONDS`` opens one view. What the database cannot answer is said on the page, in the error's words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+from nicegui import ui
+from structlog import get_logger
+
+from dashboards.web.board import Board, Drawing
+from dashboards.web.charts import CHARTS, Chart, Section, age
+from dashboards.web.names import names
+from postel.errors import PostelError
+from timescale_sink.api.series import Node
+
+REFRESH_S = 5.0
+RANGES: Mapping[int, str] = {900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 86400: "24 h"}
+# The agent sends every 30 s; a node is late when two sendings are missing, silent when it surely is not on its way.
+LATE_S, SILENT_S = 90, 600
+_ALL = ""
+# Each section's name, and what to do where it is empty.
+_SECTIONS: Mapping[Section, tuple[str, str]] = {
+    "mail": ("Mail · Zone-MTA", "No Zone-MTA figures in this time. `postel doctor` tells where its API is looked for."),
+    "host": ("Host", "No host figures in this time: is the agent running? `postel doctor` tells."),
+}
+_NO_NODE = "No data yet: is the agent running? `postel doctor` tells. This page fills by itself when data comes."
+
+_log = get_logger()
+
+
+class _Card:
+    """One chart with its head; hidden figures where there are none."""
+
+    def __init__(self, chart: Chart) -> None:
+        self.chart = chart
+        self._drawing: Drawing | None = None
+        with ui.element("article").classes("card").props(f"data-chart={chart.key}"):
+            with ui.element("div").classes("head"):
+                _text("h3", chart.title)
+                self._now = ui.label().classes("now")
+            ui.label(chart.hint).classes("hint")
+            self._canvas = ui.echart({})
+            self._empty = ui.label("No data in this time.").classes("empty")
+
+    def show(self, drawing: Drawing) -> bool:
+        """Show a drawing, sending only what is new; True where there is something in it."""
+        filled = bool(drawing.curves)
+        if drawing is not self._drawing:
+            self._drawing = drawing
+            self._now.set_text(drawing.now)
+            self._canvas.set_visibility(filled)
+            self._empty.set_visibility(not filled)
+            if filled:
+                self.repaint()
+        return filled
+
+    def repaint(self) -> None:
+        """Send the chart again: the browser looks its colours up anew."""
+        if self._drawing is not None:
+            self._canvas.options.clear()
+            self._canvas.options.update(self._drawing.options)
+            self._canvas.update()
+
+
+class _NodeLabel:
+    """A node's host, what runs there, and how long ago it was last heard of."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        with ui.element("div").classes("node").props(f'data-node="{node.id}"') as self._box:
+            ui.element("span").classes("dot")
+            ui.label(name).classes("name")
+            if node.demo:
+                ui.label("DEMO").classes("demo").tooltip("Synthetic data of `postel demo`; not this host's mail.")
+            self._what = ui.label().classes("what")
+            self._age = ui.label().classes("age")
+        self.show(node)
+
+    def show(self, node: Node) -> None:
+        self._what.set_text(", ".join(sorted(node.sources or ())))
+        self._age.set_text(age(node.age) if node.age < SILENT_S else f"silent, last heard of {age(node.age)}")
+        state = "silent" if node.age >= SILENT_S else "late" if node.age >= LATE_S else "live"
+        self._box.classes(remove="silent late live").classes(state)
+
+
+class LivePage:
+    """One open page: its elements and what its viewer chose."""
+
+    def __init__(self, board: Board, node: str, seconds: int) -> None:
+        self._board = board
+        self._node = node
+        self._seconds = seconds if seconds in RANGES else next(iter(RANGES))
+        self._hosts: dict[str, str] = {}
+        self._node_labels: dict[str, _NodeLabel] = {}
+        self._cards: list[_Card] = []
+        self._sections: dict[Section, tuple[ui.element, ui.element, ui.element]] = {}
+        self._lock = asyncio.Lock()
+        with ui.element("div").classes("shell"):
+            self._build()
+
+    def _build(self) -> None:
+        with ui.element("header").classes("bar"):
+            _text("h1", "Postel")
+            self._select = ui.select({_ALL: "All nodes"}, value=_ALL, on_change=self._choose_node)
+            self._select.props('outlined dense options-dense aria-label="Node"').set_visibility(False)
+            ui.toggle(dict(RANGES), value=self._seconds, on_change=self._choose_range).props("unelevated")
+        self._notice = ui.label().classes("notice").props("role=alert")
+        self._notice.set_visibility(False)
+        self._nodes = ui.element("div").classes("nodes")
+        self._nothing = ui.label(_NO_NODE).classes("empty panel nothing")
+        self._nothing.set_visibility(False)
+        with ui.element("main") as self._main:
+            for section, (name, hint) in _SECTIONS.items():
+                heading = _text("h2", name).classes("section-name")
+                with ui.element("div").classes("grid") as grid:
+                    self._cards += [_Card(chart) for chart in CHARTS if chart.section == section]
+                empty = ui.label(hint).classes("empty panel")
+                empty.set_visibility(False)
+                self._sections[section] = (heading, grid, empty)
+        with ui.element("footer").classes("foot"):
+            ui.html("Times in <span class=zone-name>your time zone</span>", sanitize=False)
+
+    async def refresh(self) -> None:
+        """Show what the database says now, or why it says nothing."""
+        async with self._lock:
+            try:
+                nodes = await self._board.reader.nodes()
+                self._show_nodes(nodes)
+                drawings = await asyncio.gather(*(self._draw(card.chart) for card in self._cards))
+            except PostelError as error:
+                self._notice.set_text(f"{error}. What is below may be old; this page tries again by itself.")
+                self._notice.set_visibility(True)
+                return
+            self._notice.set_visibility(False)
+            filled = dict.fromkeys(self._sections, False)
+            for card, drawing in zip(self._cards, drawings, strict=True):
+                filled[card.chart.section] |= card.show(drawing)
+            for section, (_, grid, empty) in self._sections.items():
+                grid.set_visibility(filled[section])
+                empty.set_visibility(not filled[section])
+            self._main.set_visibility(bool(nodes))
+            self._nothing.set_visibility(not nodes)
+
+    def repaint(self) -> None:
+        """Send every chart again, for other colours."""
+        for card in self._cards:
+            card.repaint()
+
+    async def _draw(self, chart: Chart) -> Drawing:
+        return await self._board.draw(chart, node=self._node or None, seconds=self._seconds, hosts=self._hosts)
+
+    def _show_nodes(self, nodes: tuple[Node, ...]) -> None:
+        hosts = names(nodes)
+        if hosts != self._hosts or not self._node_labels:
+            self._hosts = hosts
+            self._nodes.clear()
+            with self._nodes:
+                self._node_labels = {node.id: _NodeLabel(node, hosts[node.id]) for node in nodes}
+            if self._node not in hosts:
+                self._node = _ALL
+            self._select.set_options({_ALL: "All nodes", **hosts}, value=self._node)
+            self._select.set_visibility(len(nodes) > 1)
+        for node in nodes:
+            self._node_labels[node.id].show(node)
+
+    async def _choose_node(self, event: Any) -> None:
+        if event.value != self._node:
+            self._node = event.value
+            await self._chosen()
+
+    async def _choose_range(self, event: Any) -> None:
+        self._seconds = event.value
+        await self._chosen()
+
+    async def _chosen(self) -> None:
+        ui.navigate.history.replace("/?" + urlencode({"node": self._node, "range": self._seconds}))
+        await self.refresh()
+
+
+def _text(tag: str, text: str) -> ui.element:
+    element = ui.element(tag)
+    with element:
+        ui.label(text)
+    return element
+
+
+def add(board: Board) -> None:
+    """Make the page of this board the one at ``/``."""
+    static = files(__package__) / "static"
+    head = (
+        f"<style>{(static / 'page.css').read_text('utf-8')}</style>"
+        f"<script>{(static / 'page.js').read_text('utf-8')}</script>"
+    )
+
+    @ui.page("/", title="Postel", response_timeout=15)
+    async def live(node: str = "", range: str = "") -> None:  # noqa: A002 - the name in the page's address
+        ui.add_head_html(head)
+        ui.colors(primary="#1f5f9e")
+        page = LivePage(board, node, int(range) if range.isdecimal() else 0)
+        await page.refresh()
+        ui.on("postel-scheme", page.repaint)
+        ui.timer(REFRESH_S, page.refresh, immediate=False)

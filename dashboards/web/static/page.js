@@ -1,0 +1,54 @@
+// What the charts take from the viewer's browser: colours for dark or light, number formats. The options that the
+// server sends call these (dashboards/web/charts.py); nothing here asks the network.
+"use strict";
+
+window.postel = (() => {
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  // After Okabe and Ito: told apart by viewers with any colour vision, on light and on dark.
+  const hues = ["hue-1", "hue-2", "hue-3", "hue-4", "hue-5", "hue-6", "hue-7", "hue-8"];
+  const named = { first: "hue-1", second: "hue-2", good: "good", warn: "warn", bad: "bad", idle: "idle" };
+
+  const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 2 });
+  const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
+  const scaled = (value, units) => {
+    let index = 0;
+    while (Math.abs(value) >= 1000 && index < units.length - 1) {
+      value /= 1000;
+      index += 1;
+    }
+    return `${short.format(value)} ${units[index]}`;
+  };
+  const bytes = ["B", "kB", "MB", "GB", "TB", "PB"];
+  const units = {
+    "%": (value) => `${number.format(value)} %`,
+    By: (value) => scaled(value, bytes),
+    "By/s": (value) => `${scaled(value, bytes)}/s`,
+    1: (value) => number.format(value),
+    n: (value) => number.format(value),
+    "/min": (value) => `${number.format(value)}/min`,
+  };
+
+  // The server sends the charts again; their colours are looked up anew then.
+  scheme.addEventListener("change", () => emitEvent("postel-scheme"));
+
+  return {
+    format: (unit) => (value) => (value === null || value === undefined ? "no data" : units[unit](value)),
+    hue: (name, index) => style(named[name] ?? hues[index % hues.length]),
+    text: () => ({ color: style("muted"), fontSize: 11 }),
+    timeLabel: () => ({ color: style("muted"), fontSize: 11, hideOverlap: true, formatter: { day: "{d} {MMM}", hour: "{HH}:{mm}" } }),
+    surface: () => style("card"),
+    line: () => style("line"),
+    faint: () => style("faint"),
+    zone: () => Intl.DateTimeFormat().resolvedOptions().timeZone,
+  };
+})();
+
+document.addEventListener("DOMContentLoaded", () => {
+  const place = () => {
+    const label = document.querySelector(".zone-name");
+    if (label) label.textContent = window.postel.zone();
+    else setTimeout(place, 100);
+  };
+  place();
+});
