@@ -1,0 +1,111 @@
+"""How series become curves: pure, without a database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from dashboards.web.charts import CHARTS, Chart, age, curves, latest, options, text
+from dashboards.web.names import names
+from timescale_sink.api.series import Answer, Node, Query, Series
+
+BY_KEY = {chart.key: chart for chart in CHARTS}
+NODE = Node(
+    "n1", "mx1.example.org", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), 1, [], {}, demo=False
+)
+
+
+def answer(chart: Chart, *series: Series) -> Answer:
+    query = Query(chart.table, tuple(line.column for line in chart.lines), 0, 90, 30)
+    return Answer(query, {}, series)
+
+
+def attempts(column: str, zone: str, *values: float | None, instance: str = "i") -> Series:
+    return Series(f"{column}_total", "n1", instance, zone, "", values)
+
+
+def test_outcomes_are_added_over_zones_and_told_per_minute() -> None:
+    asked = answer(
+        BY_KEY["attempts"], attempts("delivered", "a", 1, 2, None), attempts("delivered", "b", 0.5, None, None)
+    )
+    (curve,) = curves(BY_KEY["attempts"], asked, {})
+    assert (curve.name, curve.values) == ("delivered", (90, 120, None))
+
+
+def test_what_an_instance_says_as_a_whole_is_never_added_to_its_zones() -> None:
+    asked = answer(
+        BY_KEY["attempts"],
+        attempts("delivered", "", 9, 9, 9),
+        attempts("delivered", "a", 1, 1, 1),
+        attempts("delivered", "", 2, 2, 2, instance="old"),
+    )
+    (curve,) = curves(BY_KEY["attempts"], asked, {})
+    assert curve.values == (180, 180, 180)
+
+
+def test_zones_have_a_curve_each() -> None:
+    asked = answer(
+        BY_KEY["zones"],
+        attempts("delivered", "a", 1, 1, 1),
+        attempts("rejected", "a", 1, 1, None),
+        attempts("deferred", "b", 0, 1, 0),
+    )
+    drawn = {curve.name: curve.values for curve in curves(BY_KEY["zones"], asked, {})}
+    assert drawn == {"a": (120, 120, 60), "b": (0, 60, 0)}
+
+
+def test_a_gap_stays_a_gap_and_a_point_alone_is_a_dot() -> None:
+    chart = BY_KEY["cpu"]
+    asked = answer(chart, Series("cpu_load", "n1", "i", "", "", (None, 50.0, None)))
+    data = options(chart, asked, curves(chart, asked, {}))["series"][0]["data"]
+    assert data[0] == [0, None]
+    assert data[1] == {"value": [30_000, 50.0], "symbol": "circle", "symbolSize": 5}
+    assert data[2] == [60_000, None]
+
+
+def test_lines_are_named_after_their_node_only_where_there_are_several() -> None:
+    chart = BY_KEY["network"]
+    one = Series("network_in", "n1", "i", "", "", (1, 1, 1))
+    two = replace(one, node="n2")
+    hosts = {"n1": "mx1", "n2": "mx2"}
+    assert [curve.name for curve in curves(chart, answer(chart, one), hosts)] == ["in"]
+    assert [curve.name for curve in curves(chart, answer(chart, one, two), hosts)] == ["mx1 in", "mx2 in"]
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    mx2 = replace(NODE, id="n2", host="mx2.example.org")
+    assert names([NODE]) == {"n1": "mx1.example.org"}
+    assert names([NODE, mx2]) == {"n1": "mx1", "n2": "mx2"}
+    assert names([NODE, replace(mx2, host="mx2.example.net")]) == {"n1": "mx1.example.org", "n2": "mx2.example.net"}
+    assert names([NODE, replace(NODE, id="0123456789ab")]) == {"n1": "mx1 (n1)", "0123456789ab": "mx1 (01234567)"}
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [
+        (12.34, "%", "12.3 %"),
+        (7.0, "n", "7"),
+        (1234.4, "n", "1,234"),
+        (0, "By/s", "0 B/s"),
+        (1_234_567, "By/s", "1.23 MB/s"),
+        (5e18, "By", "5e+03 PB"),
+        (0.25, "1", "0.2"),
+        (18.5, "/min", "18.5/min"),
+    ],
+)
+def test_values_have_their_unit(value: float, unit: str, said: str) -> None:
+    assert text(value, unit) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(-3, "0 s ago"), (59, "59 s ago"), (180, "3 min ago"), (7200, "2 h ago"), (1e6, "11 d ago")]
+)
+def test_ages_are_words(seconds: float, said: str) -> None:
+    assert age(seconds) == said
+
+
+def test_what_is_now_is_not_told_from_long_ago() -> None:
+    assert latest((5, None, None)) == 5
+    assert latest((5, None, None, None, None)) is None

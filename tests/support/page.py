@@ -1,0 +1,150 @@
+"""A `postel serve`, the headless Chromium that looks at it, and rows for both, inserted as the sink would."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+from support.ports import free_port
+from support.running_postel import until
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--lang=en-GB",
+)
+
+
+@contextmanager
+def serving(folder: Path, url: str) -> Iterator[str]:
+    """`postel serve` on a free port, ended by SIGTERM and expected to say nothing wrong; the address of its page."""
+    address = f"127.0.0.1:{free_port()}"
+    log = folder / "serve.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "postel.cli", "serve"],
+            cwd=folder,
+            env={"POSTEL_DATABASE__URL": url, "POSTEL_SERVE__ADDRESS": address, "HOME": str(folder)},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        until(lambda: answers(f"http://{address}/healthz"), 20, "serve answers", pause=0.05)
+        yield f"http://{address}"
+    except BaseException:
+        sys.stderr.write(log.read_text("utf-8", "replace")[-10_000:])
+        raise
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            code = process.wait(15)
+        finally:
+            process.kill()
+            process.wait(10)
+    said = log.read_text("utf-8", "replace")
+    assert code == 0, said[-5000:]
+    assert "Traceback" not in said, said[-5000:]
+
+
+def answers(url: str) -> bool:
+    """Whether an address answers 200 now."""
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def start_chromium(program: str, driver: str, folder: Path) -> webdriver.Chrome:
+    """A headless Chromium with its own empty profile; whoever starts it quits it."""
+    options = Options()
+    options.binary_location = program
+    for flag in (*_FLAGS, f"--user-data-dir={folder}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(driver))
+
+
+def complaints(chrome: webdriver.Chrome) -> list[dict[str, Any]]:
+    """What the browser logged as a warning or an error since this was last asked."""
+    entries: list[dict[str, Any]] = chrome.get_log("browser")  # type: ignore[no-untyped-call]
+    return [entry for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def look(chrome: webdriver.Chrome, *, width: int = 1440, height: int = 1000, scheme: str = "light") -> None:
+    """Give the window a size and the system's colour scheme."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+class Rows:
+    """Inserts rows by hand: the page and the API must not need the sink that wrote them."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def node(self, id_: str, host: str, *, seen: float, demo: bool = False, sources: Sequence[str] = ()) -> None:
+        """A node, last heard of at ``seen`` (epoch seconds)."""
+        moment = datetime.fromtimestamp(seen, UTC)
+        self._insert(
+            "node",
+            id=id_,
+            host=host,
+            first_seen=moment,
+            last_seen=moment,
+            sources=Jsonb(list(sources)),
+            versions=Jsonb({}),
+            demo=demo,
+            attributes=Jsonb({}),
+        )
+
+    def system(self, time: float, node: str, *, started: float | None = None, **columns: float) -> None:
+        """A row of `metrics_system`."""
+        self._typed("metrics_system", time, started, node_id=node, instance=node, zone="", **columns)
+
+    def zonemta(
+        self,
+        time: float,
+        node: str,
+        *,
+        zone: str = "",
+        instance: str = "",
+        started: float | None = None,
+        **columns: Any,
+    ) -> None:
+        """A row of `metrics_zonemta`."""
+        instance = instance or f"{node}:12080"
+        self._typed("metrics_zonemta", time, started, node_id=node, instance=instance, zone=zone, **columns)
+
+    def _typed(self, table: str, time: float, started: float | None, **columns: Any) -> None:
+        begun = None if started is None else datetime.fromtimestamp(started, UTC)
+        self._insert(table, time=datetime.fromtimestamp(time, UTC), started_at=begun, **columns)
+
+    def _insert(self, table: str, **values: Any) -> None:
+        statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+            sql.Identifier(table),
+            sql.SQL(", ").join(map(sql.Identifier, values)),
+            sql.SQL(", ").join(sql.Placeholder() * len(values)),
+        )
+        self._connection.execute(statement, list(values.values()))
