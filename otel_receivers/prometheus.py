@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_fd_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -24,12 +25,16 @@ from prometheus_client.samples import Sample
 # interval (5 ms) anyway; offering it costs 2 % of the parsing and brings that down for an event loop that is busy.
 _LINES_AT_A_TIME = 200
 
-# The digits are few enough for int() and for an OTLP integer. ASCII only: re's own \d knows every script's digits.
+# The digits are few enough for int() and for an OTLP integer; ASCII, as re's own \d knows every script's digits. Labels
+# that begin with two underscores are for the parser to refuse.
+_LABEL = r'(?!__)[a-zA-Z_][a-zA-Z0-9_]*="[^"\\\n]*"'
 _PLAIN = re.compile(
-    r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{([a-zA-Z_][a-zA-Z0-9_]*="[^"\\\n]*"(?:,[a-zA-Z_][a-zA-Z0-9_]*="[^"\\\n]*")*)\})?'
-    r" ([0-9]{1,18})\n"
+    rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{({_LABEL}(?:,{_LABEL})*)\}})? ([0-9]{{1,18}})\n",
 ).fullmatch
+_TYPE = re.compile(r'\s*#\s*TYPE\s+"?([^"\s]+)').match
 _LABELS = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="([^"]*)"').findall
+
+_AMBIGUOUS = "ambiguous"
 
 
 class PageError(ValueError):
@@ -61,7 +66,7 @@ def parse(body: bytes, required: Iterable[str] = ()) -> Mapping[str, Family]:
         required: families without which it is another server's page, or the front half of this one's.
 
     Returns:
-        family -> its samples, under the names that the page uses (the parser's own ``_total`` for counters removed).
+        family -> its samples, under the name that the page uses.
 
     Raises:
         PageError: the page must not be used.
@@ -69,9 +74,10 @@ def parse(body: bytes, required: Iterable[str] = ()) -> Mapping[str, Family]:
     text = _text(body)
     families: dict[str, Family] = {}
     plain: dict[str, list[Sample]] = {}
+    typed: set[str] = set()
     try:
-        for family in text_fd_to_metric_families(_lines(text, plain)):  # type: ignore[arg-type] # it only iterates
-            _add(families, family.name, family.type, family.samples)
+        for family in text_fd_to_metric_families(_lines(text, plain, typed)):  # type: ignore[arg-type] # it only iterates
+            _add(families, _own_name(family, typed), family.type, family.samples)
     except (ValueError, IndexError) as error:
         # The parser meets some broken lines with an IndexError of its own.
         raise PageError("malformed", f"not in the Prometheus text format: {error}") from None
@@ -100,19 +106,27 @@ def _add(families: dict[str, Family], name: str, kind: str, samples: Sequence[Sa
     before = families.get(name)
     if before is None:
         families[name] = Family(kind, samples)
-    elif before.type == kind:
+    elif before.type == kind != _AMBIGUOUS:
         # Without a TYPE line the parser gives each sample as a family of its own.
         families[name] = Family(kind, [*before.samples, *samples])
     else:
-        families[name] = Family("ambiguous", ())
+        families[name] = Family(_AMBIGUOUS, ())
 
 
-def _lines(text: str, plain: dict[str, list[Sample]]) -> Iterator[str]:
-    """The lines that the parser must read; the plain ones go into ``plain`` by name."""
+def _own_name(family: Metric, typed: set[str]) -> str:
+    """The name that the page uses: the parser, in OpenMetrics' way, takes ``_total`` off a counter's."""
+    name: str = family.name
+    return name if family.type != "counter" or name in typed else f"{name}_total"
+
+
+def _lines(text: str, plain: dict[str, list[Sample]], typed: set[str]) -> Iterator[str]:
+    """The lines that the parser must read; the plain ones go into ``plain``, the names of TYPE lines into ``typed``."""
     for number, line in enumerate(io.StringIO(text)):
         if number % _LINES_AT_A_TIME == 0:
             time.sleep(0)
         if (match := _PLAIN(line)) is None:
+            if (kind := _TYPE(line)) is not None:
+                typed.add(kind[1])
             yield line
             continue
         name, labels, value = match.groups()
