@@ -16,7 +16,7 @@ from otel_receivers.system import parse
 _Result = TypeVar("_Result")
 
 # Costly sources (thousands of processes, connections, CPUs) may take this share of a core; then they pause.
-_SHARE_OF_A_CORE = 0.002
+_SHARE_OF_A_CORE = 0.001
 _CHEAP = 0.002  # seconds that never make a source pause
 _PSUTIL_STATES: Mapping[str, str] = {
     psutil.CONN_ESTABLISHED: "established",
@@ -34,7 +34,7 @@ _PSUTIL_STATES: Mapping[str, str] = {
 
 
 class Budget:
-    """Keeps a costly source under its share of a core: after a call of 100 ms it pauses for 50 s."""
+    """Keeps a costly source under its share of a core: after a call of 100 ms it pauses for 100 s."""
 
     def __init__(self, share: float = _SHARE_OF_A_CORE) -> None:
         self._share = share

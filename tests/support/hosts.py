@@ -97,7 +97,7 @@ class Recorded:
         self._patch.setattr(psutil, "PROCFS_PATH", str(self.proc))
         host = Host(proc=self.proc, sys=self.root / "sys", prober=Prober(self.spaces.get), cpu=CpuMeter())
         self._patch.undo()  # the agent's own process is no recording
-        kwargs.setdefault("kernel_log", KernelLog(self.root / "kmsg"))
+        kwargs.setdefault("kernel_log", KernelLog(self.root / "no-kmsg"))
         return self._make(epochs, host=host, **kwargs)
 
     def collect(self, receiver: SystemReceiver, number: int = 0) -> Batch:

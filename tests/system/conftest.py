@@ -4,12 +4,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from otel_receivers.epochs import Epochs
 from otel_receivers.system.receiver import SystemReceiver
 from postel.signals import Declaration, load_all
 from support.hosts import INTERVAL, Recorded, node
+
+
+@pytest.fixture(autouse=True)
+def _psutil_forgets() -> None:
+    """psutil remembers by process what devices counted, and hosts change from test to test."""
+    psutil.net_io_counters.cache_clear()  # type: ignore[attr-defined] # an attribute set at run time
+    psutil.disk_io_counters.cache_clear()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
