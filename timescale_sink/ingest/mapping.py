@@ -1,0 +1,282 @@
+"""OTLP requests to rows, by the declarations. Pure: the time is an argument.
+
+A number point whose metric and attributes a declaration names becomes a cell of a typed row; every other point goes to
+``otel_metric_point``, every log record to ``otel_log``. What no column can hold becomes a dead letter, alone, with its
+reason. Every point and record is counted in the ledger under the hour of its own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, NumberDataPoint
+
+from postel.otlp.signal import ExportRequest, Signal
+from postel.signals import Column, Declarations, Table
+from timescale_sink.ingest.points import point_row
+from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, Rows, Sighting, WideKey, WideRow
+from timescale_sink.ingest.series import MetricIdentity, Origin, encode_scope, metric_identity, origin_of
+from timescale_sink.ingest.values import (
+    UnstorableError,
+    attributes,
+    canonical,
+    fingerprint,
+    finite,
+    hour,
+    instant,
+    moment,
+    optional_instant,
+    plain,
+    text,
+    whole,
+)
+
+_CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+_UID = "log.record.uid"
+_NODE_ATTRIBUTES = ("host.arch", "os.type", "os.description", "os.name", "os.version")
+
+
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    column: Column
+    table: Table
+    when: Mapping[str, Any]
+
+
+class Mapper:
+    """Maps requests by one set of declarations."""
+
+    def __init__(self, declarations: Declarations) -> None:
+        self._feeds: dict[str, list[_Feed]] = {}
+        for metric in declarations.metrics.values():
+            for column in metric.columns:
+                feed = _Feed(column, declarations.tables[column.table], dict(column.when))
+                self._feeds.setdefault(metric.name, []).append(feed)
+        self._registration = declarations["agent"].event("node_registered").name
+        self._sources = next(name for name in declarations["agent"].attributes if name.endswith(".node.sources"))
+
+    def map(self, signal: Signal, request: ExportRequest, now: datetime, rows: Rows) -> int:
+        """Add a request's rows to those that are there.
+
+        Returns:
+            How many of its points or records became dead letters.
+        """
+        if signal is Signal.METRICS:
+            return self._map_metrics(request, now, rows)
+        return self._map_logs(request, now, rows)
+
+    def _map_metrics(self, request: Any, now: datetime, rows: Rows) -> int:
+        dead = 0
+        for resource_metrics in request.resource_metrics:
+            origin = origin_of(resource_metrics.resource)
+            seen: datetime | None = None
+            for scope_metrics in resource_metrics.scope_metrics:
+                scope = encode_scope(scope_metrics.scope)
+                for metric in scope_metrics.metrics:
+                    identity = metric_identity(origin, scope, metric)
+                    for point in _points(metric):
+                        at = self._map_point(identity, metric, point, now, rows)
+                        dead += at is None
+                        seen = max(seen or at, at) if at else seen
+            if seen:
+                _see(rows, origin, seen)
+        return dead
+
+    def _map_point(
+        self, identity: MetricIdentity, metric: Metric, point: Any, now: datetime, rows: Rows
+    ) -> datetime | None:
+        """The point's time, or None when it became a dead letter."""
+        feed, zone = self._feed(metric, point)
+        destination = feed.table.name if feed else POINTS
+        try:
+            at = moment(point.time_unix_nano, now)
+            if feed:
+                self._add_cell(identity.origin, (feed, zone), point, at, rows)
+            else:
+                _add_point(identity, metric.WhichOneof("data") or "", point, at, rows)
+        except UnstorableError as error:
+            named = {"metric": identity.name, "resource": identity.origin.resource, "point": _dict(point)}
+            _bury(rows, destination, str(error), named, _hour_of(point.time_unix_nano, now))
+            return None
+        return at
+
+    def _feed(self, metric: Metric, point: Any) -> tuple[_Feed | None, str]:
+        feeds = self._feeds.get(metric.name)
+        kind = metric.WhichOneof("data")
+        if not feeds or kind not in {"gauge", "sum"} or point.WhichOneof("value") is None:
+            return None, ""
+        found = attributes(point.attributes)
+        for feed in feeds:
+            others = dict(found)
+            zone = others.pop(feed.table.zone, "") if feed.table.zone else ""
+            if others == feed.when and (not feed.column.counter or _counts(metric, kind)):
+                return feed, str(zone)
+        return None, ""
+
+    @staticmethod
+    def _add_cell(origin: Origin, where: tuple[_Feed, str], point: NumberDataPoint, at: datetime, rows: Rows) -> None:
+        feed, zone = where
+        value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
+        cell = whole(value) if feed.column.type == "bigint" else finite(value)
+        key = WideKey(origin.node_id, origin.instance, zone, at)
+        table = rows.wide.setdefault(feed.table.name, {})
+        row = table.setdefault(key, WideRow(key))
+        tally = rows.tally(hour(at), feed.table.name)
+        tally.received += 1
+        if feed.column.name in row.cells:
+            tally.duplicate += 1
+            tally.conflicting += row.cells[feed.column.name] != cell
+            return
+        row.cells[feed.column.name] = cell
+        if feed.column.counter and row.started_at is None:
+            row.started_at = optional_instant(point.start_time_unix_nano)
+        for column, attribute in feed.table.labels.items():
+            if attribute in origin.resource:
+                row.labels[column] = str(origin.resource[attribute])
+
+    def _map_logs(self, request: Any, now: datetime, rows: Rows) -> int:
+        dead = 0
+        for resource_logs in request.resource_logs:
+            origin = origin_of(resource_logs.resource)
+            seen: datetime | None = None
+            for scope_logs in resource_logs.scope_logs:
+                scope = encode_scope(scope_logs.scope)
+                for record in scope_logs.log_records:
+                    try:
+                        row = _log_row(origin, scope, record, now)
+                    except UnstorableError as error:
+                        named = {"resource": origin.resource, "record": _dict(record)}
+                        _bury(rows, LOGS, str(error), named, _hour_of(record.time_unix_nano, now))
+                        dead += 1
+                        continue
+                    _add_log(row, rows)
+                    seen = max(seen or row.time, row.time)
+                    if record.event_name == self._registration:
+                        sources = attributes(record.attributes).get(self._sources)
+                        _see(rows, origin, row.time, sources=sources if isinstance(sources, list) else None)
+            if seen:
+                _see(rows, origin, seen)
+        return dead
+
+
+def _points(metric: Metric) -> Iterator[Any]:
+    kind = metric.WhichOneof("data")
+    return iter(getattr(metric, kind).data_points if kind else ())
+
+
+def _counts(metric: Metric, kind: str) -> bool:
+    """Whether it is what a counter column holds: a cumulative monotonic sum."""
+    data = metric.sum
+    return kind == "sum" and data.is_monotonic and data.aggregation_temporality == _CUMULATIVE
+
+
+def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, rows: Rows) -> None:
+    series = identity.series(list(point.attributes))
+    row = point_row(series.series_id, kind, point, at)
+    tally = rows.tally(hour(at), POINTS)
+    tally.received += 1
+    key = (series.series_id, at)
+    if key in rows.points:
+        tally.duplicate += 1
+        tally.conflicting += rows.points[key] != row
+        return
+    rows.series.setdefault(series.series_id, series)
+    rows.points[key] = row
+
+
+def _log_row(origin: Origin, scope: bytes, record: LogRecord, now: datetime) -> LogRow:
+    # The data model lets a source leave out the time of the occurrence; when it was observed is then the best there is.
+    at = moment(record.time_unix_nano or record.observed_time_unix_nano, now)
+    found = attributes(record.attributes)
+    body = plain(record.body)
+    return LogRow(
+        _event_id(origin, scope, record, found.get(_UID)),
+        at,
+        optional_instant(record.observed_time_unix_nano),
+        origin.node_id,
+        origin.instance,
+        text(record.event_name),
+        record.severity_number,
+        text(record.severity_text),
+        None if body is None else canonical(body),
+        record.trace_id or None,
+        record.span_id or None,
+        record.flags,
+        origin.encoded,
+        scope,
+        canonical(found),
+    )
+
+
+def _event_id(origin: Origin, scope: bytes, record: LogRecord, uid: object) -> UUID:
+    """The record's own id; a hash of an id that is no UUID; a hash of all that it says where it has none."""
+    if isinstance(uid, str) and uid:
+        try:
+            return UUID(uid)
+        except ValueError:
+            return fingerprint(_UID.encode(), uid.encode())
+    return fingerprint(origin.encoded, scope, record.SerializeToString(deterministic=True))
+
+
+def _add_log(row: LogRow, rows: Rows) -> None:
+    tally = rows.tally(hour(row.time), LOGS)
+    tally.received += 1
+    key = (row.event_id, row.time)
+    if key in rows.logs:
+        tally.duplicate += 1
+        tally.conflicting += rows.logs[key] != row
+        return
+    rows.logs[key] = row
+
+
+def _bury(rows: Rows, destination: str, reason: str, record: Mapping[str, Any], at: datetime) -> None:
+    content = orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    content = content.replace(b"\\u0000", b"\\ufffd")
+    letter = DeadLetter(fingerprint(destination.encode(), content), at, destination, reason, content)
+    tally = rows.tally(at, destination)
+    tally.received += 1
+    if letter.record_id in rows.dead:
+        tally.duplicate += 1
+    else:
+        rows.dead[letter.record_id] = letter
+
+
+def _hour_of(unix_nano: int, now: datetime) -> datetime:
+    """The hour under which a dead letter is counted: its own where that can be, so that a repetition finds it."""
+    try:
+        return hour(moment(unix_nano, now))
+    except UnstorableError:
+        return hour(instant(unix_nano)) if unix_nano else datetime.fromtimestamp(0, now.tzinfo)
+
+
+def _dict(message: Message) -> dict[str, Any]:
+    content: dict[str, Any] = MessageToDict(message)
+    return content
+
+
+def _see(rows: Rows, origin: Origin, at: datetime, *, sources: list[str] | None = None) -> None:
+    if origin.node_id == "unknown":
+        return
+    resource = origin.resource
+    sighting = Sighting(
+        host=str(resource.get("host.name", "")),
+        first=at,
+        last=at,
+        demo=resource.get("postel.demo") is True,
+        sources=sources,
+        attributes={name: resource[name] for name in _NODE_ATTRIBUTES if name in resource},
+    )
+    if (service := resource.get("service.name")) and (version := resource.get("service.version")):
+        sighting.versions[str(service)] = str(version)
+    if origin.node_id in rows.nodes:
+        rows.nodes[origin.node_id].join(sighting)
+    else:
+        rows.nodes[origin.node_id] = sighting

@@ -1,0 +1,164 @@
+"""What mapping makes of a request, and the writer stores: rows by table, still apart from any database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+POINTS = "otel_metric_point"
+LOGS = "otel_log"
+
+
+class WideKey(NamedTuple):
+    """The key of a typed row, in the order in which rows are written (as the index has them)."""
+
+    node_id: str
+    instance: str
+    zone: str
+    time: datetime
+
+
+@dataclass(slots=True)
+class WideRow:
+    """A typed row as far as it is known: ``cells`` are its columns that have a value."""
+
+    key: WideKey
+    started_at: datetime | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    cells: dict[str, int | float] = field(default_factory=dict)
+
+
+class PointRow(NamedTuple):
+    """A row of ``otel_metric_point``, whose ``count`` is ``point_count`` here; the JSON columns are encoded bytes."""
+
+    series_id: UUID
+    time: datetime
+    started_at: datetime | None
+    flags: int
+    value: float | None = None
+    value_int: int | None = None
+    point_count: int | None = None
+    sum: float | None = None
+    min: float | None = None
+    max: float | None = None
+    bounds: list[float] | None = None
+    bucket_counts: list[int] | None = None
+    detail: bytes | None = None
+    exemplars: bytes | None = None
+
+
+class SeriesRow(NamedTuple):
+    """A row of ``otel_series``; the JSON columns are encoded bytes."""
+
+    series_id: UUID
+    node_id: str
+    instance: str
+    metric: str
+    unit: str
+    kind: str
+    temporality: str
+    monotonic: bool
+    description: str
+    resource: bytes
+    scope: bytes
+    attributes: bytes
+
+
+class LogRow(NamedTuple):
+    """A row of ``otel_log``; the JSON columns are encoded bytes."""
+
+    event_id: UUID
+    time: datetime
+    observed_time: datetime | None
+    node_id: str
+    instance: str
+    event_name: str
+    severity_number: int
+    severity_text: str
+    body: bytes | None
+    trace_id: bytes | None
+    span_id: bytes | None
+    flags: int
+    resource: bytes
+    scope: bytes
+    attributes: bytes
+
+
+class DeadLetter(NamedTuple):
+    """A row of ``dead_letter``: a record that cannot be stored, and why."""
+
+    record_id: UUID
+    hour: datetime
+    destination: str
+    reason: str
+    record: bytes
+
+
+@dataclass(slots=True)
+class Sighting:
+    """What a batch says of a node."""
+
+    host: str
+    first: datetime
+    last: datetime
+    demo: bool
+    sources: list[str] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def join(self, other: Sighting) -> None:
+        """Take in a later one of the same node."""
+        self.host = other.host or self.host
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        self.demo = self.demo or other.demo
+        self.sources = other.sources if other.sources is not None else self.sources
+        self.versions |= other.versions
+        self.attributes |= other.attributes
+
+
+@dataclass(slots=True)
+class Tally:
+    """One line of the ledger: records of one hour for one destination.
+
+    Attributes:
+        conflicting: of the duplicates, those with another value than the stored one.
+    """
+
+    received: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    conflicting: int = 0
+    dead_lettered: int = 0
+
+
+@dataclass(slots=True)
+class Rows:
+    """All that one request, or several together, put into the database."""
+
+    wide: dict[str, dict[WideKey, WideRow]] = field(default_factory=dict)
+    series: dict[UUID, SeriesRow] = field(default_factory=dict)
+    points: dict[tuple[UUID, datetime], PointRow] = field(default_factory=dict)
+    logs: dict[tuple[UUID, datetime], LogRow] = field(default_factory=dict)
+    dead: dict[UUID, DeadLetter] = field(default_factory=dict)
+    nodes: dict[str, Sighting] = field(default_factory=dict)
+    ledger: dict[tuple[datetime, str], Tally] = field(default_factory=dict)
+
+    def tally(self, hour: datetime, destination: str) -> Tally:
+        """The ledger's line, made where it is not there yet."""
+        return self.ledger.setdefault((hour, destination), Tally())
+
+    @property
+    def records(self) -> int:
+        """Points and log records that came, whatever became of them."""
+        return sum(tally.received for tally in self.ledger.values())
+
+    @property
+    def tables(self) -> Mapping[str, int]:
+        """Destination -> records that came for it."""
+        counts: dict[str, int] = {}
+        for (_, destination), tally in self.ledger.items():
+            counts[destination] = counts.get(destination, 0) + tally.received
+        return counts

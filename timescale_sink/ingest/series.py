@@ -1,0 +1,106 @@
+"""The identity of a metric's points: what a series is, and its id. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from timescale_sink.ingest.rows import SeriesRow
+from timescale_sink.ingest.values import attributes, canonical, fingerprint, text
+
+_TEMPORALITY: Mapping[int, str] = {
+    AggregationTemporality.AGGREGATION_TEMPORALITY_UNSPECIFIED: "",
+    AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA: "delta",
+    AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE: "cumulative",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The resource of a batch, read once: who speaks.
+
+    Attributes:
+        node_id: ``host.id``, else ``host.name``, else ``unknown``.
+        instance: ``service.instance.id``, or ''.
+        encoded: the resource's attributes as canonical JSON.
+    """
+
+    node_id: str
+    instance: str
+    resource: Mapping[str, Any]
+    encoded: bytes
+
+
+def origin_of(resource: Resource) -> Origin:
+    """Read a resource."""
+    found = attributes(resource.attributes)
+    node = found.get("host.id") or found.get("host.name") or "unknown"
+    return Origin(str(node), str(found.get("service.instance.id") or ""), found, canonical(found))
+
+
+def encode_scope(scope: InstrumentationScope) -> bytes:
+    """A scope as canonical JSON."""
+    content: dict[str, Any] = {"name": text(scope.name), "version": text(scope.version)}
+    if scope.attributes:
+        content["attributes"] = attributes(scope.attributes)
+    return canonical(content)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricIdentity:
+    """What all series of one metric of one scope of one resource share."""
+
+    origin: Origin
+    scope: bytes
+    name: str
+    unit: str
+    kind: str
+    temporality: str
+    monotonic: bool
+    description: str
+
+    def series(self, pairs: list[KeyValue]) -> SeriesRow:
+        """The series of the points with these attributes.
+
+        The id hashes what tells series apart: resource, scope, name, unit, kind, temporality, monotonic, attributes.
+        The description does not: a better text is not another series.
+        """
+        encoded = canonical(attributes(pairs))
+        kind = f"{self.kind}/{self.temporality}/{self.monotonic:d}"
+        return SeriesRow(
+            fingerprint(
+                self.origin.encoded, self.scope, self.name.encode(), self.unit.encode(), kind.encode(), encoded
+            ),
+            self.origin.node_id,
+            self.origin.instance,
+            self.name,
+            self.unit,
+            self.kind,
+            self.temporality,
+            self.monotonic,
+            self.description,
+            self.origin.encoded,
+            self.scope,
+            encoded,
+        )
+
+
+def metric_identity(origin: Origin, scope: bytes, metric: Metric) -> MetricIdentity:
+    """Read what a metric says of all its points."""
+    kind = metric.WhichOneof("data") or ""
+    data = getattr(metric, kind) if kind else None
+    return MetricIdentity(
+        origin,
+        scope,
+        text(metric.name),
+        text(metric.unit),
+        kind,
+        _TEMPORALITY.get(getattr(data, "aggregation_temporality", 0), ""),
+        getattr(data, "is_monotonic", False),
+        text(metric.description),
+    )

@@ -1,0 +1,180 @@
+"""``postel sink``: OTLP over gRPC and HTTP in, committed rows out.
+
+The servers listen before the database is there; until it is, and whenever it is away, the answer is "retry".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+import psycopg
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from postel.errors import DatabaseError
+from postel.listening import listen
+from postel.otlp.answers import Outcome
+from postel.otlp.errors import Retryable
+from postel.otlp.grpc_server import create_server
+from postel.otlp.http_server import routes
+from postel.otlp.signal import ExportRequest, Signal
+from postel.settings import Settings
+from postel.signals import load_all
+from timescale_sink.ingest.mapping import Mapper
+from timescale_sink.ingest.queue import IngestQueue
+from timescale_sink.ingest.writer import Writer
+from timescale_sink.store.database import ask_server, connect, create_pool, database_url
+from timescale_sink.store.migrate import migrate
+
+_LONGEST_WAIT = 10.0
+_STOP_SECONDS = 8.0
+_log = structlog.get_logger()
+
+
+class Service:
+    """The ingest behind both servers: "retry" until the database is ready, then its queue."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._queue: IngestQueue | None = None
+
+    async def __call__(self, signal_: Signal, request: ExportRequest, /) -> Outcome:
+        """See :class:`postel.otlp.answers.Ingest`."""
+        if self._queue is None:
+            raise Retryable(1.0, "the sink is not ready: its database does not answer yet")
+        return await self._queue(signal_, request)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the schema is there and requests are written."""
+        return self._queue is not None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Open the database, however long that takes, and write until ``stop``.
+
+        Raises:
+            DatabaseError: the database is there but cannot be used.
+        """
+        url = await self._open(stop)
+        if url is None:
+            return
+        declarations = load_all()
+        pool = create_pool(url, self._settings.database.connections)
+        async with pool:
+            name = f"{socket.gethostname()} {self._settings.sink.grpc_address}"
+            queue = IngestQueue(Mapper(declarations), Writer(pool, declarations, name))
+            worker = asyncio.create_task(queue.run())
+            keeper = asyncio.create_task(self._keep_database(stop))
+            self._queue = queue
+            try:
+                await stop.wait()
+            finally:
+                queue.close()
+                keeper.cancel()
+                with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                    await asyncio.wait_for(worker, _STOP_SECONDS)
+                with contextlib.suppress(asyncio.CancelledError):
+                    await keeper
+
+    async def _open(self, stop: asyncio.Event) -> str | None:
+        wait = 0.5
+        said = False
+        while not stop.is_set():
+            try:
+                url = await database_url(self._settings)
+                await self._prepare(url)
+            except DatabaseError as error:
+                if "cannot be reached" not in str(error):
+                    raise
+                if not said:
+                    _log.warning("waiting for the database", reason=str(error))
+                    said = True
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), wait)
+                wait = min(wait * 2, _LONGEST_WAIT)
+            else:
+                return url
+        return None
+
+    @staticmethod
+    async def _prepare(url: str) -> None:
+        connection = await connect(url)
+        try:
+            done = await migrate(connection)
+            server = await ask_server(connection)
+        except psycopg.OperationalError as error:
+            raise DatabaseError(f"the database cannot be reached: {error}") from None
+        finally:
+            await connection.close()
+        _log.info("the database is ready", server=server.tier.value, version=server.version, migrations=done or "none")
+
+    async def _keep_database(self, stop: asyncio.Event) -> None:
+        """Start the embedded server again when it has died; a server by URL is its owner's to look after."""
+        while self._settings.database.url is None and not stop.is_set():
+            await asyncio.sleep(5)
+            with contextlib.suppress(DatabaseError):
+                await database_url(self._settings)
+
+
+async def run(settings: Settings) -> None:
+    """Run the sink until SIGINT or SIGTERM.
+
+    Raises:
+        AddressInUseError: a listening address is taken.
+        DatabaseError: the database cannot be used.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    service = Service(settings)
+    async with _servers(settings, service):
+        work = asyncio.create_task(service.run(stop))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await work
+        await stopped
+
+
+@contextlib.asynccontextmanager
+async def _servers(settings: Settings, service: Service) -> AsyncIterator[None]:
+    token = settings.sink.token.get_secret_value() if settings.sink.token else None
+    limit = settings.sink.request_bytes
+    grpc_server, _ = create_server(service, address=settings.sink.grpc_address, limit=limit, token=token)
+    listener = listen(settings.sink.http_address, "[sink] http_address")
+    application = Starlette(routes=[*routes(service, limit=limit, token=token), *_health(service)])
+    http_server = uvicorn.Server(
+        uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5)
+    )
+    # The signals are handled by `run`: uvicorn's own handlers would end the process before the last commit.
+    http_server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    await grpc_server.start()
+    http = asyncio.create_task(http_server.serve(sockets=[listener]))
+    _log.info("the sink listens", grpc=settings.sink.grpc_address, http=settings.sink.http_address)
+    try:
+        yield
+    finally:
+        http_server.should_exit = True
+        await grpc_server.stop(5)
+        await http
+        listener.close()
+
+
+def _health(service: Service) -> list[Route]:
+    async def healthz(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_request: Request) -> Response:
+        if service.ready:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "the database does not answer yet"}, status_code=503)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz)]

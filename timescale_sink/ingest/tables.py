@@ -1,0 +1,314 @@
+"""How rows of each table go into the database: COPY first, and where a key is there already, through a staging table.
+
+Every writer here stores a list of rows of one table inside the caller's transaction and says what became of each in
+the :class:`Fates`. COPY is optimistic: rows that are new cost one statement; a unique violation undoes it and the same
+rows go through a temporary table with ON CONFLICT. Rows are in key order, so that two sinks lock them in the same
+order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import psycopg
+from psycopg import sql
+
+from postel.signals import Declarations
+from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, PointRow, Tally, WideKey, WideRow
+from timescale_sink.ingest.values import canonical, fingerprint, hour
+from timescale_sink.store.database import Connection
+
+Row_contra = TypeVar("Row_contra", contravariant=True)
+_KEY = ("node_id", "instance", "zone", "time")
+
+
+@dataclass(slots=True)
+class Fates:
+    """What became of the rows of one transaction: (hour, destination) -> counts of points and records."""
+
+    ledger: dict[tuple[datetime, str], Tally] = field(default_factory=dict)
+
+    def tally(self, at: datetime, destination: str) -> Tally:
+        """The line of a record's time."""
+        return self.ledger.setdefault((hour(at), destination), Tally())
+
+
+class TableWriter(Protocol[Row_contra]):
+    """Stores rows of one table."""
+
+    @property
+    def table(self) -> str:
+        """The table's name, which is the ledger's destination."""
+
+    async def copy(self, connection: Connection, rows: Sequence[Row_contra], fates: Fates) -> None:
+        """Store rows that are all new.
+
+        Raises:
+            psycopg.errors.UniqueViolation: one is not.
+        """
+
+    async def merge(self, connection: Connection, rows: Sequence[Row_contra], fates: Fates) -> None:
+        """Store rows of which some may be there."""
+
+    def letter(self, row: Row_contra, reason: str) -> DeadLetter:
+        """The dead letter of a row that the database refuses."""
+
+
+async def store(
+    connection: Connection, writer: TableWriter[Row_contra], rows: Sequence[Row_contra], fates: Fates
+) -> list[DeadLetter]:
+    """Store rows; what the database refuses is found by halving.
+
+    Returns:
+        The dead letters of refused rows; they are not stored yet.
+    """
+    if not rows:
+        return []
+    try:
+        attempt = Fates()
+        try:
+            async with connection.transaction():
+                await writer.copy(connection, rows, attempt)
+        except psycopg.errors.UniqueViolation:
+            attempt = Fates()
+            async with connection.transaction():
+                await writer.merge(connection, rows, attempt)
+    except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
+        if len(rows) == 1:
+            return [writer.letter(rows[0], str(error).splitlines()[0])]
+        middle = len(rows) // 2
+        refused = await store(connection, writer, rows[:middle], fates)
+        return refused + await store(connection, writer, rows[middle:], fates)
+    for key, tally in attempt.ledger.items():
+        _add(fates.ledger.setdefault(key, Tally()), tally)
+    return []
+
+
+def _add(to: Tally, tally: Tally) -> None:
+    to.stored += tally.stored
+    to.duplicate += tally.duplicate
+    to.conflicting += tally.conflicting
+    to.dead_lettered += tally.dead_lettered
+
+
+async def _copy(connection: Connection, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> None:
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(list(columns.values()))
+        for row in rows:
+            await copy.write_row(row)
+
+
+async def _stage(connection: Connection, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> str:
+    """Copy rows into a temporary twin of a table, made once a connection; returns its name."""
+    stage = f"stage_{table}"
+    await connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS").format(
+            sql.Identifier(stage), sql.Identifier(table)
+        )
+    )
+    await connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(stage)))
+    await _copy(connection, stage, columns, rows)
+    return stage
+
+
+class _KeyedRow(Protocol):
+    @property
+    def time(self) -> datetime: ...
+
+
+Keyed = TypeVar("Keyed", bound=_KeyedRow)
+
+
+class KeyedTable(Generic[Keyed]):
+    """A table whose rows are points or records, each stored whole or not at all; the first of a key stays.
+
+    Args:
+        table: its name.
+        columns: column -> type, in the order of the row's fields.
+        key: the columns that tell rows apart.
+    """
+
+    def __init__(self, table: str, columns: Mapping[str, str], key: Sequence[str]) -> None:
+        self.table = table
+        self._columns = columns
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        parts = {
+            "table": sql.Identifier(table),
+            "stage": sql.Identifier(f"stage_{table}"),
+            "columns": names,
+            "key": sql.SQL(", ").join(map(sql.Identifier, key)),
+            "stored": sql.SQL(", ").join(sql.SQL("stored.{}").format(sql.Identifier(c)) for c in columns),
+            "staged": sql.SQL(", ").join(sql.SQL("staged.{}").format(sql.Identifier(c)) for c in columns),
+        }
+        # Before the insert: what differs from a row that is there. After it, only lost races would be missed.
+        self._conflicting = sql.SQL(
+            "SELECT date_trunc('hour', staged.time), count(*)"
+            " FROM {stage} AS staged JOIN {table} AS stored USING ({key})"
+            " WHERE ({staged}) IS DISTINCT FROM ({stored}) GROUP BY 1"
+        ).format(**parts)
+        self._insert = sql.SQL(
+            "WITH fresh AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {key}"
+            " ON CONFLICT DO NOTHING RETURNING time) SELECT date_trunc('hour', time), count(*) FROM fresh GROUP BY 1"
+        ).format(**parts)
+
+    async def copy(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
+        """See :class:`TableWriter`."""
+        await _copy(connection, self.table, self._columns, self._encode(rows))
+        for row in rows:
+            fates.tally(row.time, self.table).stored += 1
+
+    async def merge(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
+        """See :class:`TableWriter`."""
+        await _stage(connection, self.table, self._columns, self._encode(rows))
+        conflicting = await (await connection.execute(self._conflicting)).fetchall()
+        stored = await (await connection.execute(self._insert)).fetchall()
+        for row in rows:
+            fates.tally(row.time, self.table).duplicate += 1
+        for at, count in stored:
+            tally = fates.tally(at, self.table)
+            tally.stored += count
+            tally.duplicate -= count
+        for at, count in conflicting:
+            fates.tally(at, self.table).conflicting += count
+
+    def letter(self, row: Keyed, reason: str) -> DeadLetter:
+        """See :class:`TableWriter`."""
+        content = canonical({"row": repr(row)})
+        return DeadLetter(fingerprint(self.table.encode(), content), hour(row.time), self.table, reason, content)
+
+    def _encode(self, rows: Sequence[Keyed]) -> Iterable[Sequence[Any]]:
+        return rows  # type: ignore[return-value] # rows are NamedTuples in the order of the columns
+
+
+def points_table() -> KeyedTable[PointRow]:
+    """The writer of ``otel_metric_point``."""
+    columns = {
+        "series_id": "uuid",
+        "time": "timestamptz",
+        "started_at": "timestamptz",
+        "flags": "int4",
+        "value": "float8",
+        "value_int": "int8",
+        "count": "numeric",
+        "sum": "float8",
+        "min": "float8",
+        "max": "float8",
+        "bounds": "float8[]",
+        "bucket_counts": "numeric[]",
+        "detail": "jsonb",
+        "exemplars": "jsonb",
+    }
+    return KeyedTable(POINTS, columns, ("series_id", "time"))
+
+
+def logs_table() -> KeyedTable[LogRow]:
+    """The writer of ``otel_log``."""
+    columns = {
+        "event_id": "uuid",
+        "time": "timestamptz",
+        "observed_time": "timestamptz",
+        "node_id": "text",
+        "instance": "text",
+        "event_name": "text",
+        "severity_number": "int2",
+        "severity_text": "text",
+        "body": "jsonb",
+        "trace_id": "bytea",
+        "span_id": "bytea",
+        "flags": "int8",
+        "resource": "jsonb",
+        "scope": "jsonb",
+        "attributes": "jsonb",
+    }
+    return KeyedTable(LOGS, columns, ("event_id", "time"))
+
+
+class WideTable:
+    """A typed table: a row is a key with the cells of several points, which may come one by one.
+
+    A cell that is there stays; a point counts as stored when it is the first for its cell.
+    """
+
+    _TYPES: ClassVar[Mapping[str, str]] = {"bigint": "int8", "double precision": "float8"}
+
+    def __init__(self, declarations: Declarations, table: str) -> None:
+        self.table = table
+        self._cells = {column.name: self._TYPES[column.type] for column in declarations.columns_of(table)}
+        self._labels = tuple(declarations.tables[table].labels)
+        self._columns: dict[str, str] = {
+            **dict.fromkeys(_KEY[:3], "text"),
+            "time": "timestamptz",
+            "started_at": "timestamptz",
+            **dict.fromkeys(self._labels, "text"),
+            **self._cells,
+        }
+        filled = [*self._labels, "started_at", *self._cells]
+        column = sql.Identifier
+        parts = {
+            "table": column(table),
+            "stage": column(f"stage_{table}"),
+            "key": sql.SQL(", ").join(map(column, _KEY)),
+            "columns": sql.SQL(", ").join(map(column, self._columns)),
+            "cells": sql.SQL(", ").join(sql.SQL("stored.{}").format(column(c)) for c in self._cells),
+            "same": sql.SQL(" AND ").join(sql.SQL("stored.{0} = staged.{0}").format(column(k)) for k in _KEY),
+            "fill": sql.SQL(", ").join(
+                sql.SQL("{0} = coalesce(stored.{0}, staged.{0})").format(column(c)) for c in filled
+            ),
+            "news": sql.SQL(" OR ").join(
+                sql.SQL("(stored.{0} IS NULL AND staged.{0} IS NOT NULL)").format(column(c)) for c in filled
+            ),
+        }
+        self._insert = sql.SQL(
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {key}"
+            " ON CONFLICT DO NOTHING RETURNING {key}"
+        ).format(**parts)
+        # FOR UPDATE reads what another sink committed a moment ago, and keeps it from changing until the update.
+        self._lock = sql.SQL(
+            "SELECT {key}, {cells} FROM {table} AS stored JOIN {stage} USING ({key})"
+            " ORDER BY {key} FOR UPDATE OF stored"
+        ).format(**parts)
+        self._fill = sql.SQL(
+            "UPDATE {table} AS stored SET {fill} FROM {stage} AS staged WHERE {same} AND ({news})"
+        ).format(**parts)
+
+    async def copy(self, connection: Connection, rows: Sequence[WideRow], fates: Fates) -> None:
+        """See :class:`TableWriter`."""
+        await _copy(connection, self.table, self._columns, map(self._encode, rows))
+        for row in rows:
+            fates.tally(row.key.time, self.table).stored += len(row.cells)
+
+    async def merge(self, connection: Connection, rows: Sequence[WideRow], fates: Fates) -> None:
+        """See :class:`TableWriter`."""
+        await _stage(connection, self.table, self._columns, map(self._encode, rows))
+        fresh = {WideKey(*key) for key in await (await connection.execute(self._insert)).fetchall()}
+        found = await (await connection.execute(self._lock)).fetchall()
+        await connection.execute(self._fill)
+        there = {WideKey(*row[:4]): dict(zip(self._cells, row[4:], strict=True)) for row in found}
+        for row in rows:
+            tally = fates.tally(row.key.time, self.table)
+            stored: Mapping[str, Any] = {} if row.key in fresh else there.get(row.key, {})
+            for name, value in row.cells.items():
+                if (old := stored.get(name)) is None:
+                    tally.stored += 1
+                else:
+                    tally.duplicate += 1
+                    tally.conflicting += old != value
+
+    def letter(self, row: WideRow, reason: str) -> DeadLetter:
+        """See :class:`TableWriter`."""
+        content = canonical({"row": repr(row)})
+        return DeadLetter(fingerprint(self.table.encode(), content), hour(row.key.time), self.table, reason, content)
+
+    def _encode(self, row: WideRow) -> Sequence[Any]:
+        return [
+            *row.key,
+            row.started_at,
+            *(row.labels.get(label) for label in self._labels),
+            *(row.cells.get(cell) for cell in self._cells),
+        ]

@@ -1,0 +1,133 @@
+"""OTLP values as PostgreSQL takes them: times, texts, JSON, ids. Pure.
+
+What a column cannot hold raises :class:`UnstorableError` with the reason that goes to ``dead_letter``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+INT64_MAX = 2**63 - 1
+INT64_MIN = -(2**63)
+# A clock may be wrong by this much; what lies further ahead would sit in every "latest" for years.
+AHEAD = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DEEPEST = 32
+
+
+class UnstorableError(ValueError):
+    """A record that no table can hold; the message is its reason in ``dead_letter``."""
+
+
+def moment(unix_nano: int, now: datetime) -> datetime:
+    """The time of a record, to the microsecond that PostgreSQL keeps.
+
+    Raises:
+        UnstorableError: there is none (0), or it lies more than `AHEAD` after ``now``.
+    """
+    if unix_nano == 0:
+        raise UnstorableError("it has no time")
+    at = instant(unix_nano)
+    if at > now + AHEAD:
+        raise UnstorableError(f"its time {at.isoformat()} lies more than a day ahead")
+    return at
+
+
+def instant(unix_nano: int) -> datetime:
+    """Any time that 64 bits of nanoseconds can name: until the year 2554."""
+    return _EPOCH + timedelta(microseconds=unix_nano // 1000)
+
+
+def optional_instant(unix_nano: int) -> datetime | None:
+    """None for 0, by which OTLP says that a time is unknown."""
+    return instant(unix_nano) if unix_nano else None
+
+
+def hour(at: datetime) -> datetime:
+    """The hour of the ledger that a time belongs to (UTC)."""
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def text(value: str) -> str:
+    """The text with U+FFFD for NUL, which PostgreSQL refuses in text and jsonb."""
+    return value.replace("\0", "\ufffd") if "\0" in value else value
+
+
+def whole(value: float) -> int:
+    """A whole number within 64 bits.
+
+    Raises:
+        UnstorableError: it is none.
+    """
+    if not math.isfinite(value) or value != int(value):
+        raise UnstorableError(f"{value!r} is not a whole number, which its column holds")
+    number = int(value)
+    if not INT64_MIN <= number <= INT64_MAX:
+        raise UnstorableError(f"{number} does not fit into 64 bits")
+    return number
+
+
+def finite(value: float) -> float:
+    """A number that an average survives.
+
+    Raises:
+        UnstorableError: it is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise UnstorableError(f"{value!r} is not a number that its column holds")
+    return float(value)
+
+
+def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    """Attributes as JSON values; of a key that is there twice, against the specification, the last counts."""
+    return {text(pair.key): plain(pair.value) for pair in pairs}
+
+
+def plain(value: AnyValue, depth: int = 0) -> Any:
+    """An AnyValue as a JSON value: bytes as base64, NaN and infinities as their names.
+
+    Raises:
+        UnstorableError: it is nested more deeply than `_DEEPEST`.
+    """
+    if depth > _DEEPEST:
+        raise UnstorableError(f"a value is nested more than {_DEEPEST} levels deep")
+    kind = value.WhichOneof("value")
+    result: Any = None
+    match kind:
+        case "string_value":
+            result = text(value.string_value)
+        case "bool_value" | "int_value":
+            result = getattr(value, kind)
+        case "double_value":
+            number = value.double_value
+            result = number if math.isfinite(number) else repr(number)
+        case "array_value":
+            result = [plain(item, depth + 1) for item in value.array_value.values]
+        case "kvlist_value":
+            result = {text(pair.key): plain(pair.value, depth + 1) for pair in value.kvlist_value.values}
+        case "bytes_value":
+            result = base64.b64encode(value.bytes_value).decode()
+    return result
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys: equal values give equal bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def fingerprint(*parts: bytes) -> UUID:
+    """A 128-bit hash of parts, each with its length, so that no two lists of parts run into each other."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return UUID(bytes=digest.digest())

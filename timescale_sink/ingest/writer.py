@@ -1,0 +1,181 @@
+"""Writes the rows of one or several requests in one transaction, with the ledger that proves it.
+
+What :meth:`Writer.write` returns from is committed. A record that the database refuses goes to ``dead_letter``, alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from psycopg.types.json import Jsonb
+
+from postel.signals import Declarations
+from timescale_sink.ingest.rows import DeadLetter, Rows, Sighting, Tally
+from timescale_sink.ingest.tables import Fates, TableWriter, WideTable, logs_table, points_table, store
+from timescale_sink.store.database import Connection, Pool
+
+# The Collector waits 30 s for an answer; within this time it is committed or "retry".
+COMMIT_SECONDS = 5.0
+# Series ids that are known to be stored, so that a point costs no second look; above this the set begins anew.
+_SERIES_KNOWN = 200_000
+
+
+class Writer:
+    """Writes into one database.
+
+    Args:
+        pool: open.
+        declarations: which typed tables there are.
+        sink: names this sink in the ledger.
+    """
+
+    def __init__(self, pool: Pool, declarations: Declarations, sink: str) -> None:
+        self._pool = pool
+        self._sink = sink
+        self._wide = {table: WideTable(declarations, table) for table in sorted(declarations.tables)}
+        self._points = points_table()
+        self._logs = logs_table()
+        self._series: set[Any] = set()
+
+    async def write(self, rows: Rows) -> int:
+        """Store everything, or nothing.
+
+        Returns:
+            How many records the database refused, beyond those that mapping had already found.
+
+        Raises:
+            TimeoutError: it was not committed within `COMMIT_SECONDS`.
+            psycopg.Error: the database is away, or something that only a retry can mend.
+        """
+        async with asyncio.timeout(COMMIT_SECONDS), self._pool.connection() as connection:
+            async with connection.transaction():
+                refused = await self._write(connection, rows)
+            self._remember(rows)
+        return refused
+
+    async def _write(self, connection: Connection, rows: Rows) -> int:
+        fates = Fates()
+        refused: list[DeadLetter] = []
+        for table, writer in self._wide.items():
+            wide = rows.wide.get(table, {})
+            refused += await store(connection, writer, [wide[key] for key in sorted(wide)], fates)
+        await self._add_series(connection, rows)
+        refused += await self._store_sorted(connection, self._points, rows.points, fates)
+        refused += await self._store_sorted(connection, self._logs, rows.logs, fates)
+        await _add_letters(connection, [*rows.dead.values(), *refused], fates)
+        await _add_nodes(connection, rows.nodes)
+        await self._add_ledger(connection, rows, fates)
+        return len(refused)
+
+    @staticmethod
+    async def _store_sorted(
+        connection: Connection, writer: TableWriter[Any], rows: Mapping[Any, Any], fates: Fates
+    ) -> list[DeadLetter]:
+        return await store(connection, writer, [rows[key] for key in sorted(rows)], fates)
+
+    async def _add_series(self, connection: Connection, rows: Rows) -> None:
+        fresh = sorted((row for id_, row in rows.series.items() if id_ not in self._series), key=lambda row: row[0])
+        if fresh:
+            async with connection.cursor() as cursor:
+                await cursor.executemany(
+                    """
+                    INSERT INTO otel_series (
+                        series_id, node_id, instance, metric, unit, kind, temporality, monotonic, description,
+                        resource, scope, attributes
+                    ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s::jsonb)
+                    ON CONFLICT DO NOTHING
+                    """,
+                    [(*row[:9], *(part.decode() for part in row[9:])) for row in fresh],
+                )
+
+    def _remember(self, rows: Rows) -> None:
+        # Only after the commit: a series of a transaction that failed is not there.
+        if len(self._series) > _SERIES_KNOWN:
+            self._series.clear()
+        self._series.update(rows.series)
+
+    async def _add_ledger(self, connection: Connection, rows: Rows, fates: Fates) -> None:
+        lines = []
+        for key in sorted(rows.ledger.keys() | fates.ledger.keys()):
+            mapped, written = rows.ledger.get(key, Tally()), fates.ledger.get(key, Tally())
+            at, destination = key
+            lines.append(
+                (
+                    at,
+                    destination,
+                    self._sink,
+                    mapped.received,
+                    written.stored,
+                    mapped.duplicate + written.duplicate,
+                    mapped.conflicting + written.conflicting,
+                    written.dead_lettered,
+                )
+            )
+        async with connection.cursor() as cursor:
+            await cursor.executemany(
+                """
+                INSERT INTO ingest_ledger AS ledger (
+                    hour, destination, sink, received, stored, duplicate, conflicting, dead_lettered
+                ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+                ON CONFLICT (hour, destination, sink) DO UPDATE SET
+                    received = ledger.received + excluded.received,
+                    stored = ledger.stored + excluded.stored,
+                    duplicate = ledger.duplicate + excluded.duplicate,
+                    conflicting = ledger.conflicting + excluded.conflicting,
+                    dead_lettered = ledger.dead_lettered + excluded.dead_lettered
+                """,
+                lines,
+            )
+
+
+async def _add_letters(connection: Connection, letters: list[DeadLetter], fates: Fates) -> None:
+    for letter in sorted(letters):
+        cursor = await connection.execute(
+            """
+            INSERT INTO dead_letter (record_id, hour, destination, reason, record) VALUES (%s, %s, %s, %s, %s::jsonb)
+            ON CONFLICT DO NOTHING
+            """,
+            (letter.record_id, letter.hour, letter.destination, letter.reason, letter.record.decode()),
+        )
+        tally = fates.tally(letter.hour, letter.destination)
+        if cursor.rowcount:
+            tally.dead_lettered += 1
+        else:
+            tally.duplicate += 1
+
+
+async def _add_nodes(connection: Connection, nodes: Mapping[str, Sighting]) -> None:
+    for node_id, seen in sorted(nodes.items(), key=_by_id):
+        sources = None if seen.sources is None else orjson.dumps(seen.sources).decode()
+        await connection.execute(
+            """
+            INSERT INTO node AS known (id, host, first_seen, last_seen, sources, versions, demo, attributes)
+            VALUES (%(id)s, %(host)s, %(first)s, %(last)s, coalesce(%(sources)s::jsonb, '[]'), %(versions)s, %(demo)s,
+                %(attributes)s)
+            ON CONFLICT (id) DO UPDATE SET
+                host = coalesce(nullif(excluded.host, ''), known.host),
+                first_seen = least(known.first_seen, excluded.first_seen),
+                last_seen = greatest(known.last_seen, excluded.last_seen),
+                sources = coalesce(%(sources)s::jsonb, known.sources),
+                versions = known.versions || excluded.versions,
+                demo = excluded.demo,
+                attributes = known.attributes || excluded.attributes
+            """,
+            {
+                "id": node_id,
+                "host": seen.host,
+                "first": seen.first,
+                "last": seen.last,
+                "sources": sources,
+                "versions": Jsonb(seen.versions),
+                "demo": seen.demo,
+                "attributes": Jsonb(seen.attributes),
+            },
+        )
+
+
+def _by_id(entry: tuple[str, Sighting]) -> str:
+    return entry[0]
