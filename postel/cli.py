@@ -87,6 +87,8 @@ def agent(settings: Settings, *, once: bool) -> None:
 @config_option
 def sink(settings: Settings) -> None:
     """Take OTLP and write it into the database."""
+    # gRPC would warn at each fork; the only child is pg_ctl, which uses no gRPC.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from postel import log
     from timescale_sink.ingest import service
 

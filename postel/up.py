@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -19,7 +18,7 @@ import httpx
 
 from postel import log
 from postel.collector import collector_config, find_collector
-from postel.errors import AddressInUseError
+from postel.listening import listen
 from postel.settings import Settings
 from postel.supervisor import Program, Supervisor
 
@@ -38,7 +37,7 @@ async def run(settings: Settings, *, demo: bool) -> int:
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     for address, setting in _addresses(settings):
-        _check_free(address, setting)
+        listen(address, setting).close()
     supervisor = Supervisor(list(_programs(settings, demo=demo)))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -90,6 +89,8 @@ def _collector_environment(settings: Settings) -> dict[str, str]:
     storage.mkdir(exist_ok=True)
     token = settings.sink.token
     return {
+        # While the sink is away gRPC warns several times a second; the supervisor says in one line that it is away.
+        "POSTEL_COLLECTOR_LOG_LEVEL": os.environ.get("POSTEL_COLLECTOR_LOG_LEVEL", "error"),
         "POSTEL_COLLECTOR_GRPC": settings.otlp.collector_grpc_address,
         "POSTEL_COLLECTOR_HTTP": settings.otlp.collector_http_address,
         "POSTEL_COLLECTOR_HEALTH": settings.otlp.collector_health_address,
@@ -116,21 +117,6 @@ def _addresses(settings: Settings) -> Iterator[tuple[str, str]]:
         yield settings.otlp.collector_grpc_address, "[otlp] collector_grpc_address"
         yield settings.otlp.collector_http_address, "[otlp] collector_http_address"
         yield settings.otlp.collector_health_address, "[otlp] collector_health_address"
-
-
-def _check_free(address: str, setting: str) -> None:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the servers do: an address in TIME_WAIT from the last run is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise AddressInUseError(address, setting) from None
-            raise
 
 
 async def _announce(settings: Settings) -> None:

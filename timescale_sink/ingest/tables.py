@@ -8,13 +8,14 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
 from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, PointRow, Tally, WideKey, WideRow
@@ -118,8 +119,12 @@ async def _stage(connection: Connection, table: str, columns: Mapping[str, str],
 
 
 class _KeyedRow(Protocol):
+    """A NamedTuple in the order of its table's columns."""
+
     @property
     def time(self) -> datetime: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 Keyed = TypeVar("Keyed", bound=_KeyedRow)
@@ -137,6 +142,8 @@ class KeyedTable(Generic[Keyed]):
     def __init__(self, table: str, columns: Mapping[str, str], key: Sequence[str]) -> None:
         self.table = table
         self._columns = columns
+        # These fields are encoded already: psycopg must not encode them again.
+        self._json = [position for position, type_ in enumerate(columns.values()) if type_ == "jsonb"]
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         parts = {
             "table": sql.Identifier(table),
@@ -182,8 +189,13 @@ class KeyedTable(Generic[Keyed]):
         content = canonical({"row": repr(row)})
         return DeadLetter(fingerprint(self.table.encode(), content), hour(row.time), self.table, reason, content)
 
-    def _encode(self, rows: Sequence[Keyed]) -> Iterable[Sequence[Any]]:
-        return rows  # type: ignore[return-value] # rows are NamedTuples in the order of the columns
+    def _encode(self, rows: Sequence[Keyed]) -> Iterator[Sequence[Any]]:
+        for row in rows:
+            fields: list[Any] = list(row)
+            for position in self._json:
+                if fields[position] is not None:
+                    fields[position] = Jsonb(fields[position], dumps=bytes)
+            yield fields
 
 
 def points_table() -> KeyedTable[PointRow]:

@@ -31,9 +31,10 @@ class Difference:
 
 async def differences(connection: Connection, declarations: Declarations) -> list[Difference]:
     """Compare every hour of every destination, in one snapshot."""
+    # Identifiers of the declarations, whose loader takes plain ones only.
     counts = [
         f"SELECT date_trunc('hour', time) AS hour, '{table}' AS destination, 'stored' AS what, {weight} AS n "
-        f"FROM {table} GROUP BY 1"  # noqa: S608 - identifiers of the declarations, whose loader takes plain ones only
+        f"FROM {table} GROUP BY 1"
         for table, weight in _weights(declarations).items()
     ]
     counts.append(
@@ -50,7 +51,7 @@ async def differences(connection: Connection, declarations: Declarations) -> lis
         FROM said FULL JOIN counted USING (hour, destination, what)
         WHERE coalesce(said.n, 0) <> coalesce(counted.n, 0)
         ORDER BY hour, destination, what
-    """  # noqa: S608 - as above
+    """
     rows = await (await connection.execute(query.encode())).fetchall()
     return [Difference(*row) for row in rows]
 
