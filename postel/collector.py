@@ -1,7 +1,8 @@
 """Where the OpenTelemetry Collector and its configuration are.
 
-`make collector` builds it into ``.build/collector/<hash of builder.yaml>/`` of the checkout; an installed wheel holds
-only the configuration and takes the program from ``PATH``.
+`make collector` builds it into ``.build/collector/<hash of its sources>/`` of the checkout; an installed wheel holds
+only the configuration and takes the program from ``PATH``. A distribution's Collector does not do: agent.yaml names
+Postel's own ``ready_gate``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from pathlib import Path
 from postel.errors import SettingsError
 
 PROGRAM = "postel-otelcol"
-# The contrib distribution holds every component that agent.yaml names; the core one lacks file_storage.
-_ON_PATH = (PROGRAM, "otelcol-contrib")
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
 
@@ -39,10 +38,8 @@ def find_collector() -> Path | None:
         return program
     if (built := built_collector()) and _is_program(built):
         return built
-    for name in _ON_PATH:
-        if found := shutil.which(name):
-            return Path(found).absolute()
-    return None
+    found = shutil.which(PROGRAM)
+    return Path(found).absolute() if found else None
 
 
 def collector_config(name: str = "agent.yaml") -> Path:
@@ -51,12 +48,14 @@ def collector_config(name: str = "agent.yaml") -> Path:
 
 
 def built_collector(checkout: Path = _CHECKOUT) -> Path | None:
-    """Where the checkout's build of the present ``builder.yaml`` is or will be; None where there is no checkout."""
+    """Where the checkout's build of the present sources is or will be; None where there is no checkout."""
     manifest = checkout / "collector-config" / "builder.yaml"
     if not manifest.is_file():
         return None
-    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()[:16]
-    return checkout / ".build" / "collector" / digest / PROGRAM
+    digest = hashlib.sha256()
+    for source in (manifest, *sorted(manifest.parent.glob("readygate/*"))):
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
+    return checkout / ".build" / "collector" / digest.hexdigest()[:16] / PROGRAM
 
 
 def _config_folder() -> Path:

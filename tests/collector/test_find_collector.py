@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -25,17 +24,21 @@ def _program(path: Path) -> Path:
     return path
 
 
-def test_build_is_named_after_the_manifest(tmp_path: Path) -> None:
-    manifest = collector_config("builder.yaml").read_text()
-    built = built_collector(_checkout(tmp_path / "a", manifest))
-    assert built
-    assert built.relative_to(tmp_path / "a").parts[:2] == (".build", "collector")
-    assert built.parent.name == hashlib.sha256(manifest.encode()).hexdigest()[:16]
+def test_build_is_named_after_all_of_its_sources(tmp_path: Path) -> None:
+    assert built_collector(tmp_path) is None, "no checkout"
+    checkout = _checkout(tmp_path, "dist:\n")
+    extension = checkout / "collector-config" / "readygate"
+    extension.mkdir()
+    builds = [built_collector(checkout)]
+    (extension / "gate.go").write_text("package readygate\n")
+    builds.append(built_collector(checkout))
+    (checkout / "collector-config" / "builder.yaml").write_text("dist: {}\n")
+    builds.append(built_collector(checkout))
+    (checkout / "collector-config" / "README.md").write_text("no source\n")
+    assert built_collector(checkout) == builds[-1]
 
-    changed = built_collector(_checkout(tmp_path / "b", f"{manifest}# another\n"))
-    assert changed
-    assert changed.parent.name != built.parent.name
-    assert built_collector(tmp_path) is None
+    assert len(set(builds)) == 3
+    assert {build.parent.parent for build in builds if build} == {checkout / ".build" / "collector"}
 
 
 def test_variable_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +60,6 @@ def test_without_a_build_the_path_is_searched(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("postel.collector.built_collector", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_collector() is None
-    contrib = _program(tmp_path / "otelcol-contrib")
-    assert find_collector() == contrib
     own = _program(tmp_path / PROGRAM)
     assert find_collector() == own
 
@@ -72,6 +73,7 @@ def test_every_component_of_the_config_is_in_the_manifest() -> None:
         "memory_limiter": "/memorylimiterprocessor ",
         "otlp_grpc": "/otlpexporter ",
         "file_storage": "/filestorage ",
+        "ready_gate": "/readygate ",
         "health_check": "/healthcheckextension ",
     }
     for section in ("receivers", "processors", "exporters", "extensions"):

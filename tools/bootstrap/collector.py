@@ -18,7 +18,8 @@ from postel.collector import PROGRAM, built_collector
 from tools.bootstrap.console import CHECKOUT, SetupError, run, say
 from tools.bootstrap.environment import LOGS, REQUIREMENTS, UV, uv_environment
 
-MANIFEST = CHECKOUT / "collector-config" / "builder.yaml"
+SOURCES = CHECKOUT / "collector-config"
+MANIFEST = SOURCES / "builder.yaml"
 _BUILDER = "go.opentelemetry.io/collector/cmd/builder"
 # The `go` line of the Collector's go.mod at the manifest's version.
 _GO_AT_LEAST = (1, 25)
@@ -68,6 +69,8 @@ def _build(target: Path) -> None:
         go = _find_go() or _install_go()
         env = _go_environment(go, work)
         say(f"OpenTelemetry Collector with {_version(go)}: fetching and compiling, about a minute or two ...")
+        # The builder looks for a path in its manifest from the folder where it runs.
+        shutil.copytree(SOURCES / "readygate", work / "readygate")
         run([go, "install", f"{_BUILDER}@v{_manifest_version()}"], log=log, env=env, cwd=work)
         run([work / "builder", "--config", MANIFEST, "--ldflags", "-s -w"], log=log, env=env, cwd=work)
         target.parent.mkdir(parents=True, exist_ok=True)
