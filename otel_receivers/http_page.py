@@ -28,7 +28,7 @@ def client() -> httpx.AsyncClient:
     )
 
 
-async def fetch(client: httpx.AsyncClient, url: str, *, limit: int = PAGE_BYTES, timeout: float = TIMEOUT) -> bytes:  # noqa: ASYNC109 - the whole answer's, not one operation's
+async def fetch(client: httpx.AsyncClient, url: str, *, limit: int, timeout: float) -> bytes:  # noqa: ASYNC109 - the whole answer's, not one operation's
     """GET a page.
 
     Args:

@@ -139,7 +139,7 @@ def _own_id(data_dir: Path) -> tuple[str, str]:
 def _kept_id(kept: Path) -> str | None:
     try:
         value = json.loads(kept.read_text("utf-8"))["id"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PostelError(f"{kept}: holds no id ({error}); mend it, remove it, or set [node] id") from None

@@ -100,7 +100,7 @@ class Spool:
     async def _store_pending(self) -> None:
         batch, batch_state, lost = list(self._pending), dict(self._pending_state), self._lost
         try:
-            await self._call(lambda file: _store(file, batch, batch_state, lost))
+            await self._call(lambda file: file.append(batch, batch_state, lost))
         except SpoolError as error:
             if not self._failing:
                 _log.error("nothing can be written to the spool; data waits in memory", reason=str(error))
@@ -228,12 +228,6 @@ def _lock(data_dir: Path, lock: fasteners.InterProcessLock) -> bool:
         return bool(lock.acquire(blocking=False))
     except OSError as error:
         raise PostelError(f"{data_dir}: cannot be written: {error.strerror}; mend it or set data_dir") from None
-
-
-def _store(file: SpoolFile, requests: Sequence[Request], state: Mapping[str, str], lost: int) -> None:
-    if lost:
-        file.count_dropped(lost, "disk")
-    file.append(requests, state)
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

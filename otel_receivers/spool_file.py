@@ -119,10 +119,15 @@ class SpoolFile:
         """Bytes that wait, `ROW_OVERHEAD` of each request included."""
         return int(self._bytes)
 
-    def append(self, requests: Sequence[Request], state: Mapping[str, str]) -> None:
-        """Store requests, in order, and state, all or nothing; the oldest make room (counted under ``size``)."""
+    def append(self, requests: Sequence[Request], state: Mapping[str, str], lost: int = 0) -> None:
+        """Store requests, in order, and state, all or nothing; the oldest make room (counted under ``size``).
+
+        ``lost`` are requests that never came here, counted under ``disk``.
+        """
         with self._transaction():
             self._write_state(state)
+            if lost:
+                self._count(lost, "disk")
             now = time.time()
             self._db.executemany(
                 "INSERT INTO request (signal, created, items, checksum, body) VALUES (?, ?, ?, ?, ?)",
@@ -156,7 +161,8 @@ class SpoolFile:
         """Forget requests that the receiver has accepted."""
         with self._transaction():
             self._delete(ids)
-        self._db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+        # execute() would stop after the first page.
+        self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
 
     def drop(self, ids: Sequence[int], reason: str) -> None:
         """Forget requests that nobody took; counted under ``reason``."""

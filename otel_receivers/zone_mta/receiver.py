@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 from otel_receivers.epochs import Epochs
-from otel_receivers.http_page import client, fetch
+from otel_receivers.http_page import PAGE_BYTES, TIMEOUT, client, fetch
 from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder
@@ -27,6 +27,8 @@ class ZoneMtaReceiver:
         target: where its API listens.
         path: of its Prometheus page.
         queue_id: names the queue that instances with one database share; None: this instance's alone.
+        timeout: seconds for a whole page.
+        page_bytes: of a page at most.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class ZoneMtaReceiver:
         target: Target,
         path: str = "/metrics",
         queue_id: str | None = None,
+        timeout: float = TIMEOUT,
+        page_bytes: int = PAGE_BYTES,
     ) -> None:
         self.name = declaration.type
         self.interval = interval
@@ -52,11 +56,13 @@ class ZoneMtaReceiver:
             target=target,
             extra={"zonemta.queue.id": queue_id or node.instance(target)},
         )
+        self._timeout = timeout
+        self._page_bytes = page_bytes
         self._client = client()
 
     async def collect(self, tick: Tick) -> Batch:
         """Scrape once; see :class:`~otel_receivers.receiver.Receiver`."""
-        body = await fetch(self._client, self._url)
+        body = await fetch(self._client, self._url, limit=self._page_bytes, timeout=self._timeout)
         return await asyncio.to_thread(partial(self._read, body, tick))
 
     async def close(self) -> None:

@@ -1,0 +1,268 @@
+"""The spool is handed over in order, whatever the receiver does; only what it took is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from structlog.testing import capture_logs
+
+from otel_receivers import exporter, sender
+from otel_receivers.points import Recorder
+from otel_receivers.receiver import Tick
+from otel_receivers.sender import SpoolSender, backoff
+from otel_receivers.spool import Request, Spool
+from postel.otlp.answers import Outcome
+from postel.otlp.client import create_sender
+from postel.otlp.errors import Malformed, Retryable, TooLarge, Unauthenticated
+from postel.otlp.signal import Signal
+from postel.signals import load_all
+from support.otlp_receiver import Receiver, running_receiver
+from support.ports import free_port
+
+AGENT = load_all()["agent"]
+RESOURCE = Resource({"service.name": "postel-agent", "host.id": "n"})
+
+
+def metrics(number: int) -> list[Request]:
+    recorder = Recorder(AGENT, RESOURCE, Tick(1_795_600_000_000_000_000 + number))
+    recorder.number("postel_spool_size", number)
+    return exporter.requests(recorder.batch(), 1 << 20)
+
+
+def events(number: int) -> list[Request]:
+    recorder = Recorder(AGENT, RESOURCE, Tick(1))
+    recorder.event("node_booted", str(number))
+    return exporter.requests(recorder.batch(), 1 << 20)
+
+
+def taken(receiver: Receiver) -> list[int]:
+    """The numbers of all points that arrived, in order, refused tries included."""
+    return [
+        point.as_int
+        for signal, request in receiver.taken
+        if signal is Signal.METRICS
+        for resource in request.resource_metrics  # type: ignore[union-attr]
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.gauge.data_points
+    ]
+
+
+def arrived(receiver: Receiver, count: int) -> bool:
+    return len(taken_events(receiver)) == count
+
+
+def taken_events(receiver: Receiver) -> list[int]:
+    return [
+        int(record.body.string_value)
+        for signal, request in receiver.taken
+        if signal is Signal.LOGS
+        for resource in request.resource_logs  # type: ignore[union-attr]
+        for scope in resource.scope_logs
+        for record in scope.log_records
+    ]
+
+
+@asynccontextmanager
+async def sending(
+    spool: Spool, endpoint: str, *, protocol: Any = "http/protobuf", block_bytes: int = 1 << 20, **headers: str
+) -> AsyncIterator[None]:
+    connection = create_sender(endpoint, protocol, headers=headers, timeout=2)
+    task = asyncio.create_task(
+        SpoolSender(spool, connection, block_bytes=block_bytes, metrics_interval=0.05, events_interval=0).run()
+    )
+    try:
+        yield
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await connection.close()
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
+    opened = await Spool.open(tmp_path, max_bytes=8 << 20, max_age=3600)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "BACKOFF_FIRST", 0.02)
+    monkeypatch.setattr(sender, "BACKOFF_MOST", 0.2)
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        met = condition()
+        if met if isinstance(met, bool) else await met:
+            return
+        assert time.monotonic() < deadline, "did not come true"
+        await asyncio.sleep(0.01)
+
+
+async def empty(spool: Spool) -> bool:
+    return spool.size == 0
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+async def test_all_is_sent_in_order_and_forgotten(spool: Spool, protocol: str) -> None:
+    for number in range(20):
+        await spool.append(metrics(number) + events(number), {})
+    async with running_receiver() as receiver:
+        endpoint = receiver.grpc if protocol == "grpc" else receiver.http
+        async with sending(spool, endpoint, protocol=protocol):
+            await until(lambda: empty(spool))
+            # Many stored requests are one request on the wire.
+            assert len(receiver.taken) == 2
+            await spool.append(metrics(20) + events(20), {})
+            await until(lambda: empty(spool))
+        assert taken(receiver) == list(range(21))
+        assert taken_events(receiver) == list(range(21))
+
+
+async def test_blocks_stay_below_their_limit(spool: Spool) -> None:
+    for number in range(50):
+        await spool.append(metrics(number), {})
+    async with running_receiver() as receiver, sending(spool, receiver.http, block_bytes=1000):
+        await until(lambda: empty(spool))
+        assert all(request.ByteSize() <= 1000 for _, request in receiver.taken)
+        assert taken(receiver) == list(range(50))
+
+
+async def test_a_receiver_that_is_away_costs_nothing_and_two_lines(spool: Spool) -> None:
+    port = free_port()
+    for number in range(3):
+        await spool.append(metrics(number), {})
+    with capture_logs() as logs:
+        async with sending(spool, f"http://127.0.0.1:{port}"):
+            await asyncio.sleep(0.5)
+            assert spool.size > 0
+        async with running_receiver() as receiver, sending(spool, receiver.http):
+            receiver.before = [Retryable(0.0, "busy")] * 3
+            await until(lambda: empty(spool))
+    assert set(taken(receiver)) == {0, 1, 2}
+    assert [entry["event"] for entry in logs] == [
+        "the OTLP receiver takes nothing now; data waits in the spool",
+        "the OTLP receiver takes nothing now; data waits in the spool",
+        "the OTLP receiver takes data again",
+    ]
+
+
+async def test_what_a_receiver_asks_to_wait_is_waited(spool: Spool) -> None:
+    await spool.append(metrics(1), {})
+    async with running_receiver() as receiver:
+        receiver.before = [Retryable(1.0, "busy")]
+        began = time.monotonic()
+        async with sending(spool, receiver.http):
+            await until(lambda: empty(spool))
+        assert time.monotonic() - began >= 1.0
+        assert len(receiver.taken) == 2
+
+
+@pytest.mark.parametrize("refusal", [Malformed("not this one"), TooLarge("not this one")])
+async def test_one_bad_request_costs_no_other(spool: Spool, refusal: Exception) -> None:
+    for number in range(5):
+        await spool.append(metrics(number), {})
+    async with running_receiver() as receiver:
+        # The block, then one by one; the third is the bad one.
+        receiver.before = [refusal, Outcome(), Outcome(), refusal, Outcome(), Outcome()]
+        with capture_logs() as logs:
+            async with sending(spool, receiver.http):
+                await until(lambda: empty(spool))
+        assert taken(receiver)[5:] == [0, 1, 2, 3, 4]
+    assert spool.dropped == {"refused": 1}
+    assert [entry["event"] for entry in logs] == ["the OTLP receiver refused a request for good; it is dropped"]
+
+
+async def test_a_wrong_token_drops_nothing(spool: Spool) -> None:
+    for number in range(5):
+        await spool.append(metrics(number), {})
+    async with running_receiver(token="right") as receiver:  # noqa: S106 - of a test
+        async with sending(spool, receiver.http, authorization="Bearer wrong"):
+            await asyncio.sleep(0.6)
+        assert receiver.taken == []
+        assert spool.dropped == {}
+        async with sending(spool, receiver.http, authorization="Bearer right"):
+            await until(lambda: empty(spool))
+        assert taken(receiver) == [0, 1, 2, 3, 4]
+
+
+async def test_an_address_where_no_otlp_is_spoken_drops_nothing(spool: Spool) -> None:
+    for number in range(3):
+        await spool.append(metrics(number), {})
+    async with running_receiver() as receiver:
+        async with sending(spool, f"{receiver.http}/elsewhere"):
+            await asyncio.sleep(0.6)
+        assert spool.dropped == {}
+        async with sending(spool, receiver.http):
+            await until(lambda: empty(spool))
+        assert taken(receiver) == [0, 1, 2]
+
+
+async def test_a_request_refused_while_its_neighbours_are_taken_is_dropped_whatever_the_reason(spool: Spool) -> None:
+    for number in range(3):
+        await spool.append(metrics(number), {})
+    async with running_receiver() as receiver:
+        receiver.before = [Unauthenticated("odd"), Outcome(), Unauthenticated("odd"), Outcome()]
+        async with sending(spool, receiver.http):
+            await until(lambda: empty(spool))
+    assert spool.dropped == {"refused": 1}
+
+
+async def test_a_receiver_that_leaves_while_a_bad_request_is_sought_loses_nothing(spool: Spool) -> None:
+    for number in range(4):
+        await spool.append(metrics(number), {})
+    async with running_receiver() as receiver:
+        receiver.before = [Malformed("a"), Outcome(), Malformed("b"), Retryable(0.0, "away"), Malformed("c")]
+        receiver.before += [Malformed("b"), Outcome(), Outcome()]
+        async with sending(spool, receiver.http):
+            await until(lambda: empty(spool))
+        assert set(taken(receiver)) == {0, 1, 2, 3}
+    assert spool.dropped == {"refused": 1}
+
+
+async def test_a_partial_success_is_said_and_not_sent_again(spool: Spool) -> None:
+    await spool.append(metrics(1), {})
+    async with running_receiver() as receiver:
+        receiver.answer = Outcome(1, "no such thing")
+        with capture_logs() as logs:
+            async with sending(spool, receiver.http):
+                await until(lambda: empty(spool))
+        assert len(receiver.taken) == 1
+    assert (logs[0]["rejected"], logs[0]["of"], logs[0]["reason"]) == (1, 1, "no such thing")
+
+
+async def test_events_do_not_wait_for_the_metrics_interval(spool: Spool) -> None:
+    async with running_receiver() as receiver:
+        connection = create_sender(receiver.http, timeout=2)
+        slow = SpoolSender(spool, connection, block_bytes=1 << 20, metrics_interval=3600, events_interval=0)
+        task = asyncio.create_task(slow.run())
+        await asyncio.sleep(0.1)
+        for number in range(3):
+            began = time.monotonic()
+            await spool.append(events(number), {})
+            await until(partial(arrived, receiver, number + 1))
+            assert time.monotonic() - began < 0.5
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await connection.close()
+
+
+def test_backoff_grows_with_jitter_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "BACKOFF_FIRST", 1.0)
+    monkeypatch.setattr(sender, "BACKOFF_MOST", 60.0)
+    for failures, whole in [(0, 1), (1, 2), (2, 4), (5, 32), (6, 60), (100_000, 60)]:
+        waits = {backoff(failures) for _ in range(50)}
+        assert len(waits) > 10
+        assert all(whole / 2 <= wait <= whole for wait in waits)
