@@ -25,9 +25,10 @@ IMAGE_FILESYSTEMS = frozenset(
     {"cd9660", "cramfs", "erofs", "fuse.snapfuse", "iso9660", "romfs", "squashfs", "udf"},
 )
 MEMORY_FILESYSTEMS = frozenset({"tmpfs"})
-# The same mount points as node_exporter leaves out: what containers and units mount for themselves.
+# What containers and units mount for themselves.
 _IGNORED_MOUNTPOINT = re.compile(
-    r"^/(dev|proc|sys|run/credentials/.+|run/user/\d+/.+|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)"
+    r"^/(dev|proc|sys|run/(credentials|containerd|docker|netns|user/\d+)/.+"
+    r"|var/lib/(docker|containerd|containers/storage|kubelet/pods)/.+)($|/)"
 )
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _HEX = re.compile(rb"\\x([0-9a-f]{2})")

@@ -200,7 +200,9 @@ class Snapshot:
     def network(self) -> dict[str, int]:
         """Bytes by direction over all interfaces but loopback."""
         # nowrap is psutil's memory of falls by process; the total has its own, which outlives a restart of the agent.
-        return self.host.network.add(self.ask("net_io_counters", pernic=True, nowrap=False) or {}, self._network_sent)
+        counters = self.ask("net_io_counters", pernic=True, nowrap=False)
+        # No answer is not the answer that every interface went.
+        return {} if counters is None else self.host.network.add(counters, self._network_sent)
 
     @cached_property
     def mounts(self) -> list[list[parse.Mount]]:

@@ -3,12 +3,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import psutil
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics.export import NumberDataPoint
 
 from otel_receivers.epochs import Epochs
-from otel_receivers.system.snapshot import NetworkTotal
+from otel_receivers.system.snapshot import NetworkTotal, Snapshot
 from support.hosts import Points, Recorded, points, tick
 
 RECEIVED = ("postel.host.network.io", (("network.io.direction", "receive"),))
@@ -96,6 +97,17 @@ def test_a_disk_of_the_same_name_begins_anew_alone(recorded: Recorded) -> None:
     assert second[time].value < first[time].value
     assert second[time].start_time_unix_nano > first[time].start_time_unix_nano
     assert second[other].start_time_unix_nano == first[other].start_time_unix_nano
+
+
+def test_no_answer_is_not_the_end_of_every_interface(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver = recorded.receiver()
+    first = points(recorded.collect(receiver, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil, "net_io_counters", lambda **_: None)
+        now = Snapshot(receiver._host)
+        assert now.network == {}
+    second = points(recorded.collect(receiver, 2))
+    assert second[RECEIVED].value == first[RECEIVED].value
 
 
 class Nic:

@@ -18,7 +18,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_receivers.receiver import Receiver
+from otel_receivers.system.filesystems import Prober, Space
 from otel_receivers.system.receiver import SystemReceiver
+from otel_receivers.system.snapshot import Host
 from postel.signals import Declaration
 from support.hosts import INTERVAL, NANOS, Points, points, tick, value
 
@@ -29,7 +31,9 @@ Make = Callable[..., SystemReceiver]
 
 @pytest.fixture
 def found(make_receiver: Make) -> Points:
-    return points(make_receiver().collect_now(tick()))
+    batch = make_receiver().collect_now(tick())
+    assert not batch.problems
+    return points(batch)
 
 
 def listed(path: str) -> dict[str, int]:
@@ -40,10 +44,10 @@ def test_memory_is_that_of_meminfo(found: Points) -> None:
     told = {name: kib * 1024 for name, kib in listed("/proc/meminfo").items()}
     used = told["MemTotal"] - told["MemAvailable"]
     assert value(found, "system.memory.limit") == told["MemTotal"]
-    assert value(found, "postel.host.memory.usage") == pytest.approx(used, rel=0.1, abs=50e6)
-    assert value(found, "system.memory.usage", state="used") == pytest.approx(used, rel=0.1, abs=50e6)
-    assert value(found, "postel.host.memory.utilization") == pytest.approx(100 * used / told["MemTotal"], abs=2)
-    assert value(found, "system.memory.usage", state="free") == pytest.approx(told["MemFree"], rel=0.1, abs=50e6)
+    assert value(found, "postel.host.memory.usage") == pytest.approx(used, rel=0.2)
+    assert value(found, "system.memory.usage", state="used") == pytest.approx(used, rel=0.2)
+    assert value(found, "postel.host.memory.utilization") == pytest.approx(100 * used / told["MemTotal"], abs=5)
+    assert value(found, "system.memory.usage", state="free") == pytest.approx(told["MemFree"], rel=0.2)
 
 
 def test_disks_are_those_of_df(found: Points) -> None:
@@ -82,10 +86,16 @@ def test_network_is_that_of_proc_without_loopback(make_receiver: Make) -> None:
     assert before["lo"] + 1_000_000 <= value(found, "system.network.io", name="lo", direction="receive") <= after["lo"]
 
 
-def test_processes_are_those_of_ps(found: Points) -> None:
-    lines = subprocess.run(["ps", "-e", "-o", "pid="], capture_output=True, text=True, check=True).stdout.splitlines()
+def test_processes_are_those_of_ps(make_receiver: Make) -> None:
+    def told() -> int:
+        return subprocess.run(["ps", "-e", "-o", "pid="], capture_output=True, check=True).stdout.count(b"\n")
+
+    receiver = make_receiver()
+    before = told()
+    found = points(receiver.collect_now(tick()))
+    after = told()
     count = value(found, "postel.host.process.count")
-    assert count == pytest.approx(len(lines), abs=15)
+    assert min(before, after) - 10 <= count <= max(before, after) + 10
     states = sum(p.value for (name, _), p in found.items() if name == "system.process.count")
     assert states == pytest.approx(count, abs=15)
 
@@ -151,7 +161,12 @@ def test_what_this_host_yields_is_declared_and_nearly_all_of_it(found: Points, d
 
 
 async def test_it_is_a_receiver_that_leaves_the_loop_free(make_receiver: Make) -> None:
-    receiver: Receiver = make_receiver()
+    def ask(mountpoint: str) -> Space | None:
+        if mountpoint == "/":
+            time.sleep(1)
+        return Space(1, 1, 0)
+
+    receiver: Receiver = make_receiver(host=Host(prober=Prober(ask, patience=2)))
     assert (receiver.name, receiver.interval, receiver.target) == ("system", INTERVAL, None)
     longest, last, done = 0.0, time.monotonic(), asyncio.Event()
 
@@ -162,12 +177,13 @@ async def test_it_is_a_receiver_that_leaves_the_loop_free(make_receiver: Make) -
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
 
     watcher = asyncio.create_task(watch())
-    for number in range(3):
-        assert (await receiver.collect(tick(number))).metrics
+    began = time.monotonic()
+    assert value(points(await receiver.collect(tick())), "system.filesystem.limit", mountpoint="/") == 2
+    assert time.monotonic() - began >= 1
     done.set()
     await watcher
     await receiver.close()
-    assert longest < 0.2
+    assert longest < 0.5
 
 
 def test_the_global_provider_and_another_instrumentation_stay_as_they_are(make_receiver: Make) -> None:
