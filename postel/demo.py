@@ -1,7 +1,7 @@
 """``postel demo``: sends the mail platform of :mod:`postel.demo_traffic` through the same OTLP door as an agent.
 
-All of it carries the resource attribute ``postel.demo`` = true. The last hour is sent first, so that the page has
-something to show; `remove` deletes what was stored.
+All of it carries the resource attribute ``postel.demo`` = true. The day so far is sent first, so that the page
+has something to show; `remove` deletes what was stored.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 import click
 import structlog
@@ -28,12 +29,14 @@ from postel.settings import Settings
 from postel.signals import Column, Declarations, load_all
 
 MARK = {"postel.demo": True}
-BACKFILL = timedelta(hours=1)
+# What is sent of the day so far: the last hour in full, what was before at these steps.
+DETAIL = timedelta(hours=1)
+COARSE = timedelta(minutes=5)
 _NODE = Node(id="demo", origin="setting", host="mail.demo.test", boot_id="demo", boot_time_unix_nano=0)
 _TARGET = Target("127.0.0.1", 12080)
 _MEMORY_BYTES = 8e9
 _DISK_BYTES = 120e9
-# Moments in one request while the last hour is sent.
+# Moments in one request while the past is sent.
 _TOGETHER = 40
 _RETRY_SECONDS = 1.0
 
@@ -41,7 +44,7 @@ _log = structlog.get_logger()
 
 
 async def run(settings: Settings) -> None:
-    """Send the last hour, then every moment as it comes, until SIGINT or SIGTERM."""
+    """Send the day so far, then every moment as it comes, until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -79,8 +82,14 @@ async def remove(settings: Settings) -> None:
 async def _send_all(sender: Sender, limit: int) -> None:
     declarations = load_all()
     now = datetime.now(UTC)
-    past = [moment for moment in _since(now - BACKFILL) if moment.time <= now]
-    _log.info("the demo platform's last hour is sent", node=_NODE.id)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    past = [
+        moment
+        for moment in takewhile(lambda moment: moment.time <= now, _since(midnight))
+        # The day begins with its counters' start, or its first point would count all that went before.
+        if moment.time >= now - DETAIL or not (moment.time - midnight) % COARSE
+    ]
+    _log.info("the demo platform's day so far is sent", node=_NODE.id)
     await _send(sender, limit, _registration(declarations))
     for first in range(0, len(past), _TOGETHER):
         together = past[first : first + _TOGETHER]

@@ -14,8 +14,8 @@ from timescale_sink.store.database import Connection, ask_server, connect, datab
 
 
 async def url(settings: Settings) -> None:
-    """Print the URL of the database in use; the embedded one is started, so that it can be asked at once."""
-    click.echo(await database_url(settings))
+    """Print the URL of the database in use; an embedded one then runs, so that it can be asked at once."""
+    click.echo(await database_url(settings, leave_running=True))
 
 
 async def migrate(settings: Settings) -> None:

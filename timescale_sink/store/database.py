@@ -39,15 +39,19 @@ class Server:
     timescale_version: str | None
 
 
-async def database_url(settings: Settings) -> str:
+async def database_url(settings: Settings, *, leave_running: bool = False) -> str:
     """``[database] url``, or that of the embedded PostgreSQL, which is started when it does not run.
+
+    Args:
+        settings: which database.
+        leave_running: an embedded server that this call starts outlives the program.
 
     Raises:
         DatabaseError: the embedded server does not start.
     """
     if settings.database.url is not None:
         return settings.database.url.get_secret_value()
-    return await asyncio.to_thread(embedded.start, settings.data_dir)
+    return await asyncio.to_thread(embedded.start, settings.data_dir, leave_running=leave_running)
 
 
 async def connect(url: str) -> Connection:

@@ -21,8 +21,12 @@ START_SECONDS = 120.0
 _PAUSE_SECONDS = 1.0
 
 
-def start(data_dir: Path) -> str:
+def start(data_dir: Path, *, leave_running: bool = False) -> str:
     """Start the server, or join the one that runs there; it stops when the last program that asked has ended.
+
+    Args:
+        data_dir: its files are in ``postgres`` there.
+        leave_running: this program's end does not stop it; that of a later one does.
 
     Returns:
         Its URL.
@@ -41,7 +45,7 @@ def start(data_dir: Path) -> str:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            server: Any = postgres_server.get_server(folder, cleanup_mode="stop")
+            server: Any = postgres_server.get_server(folder, cleanup_mode=None if leave_running else "stop")
         except (subprocess.SubprocessError, AssertionError, OSError, RuntimeError) as error:
             postgres_server.PostgresServer._instances.pop(folder.resolve(), None)  # noqa: SLF001 - half made
             if time.monotonic() > deadline:
