@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,46 +20,10 @@ from otel_receivers.receiver import ScrapeError, Target, Tick
 from otel_receivers.zone_mta.receiver import ZoneMtaReceiver
 from postel.signals import load_all
 from support.ports import free_port
+from support.raw_http_server import OK, Answer, server, sized
 from support.zone_mta_pages import AFTER_TRAFFIC, large_page
 
 NOW = 1_795_600_000_000_000_000
-OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def sized(body: bytes, head: bytes = OK, length: int | None = None) -> bytes:
-    return head + b"Content-Length: %d\r\n\r\n" % (len(body) if length is None else length) + body
-
-
-@asynccontextmanager
-async def server(answer: bytes | Answer) -> AsyncIterator[int]:
-    """A server that reads a request and then sends these bytes and hangs up, or does what `answer` does."""
-    held: list[asyncio.Task[None]] = []
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        held.append(task)
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            if isinstance(answer, bytes):
-                writer.write(answer)
-                await writer.drain()
-            else:
-                await answer(reader, writer)
-        except (ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        for task in held:
-            task.cancel()
-        await asyncio.gather(*held, return_exceptions=True)
 
 
 @asynccontextmanager
