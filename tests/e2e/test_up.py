@@ -118,7 +118,7 @@ def test_without_a_collector_the_agent_sends_straight_to_the_sink_and_says_so(tm
 def test_the_demo_is_seen_marked_and_can_be_removed(tmp_path: Path) -> None:
     count = "SELECT count(*) FROM metrics_zonemta WHERE node_id = 'demo'"
     with running(tmp_path, "--demo", **FAST) as postel:
-        until(lambda: (postel.query(count) or [(0,)])[0][0] > 300, 90, "the demo's last hour")
+        until(lambda: (postel.query(count) or [(0,)])[0][0] > 300, 90, "the demo's day")
         until(lambda: postel.query("SELECT 1 FROM node WHERE demo AND id = 'demo'"), 30, "the demo's node is marked")
         until(lambda: rows(postel) > 240, 60, "the demo's host")
         assert postel.stop() == 0
@@ -131,3 +131,17 @@ def test_the_demo_is_seen_marked_and_can_be_removed(tmp_path: Path) -> None:
             assert again.query("SELECT count(*) FROM node WHERE demo") == [(0,)]
             assert again.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'demo'") >= before
             assert again.command("db", "check").returncode == 0
+
+
+def test_the_doctor_finds_a_running_postel_well_and_names_what_is_missing_of_a_stopped_one(tmp_path: Path) -> None:
+    with running(tmp_path, **FAST) as postel:
+        until(lambda: rows(postel) >= 2, 60, "first rows")
+        well = postel.command("doctor")
+        assert well.returncode == 0, well.stdout
+        for subject in ("database", "schema", "samples", "sink", "collector", "agent", "spool", "page"):
+            assert f"ok    {subject}: " in well.stdout
+        assert postel.stop() == 0
+    ill = postel.command("doctor")
+    assert ill.returncode == 1
+    for subject in ("database", "sink", "collector", "agent", "page"):
+        assert re.search(rf"FAIL  {subject}: .*\n      mend: .*postel up", ill.stdout), ill.stdout

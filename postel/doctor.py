@@ -1,0 +1,311 @@
+"""``postel doctor``: checks every connection and permission on the way of the data, and says how to mend what is wrong.
+
+It changes nothing: it starts no server, writes no row and sends no OTLP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+import click
+import fasteners
+import httpx
+import psycopg
+
+from otel_receivers.discovery import Finding, look_everywhere, places
+from otel_receivers.node import identify
+from postel.collector import find_collector
+from postel.errors import DatabaseError
+from postel.settings import Settings
+from postel.up import runs_collector
+from timescale_sink.store import embedded
+from timescale_sink.store.database import Connection, ask_server, connect, database_url
+from timescale_sink.store.migrate import applied, scripts
+
+_HTTP_SECONDS = 3.0
+_LOW_DISK_BYTES = 1 << 30
+# A sample may take this many intervals to arrive before it counts as missing: sending and batching take up to two.
+_INTERVALS_LATE = 4
+_SPOOL_LATE_SECONDS = 300.0
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    NOTE = "note"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of the doctor's.
+
+    Attributes:
+        subject: what was looked at.
+        text: what was seen.
+        mend: what to do about it; '' where there is nothing to do.
+    """
+
+    verdict: Verdict
+    subject: str
+    text: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.verdict.value:<4}  {self.subject}: {self.text}"
+        return f"{line}\n      mend: {self.mend}" if self.mend else line
+
+
+Check = Callable[[Settings], AsyncIterator[Result]]
+
+
+async def run(settings: Settings) -> int:
+    """Print every result.
+
+    Returns:
+        The exit code: 0, or 1 when a check failed.
+    """
+    failed = False
+    for check in (_folder, _database, _sink, _collector, _agent, _page, _servers):
+        async for result in check(settings):
+            click.echo(str(result))
+            failed = failed or result.verdict is Verdict.FAIL
+    return 1 if failed else 0
+
+
+async def _folder(settings: Settings) -> AsyncIterator[Result]:
+    folder = settings.data_dir
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        yield Result(
+            Verdict.FAIL,
+            "data folder",
+            f"{folder} cannot be written by user {os.getuid()}",
+            f"give this user the right to write {there}, or set data_dir to a folder of its own",
+        )
+        return
+    free = shutil.disk_usage(there).free
+    if free < _LOW_DISK_BYTES:
+        yield Result(
+            Verdict.FAIL,
+            "data folder",
+            f"{folder} has {free >> 20} MiB left",
+            "free space: the spool, the Collector's queue and the embedded database live there",
+        )
+        return
+    yield Result(Verdict.OK, "data folder", f"{folder}, {free >> 30} GiB free")
+
+
+async def _database(settings: Settings) -> AsyncIterator[Result]:
+    if settings.database.url is None and not embedded.runs(settings.data_dir):
+        yield Result(
+            Verdict.FAIL,
+            "database",
+            f"the embedded PostgreSQL in {settings.data_dir / 'postgres'} does not run",
+            "`postel up` starts it; for one of your own set [database] url",
+        )
+        return
+    try:
+        connection = await connect(await database_url(settings, leave_running=True))
+    except DatabaseError as error:
+        yield Result(Verdict.FAIL, "database", str(error), "start the server, or correct [database] url")
+        return
+    try:
+        async for result in _schema(connection):
+            yield result
+        async for result in _samples(settings, connection):
+            yield result
+    except psycopg.Error as error:
+        reason = str(error).splitlines()[0]
+        yield Result(Verdict.FAIL, "database", reason, "give the role of [database] url SELECT on Postel's tables")
+    finally:
+        await connection.close()
+
+
+async def _schema(connection: Connection) -> AsyncIterator[Result]:
+    server = await ask_server(connection)
+    yield Result(Verdict.OK, "database", f"PostgreSQL {server.version}, {server.tier.value}")
+    known = await applied(connection)
+    missing = [
+        script.name
+        for script in scripts("migrations")
+        if script.name not in known and not (script.timescale and server.timescale_version is None)
+    ]
+    if missing:
+        yield Result(
+            Verdict.FAIL, "schema", f"not applied: {', '.join(missing)}", "run `postel db migrate`, or start the sink"
+        )
+        return
+    row = await (
+        await connection.execute(
+            """
+            SELECT
+                has_table_privilege('ingest_ledger', 'INSERT') AND has_table_privilege('ingest_ledger', 'UPDATE'),
+                has_schema_privilege(current_schema(), 'CREATE')
+            """
+        )
+    ).fetchone()
+    if row is None or not row[0]:
+        yield Result(
+            Verdict.FAIL,
+            "schema",
+            "the role may not write Postel's tables",
+            "run as their owner, or GRANT it the right",
+        )
+    elif not row[1]:
+        yield Result(
+            Verdict.NOTE,
+            "schema",
+            "up to date; the role cannot apply later migrations",
+            "GRANT CREATE before an update",
+        )
+    else:
+        yield Result(Verdict.OK, "schema", "up to date, and the role may write it")
+
+
+async def _samples(settings: Settings, connection: Connection) -> AsyncIterator[Result]:
+    node = identify(settings.data_dir, setting=settings.node.id)
+    if not await applied(connection):
+        return
+    row = await (
+        await connection.execute(
+            "SELECT extract(epoch FROM now() - max(time))::float8 FROM metrics_system WHERE node_id = %s", (node.id,)
+        )
+    ).fetchone()
+    age = row[0] if row else None
+    limit = _INTERVALS_LATE * settings.intervals.system_metrics + settings.intervals.send_metrics
+    if age is None:
+        yield Result(
+            Verdict.FAIL, "samples", f"none of this node ({node.id}) yet", "is the agent running? See the checks below"
+        )
+    elif age > limit:
+        yield Result(
+            Verdict.FAIL,
+            "samples",
+            f"the newest of this node ({node.id}) is {age:.0f} s old",
+            "the first check below that fails is where the data stops",
+        )
+    else:
+        yield Result(Verdict.OK, "samples", f"the newest of this node ({node.id}) is {age:.0f} s old")
+
+
+async def _sink(settings: Settings) -> AsyncIterator[Result]:
+    yield await _ask(
+        "sink",
+        f"http://{settings.sink.http_address}/readyz",
+        "start it with `postel up` or `postel sink`; if it runs, its log says why it is not ready",
+    )
+
+
+async def _collector(settings: Settings) -> AsyncIterator[Result]:
+    if not runs_collector(settings):
+        target = urlsplit(settings.otlp.endpoint)
+        port = target.port or (443 if target.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(_HTTP_SECONDS):
+                _, writer = await asyncio.open_connection(target.hostname, port)
+            writer.close()
+        except (OSError, TimeoutError) as error:
+            reason = str(error) or "no answer"
+            yield Result(Verdict.FAIL, "endpoint", f"{settings.otlp.endpoint}: {reason}", "correct [otlp] endpoint")
+            return
+        yield Result(Verdict.OK, "endpoint", f"{settings.otlp.endpoint} accepts connections")
+        return
+    if find_collector() is None:
+        yield Result(
+            Verdict.NOTE,
+            "collector",
+            "none is built; `postel up` lets the agent send straight to the sink",
+            "`make collector` builds it, or says what it lacks",
+        )
+        return
+    yield await _ask(
+        "collector",
+        f"http://{settings.otlp.collector_health_address}/",
+        "start it with `postel up`; if it runs, its lines in the log say what is wrong",
+    )
+
+
+async def _agent(settings: Settings) -> AsyncIterator[Result]:
+    if not _held(settings):
+        yield Result(
+            Verdict.FAIL, "agent", "none runs on this data folder", "start it with `postel up` or `postel agent`"
+        )
+    else:
+        yield Result(Verdict.OK, "agent", "runs")
+    spool = settings.data_dir / "spool.db"
+    if not spool.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"{spool.as_uri()}?mode=ro", uri=True, timeout=2)) as database:
+            waiting, size, oldest = database.execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0), min(created) FROM request"
+            ).fetchone()
+    except sqlite3.Error as error:
+        yield Result(
+            Verdict.FAIL, "spool", f"{spool} cannot be read: {error}", "is it this user's? Move it away if damaged"
+        )
+        return
+    age = time.time() - oldest if oldest else 0.0
+    text = f"{waiting} requests, {size >> 10} KiB wait, the oldest for {age:.0f} s"
+    if age > _SPOOL_LATE_SECONDS + settings.intervals.send_metrics:
+        yield Result(
+            Verdict.FAIL, "spool", text, f"nobody takes what the agent sends to {settings.otlp.endpoint}: see above"
+        )
+    else:
+        yield Result(Verdict.OK, "spool", text)
+
+
+def _held(settings: Settings) -> bool:
+    path = settings.data_dir / "agent.lock"
+    if not path.exists():
+        return False
+    lock = fasteners.InterProcessLock(path)
+    if lock.acquire(blocking=False):
+        lock.release()
+        return False
+    return True
+
+
+async def _page(settings: Settings) -> AsyncIterator[Result]:
+    yield await _ask("page", f"http://{settings.serve.address}/healthz", "start it with `postel up` or `postel serve`")
+
+
+async def _servers(settings: Settings) -> AsyncIterator[Result]:
+    for finding in await look_everywhere(places(settings.discovery)):
+        yield _server(finding)
+
+
+def _server(finding: Finding) -> Result:
+    version = f" {finding.version}" if finding.version else ""
+    if finding.found:
+        return Result(Verdict.OK, finding.source, f"{finding.target}{version}, {finding.how}")
+    if finding.listening:
+        return Result(
+            Verdict.NOTE,
+            finding.source,
+            f"not at {finding.target}: {finding.how}",
+            "if it runs elsewhere, set its host and port in [discovery]",
+        )
+    return Result(Verdict.NOTE, finding.source, f"not at {finding.target}: {finding.how}")
+
+
+async def _ask(subject: str, url: str, mend: str) -> Result:
+    try:
+        async with httpx.AsyncClient(timeout=_HTTP_SECONDS, trust_env=False) as client:
+            answer = await client.get(url)
+    except httpx.HTTPError as error:
+        return Result(Verdict.FAIL, subject, f"{url}: {str(error) or type(error).__name__}", mend)
+    if answer.is_success:
+        return Result(Verdict.OK, subject, f"{url} answers")
+    return Result(Verdict.FAIL, subject, f"{url} answers {answer.status_code} {answer.text[:200]}", mend)
