@@ -1,0 +1,1 @@
+"""The sink: OTLP in, typed tables out; its database, API and alerts."""

@@ -32,9 +32,11 @@ from timescale_sink.ingest.values import (
     finite,
     hour,
     instant,
+    key_text,
     moment,
     optional_instant,
     plain,
+    severity,
     text,
     whole,
 )
@@ -97,6 +99,7 @@ class Mapper:
         feed, zone = self._feed(metric, point)
         destination = feed.table.name if feed else POINTS
         try:
+            identity.origin.check()
             at = moment(point.time_unix_nano, now)
             if feed:
                 self._add_cell(identity.origin, (feed, zone), point, at, rows)
@@ -126,7 +129,7 @@ class Mapper:
         feed, zone = where
         value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
         cell = whole(value) if feed.column.type == "bigint" else finite(value)
-        key = WideKey(origin.node_id, origin.instance, zone, at)
+        key = WideKey(origin.node_id, origin.instance, key_text(zone, "the zone"), at)
         table = rows.wide.setdefault(feed.table.name, {})
         row = table.setdefault(key, WideRow(key))
         tally = rows.tally(hour(at), feed.table.name)
@@ -179,6 +182,7 @@ def _counts(metric: Metric, kind: str) -> bool:
 
 
 def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, rows: Rows) -> None:
+    key_text(identity.name, "the metric's name")
     series = identity.series(list(point.attributes))
     row = point_row(series.series_id, kind, point, at)
     tally = rows.tally(hour(at), POINTS)
@@ -193,6 +197,7 @@ def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, ro
 
 
 def _log_row(origin: Origin, scope: bytes, record: LogRecord, now: datetime) -> LogRow:
+    origin.check()
     # The data model lets a source leave out the time of the occurrence; when it was observed is then the best there is.
     at = moment(record.time_unix_nano or record.observed_time_unix_nano, now)
     found = attributes(record.attributes)
@@ -203,8 +208,8 @@ def _log_row(origin: Origin, scope: bytes, record: LogRecord, now: datetime) -> 
         optional_instant(record.observed_time_unix_nano),
         origin.node_id,
         origin.instance,
-        text(record.event_name),
-        record.severity_number,
+        key_text(record.event_name, "the event's name"),
+        severity(record.severity_number),
         text(record.severity_text),
         None if body is None else canonical(body),
         record.trace_id or None,

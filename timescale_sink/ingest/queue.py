@@ -21,12 +21,21 @@ from postel.otlp.errors import Retryable
 from postel.otlp.signal import ExportRequest, Signal
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.rows import Rows
-from timescale_sink.ingest.writer import Writer
+from timescale_sink.ingest.writer import COMMIT_SECONDS, Writer
 
 # Bytes of requests that wait, and that one transaction takes: the latter commits well within COMMIT_SECONDS.
 WAITING_BYTES = 64 << 20
 TOGETHER_BYTES = 4 << 20
 RETRY_SECONDS = 2.0
+# What passes: the server is away, overloaded, or chose this transaction to break a deadlock.
+_PASSING = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    PoolTimeout,
+    TimeoutError,
+)
 _log = structlog.get_logger()
 
 
@@ -67,8 +76,19 @@ class IngestQueue:
         self._waiting.append(waiting)
         self._bytes += size
         self._arrived.set()
-        # A sender that goes away must not undo what others wait for with it.
-        return await asyncio.shield(waiting.answer)
+        try:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                # A sender that goes away must not undo what others wait for with it.
+                return await asyncio.shield(waiting.answer)
+        except TimeoutError:
+            # It may still be committed; the repetition then finds its rows there. What is not begun is not begun.
+            waiting.answer.cancel()
+            raise Retryable(RETRY_SECONDS, f"not committed within {COMMIT_SECONDS:g} s") from None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last commit failed."""
+        return self._failing
 
     @property
     def bytes(self) -> int:
@@ -83,7 +103,8 @@ class IngestQueue:
                 await self._arrived.wait()
                 continue
             group = self._take()
-            await self._write(group)
+            if wanted := [waiting for waiting in group if not waiting.answer.done()]:
+                await self._write(wanted)
             self._bytes -= sum(waiting.size for waiting in group)
 
     def close(self) -> None:
@@ -103,7 +124,12 @@ class IngestQueue:
         try:
             outcomes = await self._commit(group)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing was committed and all may come again
-            self._fail(group, error)
+            if len(group) > 1 and not isinstance(error, _PASSING):
+                # One request that nobody foresaw must not keep those from being stored that came with it.
+                for waiting in group:
+                    await self._write([waiting])
+            else:
+                self._fail(group, error)
             return
         if self._failing:
             self._failing = False
@@ -130,8 +156,7 @@ class IngestQueue:
         return [self._mapper.map(waiting.signal, waiting.request, now, rows) for waiting in group]
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
-        foreseen = isinstance(error, (psycopg.Error, PoolTimeout, TimeoutError))
-        if not foreseen:
+        if not isinstance(error, _PASSING):
             _log.error("writing failed in a way that nobody foresaw; the senders try again", exc_info=error)
         elif not self._failing:
             self._failing = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -108,6 +108,18 @@ class Sighting:
     sources: list[str] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    def tells_more_than(self, other: Sighting | None, every: timedelta) -> bool:
+        """Whether the node's row is worth writing after ``other`` was written to it."""
+        return (
+            other is None
+            or self.first < other.first
+            or self.last >= other.last + every
+            or (self.sources is not None and self.sources != other.sources)
+            or (self.host, self.demo) != (other.host, other.demo)
+            or not self.versions.items() <= other.versions.items()
+            or not self.attributes.items() <= other.attributes.items()
+        )
 
     def join(self, other: Sighting) -> None:
         """Take in a later one of the same node."""

@@ -11,7 +11,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, M
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from timescale_sink.ingest.rows import SeriesRow
-from timescale_sink.ingest.values import attributes, canonical, fingerprint, text
+from timescale_sink.ingest.values import UnstorableError, attributes, canonical, fingerprint, key_text, text
 
 _TEMPORALITY: Mapping[int, str] = {
     AggregationTemporality.AGGREGATION_TEMPORALITY_UNSPECIFIED: "",
@@ -28,19 +28,32 @@ class Origin:
         node_id: ``host.id``, else ``host.name``, else ``unknown``.
         instance: ``service.instance.id``, or ''.
         encoded: the resource's attributes as canonical JSON.
+        fault: why nothing of it can be stored; '' where it can.
     """
 
     node_id: str
     instance: str
     resource: Mapping[str, Any]
     encoded: bytes
+    fault: str = ""
+
+    def check(self) -> None:
+        """Raise the fault as an UnstorableError."""
+        if self.fault:
+            raise UnstorableError(self.fault)
 
 
 def origin_of(resource: Resource) -> Origin:
     """Read a resource."""
     found = attributes(resource.attributes)
     node = found.get("host.id") or found.get("host.name") or "unknown"
-    return Origin(str(node), str(found.get("service.instance.id") or ""), found, canonical(found))
+    instance = found.get("service.instance.id") or ""
+    fault = ""
+    try:
+        node, instance = key_text(str(node), "the node id"), key_text(str(instance), "service.instance.id")
+    except UnstorableError as error:
+        fault = str(error)
+    return Origin(str(node), str(instance), found, canonical(found), fault)
 
 
 def encode_scope(scope: InstrumentationScope) -> bytes:

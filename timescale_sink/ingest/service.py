@@ -54,8 +54,8 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether the schema is there and requests are written."""
-        return self._queue is not None
+        """Whether the schema is there and the last commit went well."""
+        return self._queue is not None and not self._queue.failing
 
     async def run(self, stop: asyncio.Event) -> None:
         """Open the database, however long that takes, and write until ``stop``.

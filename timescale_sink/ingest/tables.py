@@ -54,8 +54,8 @@ class TableWriter(Protocol[Row_contra]):
     async def merge(self, connection: Connection, rows: Sequence[Row_contra], fates: Fates) -> None:
         """Store rows of which some may be there."""
 
-    def letter(self, row: Row_contra, reason: str) -> DeadLetter:
-        """The dead letter of a row that the database refuses."""
+    def letters(self, row: Row_contra, reason: str) -> list[DeadLetter]:
+        """The dead letters of a row that the database refuses: one for each point or record in it."""
 
 
 async def store(
@@ -79,7 +79,7 @@ async def store(
                 await writer.merge(connection, rows, attempt)
     except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
         if len(rows) == 1:
-            return [writer.letter(rows[0], str(error).splitlines()[0])]
+            return writer.letters(rows[0], str(error).splitlines()[0])
         middle = len(rows) // 2
         refused = await store(connection, writer, rows[:middle], fates)
         return refused + await store(connection, writer, rows[middle:], fates)
@@ -116,6 +116,18 @@ async def _stage(connection: Connection, table: str, columns: Mapping[str, str],
     await connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(stage)))
     await _copy(connection, stage, columns, rows)
     return stage
+
+
+def _letter(table: str, at: datetime, reason: str, content: Mapping[str, Any]) -> DeadLetter:
+    encoded = canonical(content)
+    return DeadLetter(fingerprint(table.encode(), encoded), hour(at), table, reason, encoded)
+
+
+def _shown(value: Any) -> Any:
+    """A field as a JSON value for a human; the JSON columns hold encoded bytes."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").replace("\0", "\ufffd")
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
 class _KeyedRow(Protocol):
@@ -184,10 +196,10 @@ class KeyedTable(Generic[Keyed]):
         for at, count in conflicting:
             fates.tally(at, self.table).conflicting += count
 
-    def letter(self, row: Keyed, reason: str) -> DeadLetter:
+    def letters(self, row: Keyed, reason: str) -> list[DeadLetter]:
         """See :class:`TableWriter`."""
-        content = canonical({"row": repr(row)})
-        return DeadLetter(fingerprint(self.table.encode(), content), hour(row.time), self.table, reason, content)
+        content = dict(zip(self._columns, map(_shown, row), strict=True))
+        return [_letter(self.table, row.time, reason, content)]
 
     def _encode(self, rows: Sequence[Keyed]) -> Iterator[Sequence[Any]]:
         for row in rows:
@@ -204,7 +216,7 @@ def points_table() -> KeyedTable[PointRow]:
         "series_id": "uuid",
         "time": "timestamptz",
         "started_at": "timestamptz",
-        "flags": "int4",
+        "flags": "int8",
         "value": "float8",
         "value_int": "int8",
         "count": "numeric",
@@ -312,10 +324,14 @@ class WideTable:
                     tally.duplicate += 1
                     tally.conflicting += old != value
 
-    def letter(self, row: WideRow, reason: str) -> DeadLetter:
+    def letters(self, row: WideRow, reason: str) -> list[DeadLetter]:
         """See :class:`TableWriter`."""
-        content = canonical({"row": repr(row)})
-        return DeadLetter(fingerprint(self.table.encode(), content), hour(row.key.time), self.table, reason, content)
+        key = dict(zip(_KEY, map(_shown, row.key), strict=True))
+        rest = {**row.labels, "started_at": _shown(row.started_at)}
+        return [
+            _letter(self.table, row.key.time, reason, {**key, **rest, name: _shown(value)})
+            for name, value in row.cells.items()
+        ]
 
     def _encode(self, row: WideRow) -> Sequence[Any]:
         return [

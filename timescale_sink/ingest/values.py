@@ -20,8 +20,10 @@ INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
 # A clock may be wrong by this much; what lies further ahead would sit in every "latest" for years.
 AHEAD = timedelta(days=1)
+# Bytes of a text that is part of a key: three of them and a time fit into PostgreSQL's index row (a third of a page).
+KEY_BYTES = 512
+SMALLINT_MAX = 2**15 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DEEPEST = 32
 
 
 class UnstorableError(ValueError):
@@ -62,6 +64,28 @@ def text(value: str) -> str:
     return value.replace("\0", "\ufffd") if "\0" in value else value
 
 
+def key_text(value: str, what: str) -> str:
+    """A text for a key column.
+
+    Raises:
+        UnstorableError: it has more than `KEY_BYTES` bytes.
+    """
+    if len(value) * 4 > KEY_BYTES and (size := len(value.encode())) > KEY_BYTES:
+        raise UnstorableError(f"{what} has {size} bytes, a key column holds {KEY_BYTES}")
+    return text(value)
+
+
+def severity(number: int) -> int:
+    """A severity number; OTLP's are 1 to 24, 0 for none, and its enumeration is open.
+
+    Raises:
+        UnstorableError: it does not fit into 16 bits.
+    """
+    if not -SMALLINT_MAX <= number <= SMALLINT_MAX:
+        raise UnstorableError(f"the severity number {number} does not fit into 16 bits")
+    return number
+
+
 def whole(value: float) -> int:
     """A whole number within 64 bits.
 
@@ -92,14 +116,11 @@ def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
     return {text(pair.key): plain(pair.value) for pair in pairs}
 
 
-def plain(value: AnyValue, depth: int = 0) -> Any:
+def plain(value: AnyValue) -> Any:
     """An AnyValue as a JSON value: bytes as base64, NaN and infinities as their names.
 
-    Raises:
-        UnstorableError: it is nested more deeply than `_DEEPEST`.
+    No decoder of OTLP lets a value nest deeper than 50 levels, so that this recursion has an end.
     """
-    if depth > _DEEPEST:
-        raise UnstorableError(f"a value is nested more than {_DEEPEST} levels deep")
     kind = value.WhichOneof("value")
     result: Any = None
     match kind:
@@ -111,9 +132,9 @@ def plain(value: AnyValue, depth: int = 0) -> Any:
             number = value.double_value
             result = number if math.isfinite(number) else repr(number)
         case "array_value":
-            result = [plain(item, depth + 1) for item in value.array_value.values]
+            result = [plain(item) for item in value.array_value.values]
         case "kvlist_value":
-            result = {text(pair.key): plain(pair.value, depth + 1) for pair in value.kvlist_value.values}
+            result = {text(pair.key): plain(pair.value) for pair in value.kvlist_value.values}
         case "bytes_value":
             result = base64.b64encode(value.bytes_value).decode()
     return result

@@ -6,7 +6,9 @@ What :meth:`Writer.write` returns from is committed. A record that the database 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -19,8 +21,12 @@ from timescale_sink.store.database import Connection, Pool
 
 # The Collector waits 30 s for an answer; within this time it is committed or "retry".
 COMMIT_SECONDS = 5.0
-# Series ids that are known to be stored, so that a point costs no second look; above this the set begins anew.
+# Series ids that are known to be stored, so that a point costs no second look. The set begins anew when it is large,
+# and now and then, because `postel demo --remove` deletes series under a running sink.
 _SERIES_KNOWN = 200_000
+_SERIES_SECONDS = 300.0
+# A node that says nothing new of itself is written again when this much of its time has passed.
+_NODE_EVERY = timedelta(seconds=10)
 
 
 class Writer:
@@ -39,6 +45,8 @@ class Writer:
         self._points = points_table()
         self._logs = logs_table()
         self._series: set[Any] = set()
+        self._series_since = time.monotonic()
+        self._nodes: dict[str, Sighting] = {}
 
     async def write(self, rows: Rows) -> int:
         """Store everything, or nothing.
@@ -66,7 +74,7 @@ class Writer:
         refused += await self._store_sorted(connection, self._points, rows.points, fates)
         refused += await self._store_sorted(connection, self._logs, rows.logs, fates)
         await _add_letters(connection, [*rows.dead.values(), *refused], fates)
-        await _add_nodes(connection, rows.nodes)
+        await _add_nodes(connection, self._news(rows.nodes))
         await self._add_ledger(connection, rows, fates)
         return len(refused)
 
@@ -93,9 +101,16 @@ class Writer:
 
     def _remember(self, rows: Rows) -> None:
         # Only after the commit: a series of a transaction that failed is not there.
-        if len(self._series) > _SERIES_KNOWN:
+        now = time.monotonic()
+        if len(self._series) > _SERIES_KNOWN or now - self._series_since > _SERIES_SECONDS:
             self._series.clear()
+            self._series_since = now
         self._series.update(rows.series)
+        self._nodes.update(self._news(rows.nodes))
+
+    def _news(self, nodes: Mapping[str, Sighting]) -> dict[str, Sighting]:
+        """The sightings that say something new, or were not written for a while: a node's row is not each batch's."""
+        return {id_: seen for id_, seen in nodes.items() if seen.tells_more_than(self._nodes.get(id_), _NODE_EVERY)}
 
     async def _add_ledger(self, connection: Connection, rows: Rows, fates: Fates) -> None:
         lines = []

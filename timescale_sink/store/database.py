@@ -106,9 +106,18 @@ async def ask_server(connection: Connection) -> Server:
 
 
 def _conninfo(url: str) -> str:
-    # Rows say UTC to whoever reads them in a terminal, and hours of the ledger are hours of UTC.
+    # Hours of the ledger are hours of UTC. What is acknowledged is on disk, whatever the role's default is. The options
+    # of the URL come last and win.
+    own = "-c timezone=UTC -c synchronous_commit=on"
+    given = conninfo.conninfo_to_dict(url).get("options") or ""
     return conninfo.make_conninfo(
-        url, connect_timeout=CONNECT_SECONDS, application_name="postel", options="-c timezone=UTC"
+        url,
+        connect_timeout=CONNECT_SECONDS,
+        application_name="postel",
+        options=f"{own} {given}".strip(),
+        # A peer that vanished without a word is noticed within a commit's time, not after the system's quarter hour.
+        tcp_user_timeout=10_000,
+        keepalives_idle=30,
     )
 
 

@@ -23,14 +23,17 @@ RECOVERY_SECONDS = 120.0
 # What does not even begin to start is tried this often: backends that a killed server left behind need a moment to end.
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 1.0
+# Above the largest id that Linux gives out (PID_MAX_LIMIT, 2**22).
+_NO_PROCESS = str(2**23 - 1)
+_LOCK_FILE_LINES = 8
 
 
-def start(data_dir: Path, *, keep: bool = False) -> str:
+def start(data_dir: Path, *, leave_running: bool = False) -> str:
     """Start the server, or join the one that runs there; it stops when the last program that asked has ended.
 
     Args:
         data_dir: Postel's data folder.
-        keep: leave the server running when this program is the last one.
+        leave_running: this program's end does not stop it; that of a later one does.
 
     Returns:
         Its URL.
@@ -44,7 +47,7 @@ def start(data_dir: Path, *, keep: bool = False) -> str:
     attempts = 0
     while True:
         try:
-            return _start(folder.resolve(), keep=keep)
+            return _start(folder.resolve(), leave_running=leave_running)
         except (OSError, RuntimeError) as error:
             raise DatabaseError(f"the embedded PostgreSQL in {folder} cannot be used: {error}") from None
         except (subprocess.SubprocessError, AssertionError) as error:
@@ -57,7 +60,7 @@ def start(data_dir: Path, *, keep: bool = False) -> str:
             time.sleep(_PAUSE_SECONDS)
 
 
-def _start(folder: Path, *, keep: bool) -> str:
+def _start(folder: Path, *, leave_running: bool) -> str:
     with warnings.catch_warnings():
         # platformdirs warns where no XDG_RUNTIME_DIR is set, and falls back to the folder that is meant.
         warnings.simplefilter("ignore")
@@ -73,7 +76,7 @@ def _start(folder: Path, *, keep: bool) -> str:
         with PostgresServer._lock:  # noqa: SLF001
             _clear(folder)
     try:
-        server: Any = get_server(folder, cleanup_mode=None if keep else "stop")
+        server: Any = get_server(folder, cleanup_mode=None if leave_running else "stop")
     except BaseException:
         handles.pop(folder, None)
         raise
@@ -81,9 +84,11 @@ def _start(folder: Path, *, keep: bool) -> str:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what programs left behind that were killed: a server's id, and their own entries among its users."""
+    """Put right what programs left behind that were killed: a server's id, and their own entries among its users."""
     if _postmaster(folder) is None:
-        (folder / "postmaster.pid").unlink(missing_ok=True)
+        _call_dead(folder / "postmaster.pid")
+        for lock in folder.glob(".s.PGSQL.*.lock"):
+            lock.unlink()
     users = folder / ".handle_pids.json"
     if users.exists():
         alive: list[int] = []
@@ -92,13 +97,28 @@ def _clear(folder: Path) -> None:
         users.write_text(json.dumps(alive), "utf-8")
 
 
+def _call_dead(file: Path) -> None:
+    """Name an id in postmaster.pid that no process has.
+
+    A stranger may have the server's number since, or the dead server still has it where nobody reaps it; PostgreSQL
+    refuses to start then. The file stays: by its shared memory key PostgreSQL sees whether backends of the dead server
+    still write (src/backend/utils/init/miscinit.c, CreateLockFile).
+    """
+    if file.exists():
+        lines = file.read_text("utf-8").splitlines()[1:]
+        file.write_text("\n".join([_NO_PROCESS, *lines, *[""] * (_LOCK_FILE_LINES - 1 - len(lines))]) + "\n", "utf-8")
+
+
 def _postmaster(folder: Path) -> psutil.Process | None:
     """The server's process; None where postmaster.pid names none, or a stranger that got the number since."""
     try:
         process = psutil.Process(int((folder / "postmaster.pid").read_text("utf-8").split("\n", 1)[0]))
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
+    try:
         # A PostgreSQL server works in its data folder, wherever it was started.
         return process if Path(process.cwd()) == folder.resolve() else None
-    except (OSError, ValueError, psutil.NoSuchProcess):
+    except (OSError, psutil.NoSuchProcess):
         return None
     except psutil.AccessDenied:
         # Another user's process: not ours to call dead.

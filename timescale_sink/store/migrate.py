@@ -81,18 +81,20 @@ async def applied(connection: Connection) -> dict[str, str]:
 
 
 async def _migrate(connection: Connection) -> list[str]:
-    await connection.execute(
-        """
-        CREATE TABLE IF NOT EXISTS postel_migration (
-            name text PRIMARY KEY,
-            checksum text NOT NULL,
-            applied_at timestamptz NOT NULL DEFAULT now()
-        )
-        """
-    )
     known = await applied(connection)
     migrations = scripts("migrations")
     _check(known, migrations)
+    if not known:
+        # Asked only where it is needed: a sink whose role may not change the schema runs on one that is up to date.
+        await connection.execute(
+            """
+            CREATE TABLE IF NOT EXISTS postel_migration (
+                name text PRIMARY KEY,
+                checksum text NOT NULL,
+                applied_at timestamptz NOT NULL DEFAULT now()
+            )
+            """
+        )
     await _offer_timescale(connection)
     timescale = (await ask_server(connection)).tier is not Tier.PLAIN
     done = []

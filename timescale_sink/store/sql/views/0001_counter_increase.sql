@@ -27,8 +27,9 @@ CROSS JOIN LATERAL (
         SELECT before.delivered_total FROM metrics_zonemta AS before
         WHERE
             before.node_id = row.node_id AND before.instance = row.instance AND before.zone = row.zone
-            AND before.time < row.time AND before.started_at IS NOT DISTINCT FROM row.started_at
-            AND before.delivered_total IS NOT NULL
+            AND before.time < row.time AND before.time >= coalesce(row.started_at, '-infinity')
+            AND before.started_at IS NOT DISTINCT FROM row.started_at
+            AND before.delivered_total IS NOT NULL AND row.delivered_total IS NOT NULL
         ORDER BY before.time DESC LIMIT 1
     ) AS value
 ) AS delivered_total_before
@@ -37,8 +38,9 @@ CROSS JOIN LATERAL (
         SELECT before.rejected_total FROM metrics_zonemta AS before
         WHERE
             before.node_id = row.node_id AND before.instance = row.instance AND before.zone = row.zone
-            AND before.time < row.time AND before.started_at IS NOT DISTINCT FROM row.started_at
-            AND before.rejected_total IS NOT NULL
+            AND before.time < row.time AND before.time >= coalesce(row.started_at, '-infinity')
+            AND before.started_at IS NOT DISTINCT FROM row.started_at
+            AND before.rejected_total IS NOT NULL AND row.rejected_total IS NOT NULL
         ORDER BY before.time DESC LIMIT 1
     ) AS value
 ) AS rejected_total_before
@@ -47,8 +49,9 @@ CROSS JOIN LATERAL (
         SELECT before.deferred_total FROM metrics_zonemta AS before
         WHERE
             before.node_id = row.node_id AND before.instance = row.instance AND before.zone = row.zone
-            AND before.time < row.time AND before.started_at IS NOT DISTINCT FROM row.started_at
-            AND before.deferred_total IS NOT NULL
+            AND before.time < row.time AND before.time >= coalesce(row.started_at, '-infinity')
+            AND before.started_at IS NOT DISTINCT FROM row.started_at
+            AND before.deferred_total IS NOT NULL AND row.deferred_total IS NOT NULL
         ORDER BY before.time DESC LIMIT 1
     ) AS value
 ) AS deferred_total_before
@@ -57,8 +60,9 @@ CROSS JOIN LATERAL (
         SELECT before.unknown_total FROM metrics_zonemta AS before
         WHERE
             before.node_id = row.node_id AND before.instance = row.instance AND before.zone = row.zone
-            AND before.time < row.time AND before.started_at IS NOT DISTINCT FROM row.started_at
-            AND before.unknown_total IS NOT NULL
+            AND before.time < row.time AND before.time >= coalesce(row.started_at, '-infinity')
+            AND before.started_at IS NOT DISTINCT FROM row.started_at
+            AND before.unknown_total IS NOT NULL AND row.unknown_total IS NOT NULL
         ORDER BY before.time DESC LIMIT 1
     ) AS value
 ) AS unknown_total_before;
@@ -74,8 +78,9 @@ CROSS JOIN LATERAL (
         SELECT before.network_in FROM metrics_system AS before
         WHERE
             before.node_id = row.node_id AND before.instance = row.instance AND before.zone = row.zone
-            AND before.time < row.time AND before.started_at IS NOT DISTINCT FROM row.started_at
-            AND before.network_in IS NOT NULL
+            AND before.time < row.time AND before.time >= coalesce(row.started_at, '-infinity')
+            AND before.started_at IS NOT DISTINCT FROM row.started_at
+            AND before.network_in IS NOT NULL AND row.network_in IS NOT NULL
         ORDER BY before.time DESC LIMIT 1
     ) AS value
 ) AS network_in_before
@@ -84,8 +89,9 @@ CROSS JOIN LATERAL (
         SELECT before.network_out FROM metrics_system AS before
         WHERE
             before.node_id = row.node_id AND before.instance = row.instance AND before.zone = row.zone
-            AND before.time < row.time AND before.started_at IS NOT DISTINCT FROM row.started_at
-            AND before.network_out IS NOT NULL
+            AND before.time < row.time AND before.time >= coalesce(row.started_at, '-infinity')
+            AND before.started_at IS NOT DISTINCT FROM row.started_at
+            AND before.network_out IS NOT NULL AND row.network_out IS NOT NULL
         ORDER BY before.time DESC LIMIT 1
     ) AS value
 ) AS network_out_before;
