@@ -1,0 +1,263 @@
+"""The agent as a program: every tick of every source reaches the receiver once, whatever fails meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postel.otlp.signal import Signal
+from postel.signals import load_all
+from support.otlp_receiver import Receiver, running_receiver
+from support.ports import free_port, free_ports
+from support.raw_http_server import OK, Answer, server, sized
+from support.zone_mta_pages import AFTER_TRAFFIC
+
+SECOND = 1_000_000_000
+# Feeds a column of metrics_system with one point a tick.
+HOST_COLUMN = load_all().columns_of("metrics_system")[0].metric
+
+
+def environment(tmp_path: Path, endpoint: str, **more: str) -> dict[str, str]:
+    """One-second intervals, and every place to look at on a port where nobody listens."""
+    ports = iter(free_ports(5))
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))},
+        "POSTEL_DATA_DIR": str(tmp_path / "data"),
+        "POSTEL_NODE__ID": "node-1",
+        "POSTEL_OTLP__ENDPOINT": endpoint,
+        "POSTEL_INTERVALS__SYSTEM_METRICS": "1",
+        "POSTEL_INTERVALS__ZONE_MTA_PROMETHEUS": "1",
+        "POSTEL_INTERVALS__SEND_METRICS": "0.2",
+        "POSTEL_DISCOVERY__ZONE_MTA_PORT": str(next(ports)),
+        "POSTEL_DISCOVERY__WILDDUCK_API_PORT": str(next(ports)),
+        "POSTEL_DISCOVERY__HARAKA_SMTP_PORT": str(next(ports)),
+        "POSTEL_DISCOVERY__RSPAMD_TCP_PORT": str(next(ports)),
+        "POSTEL_DISCOVERY__RSPAMD_CONTROLLER_PORT": str(next(ports)),
+        **more,
+    }
+
+
+@asynccontextmanager
+async def agent(variables: dict[str, str], *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "postel.cli",
+        "agent",
+        *arguments,
+        env=variables,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def stop(process: asyncio.subprocess.Process, number: int = signal.SIGTERM) -> str:
+    process.send_signal(number)
+    _, said = await asyncio.wait_for(process.communicate(), 10)
+    return said.decode()
+
+
+Point = tuple[str, dict[str, Any], Any]
+
+
+def points(receiver: Receiver, name: str) -> list[Point]:
+    """(service.instance.id, attributes, point) of a metric, in order of arrival."""
+    found = []
+    for kind, request in receiver.taken:
+        if kind is not Signal.METRICS:
+            continue
+        for resource in request.resource_metrics:  # type: ignore[union-attr]
+            instance = next(
+                a.value.string_value for a in resource.resource.attributes if a.key == "service.instance.id"
+            )
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    if metric.name == name:
+                        for point in getattr(metric, metric.WhichOneof("data") or "").data_points:
+                            attributes = {
+                                a.key: getattr(a.value, a.value.WhichOneof("value")) for a in point.attributes
+                            }
+                            found.append((instance, attributes, point))
+    return found
+
+
+def seconds(found: list[Point]) -> list[int]:
+    return [point.time_unix_nano // SECOND for *_, point in found]
+
+
+def ups(receiver: Receiver, source: str) -> dict[int, int]:
+    """second -> postel.receiver.up"""
+    return {
+        point.time_unix_nano // SECOND: point.as_int
+        for _, attributes, point in points(receiver, "postel.receiver.up")
+        if attributes["postel.receiver.name"] == source
+    }
+
+
+async def until(condition: Callable[[], object], limit: float = 20) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "did not come true"
+        await asyncio.sleep(0.02)
+
+
+def assert_each_second_once(found: list[int]) -> None:
+    assert found
+    assert [second for second, count in Counter(found).items() if count > 1] == []
+    assert sorted(found) == list(range(min(found), max(found) + 1))
+
+
+class Page:
+    """A Zone-MTA whose page the test changes."""
+
+    def __init__(self) -> None:
+        self.answer: bytes | Answer = sized(AFTER_TRAFFIC)
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if isinstance(self.answer, bytes):
+            writer.write(self.answer)
+            await writer.drain()
+        else:
+            await self.answer(reader, writer)
+
+
+async def hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(3600)
+
+
+BAD_PAGES: list[tuple[str, bytes | Answer]] = [
+    ("500", sized(b"oh\n", b"HTTP/1.1 500 Internal Server Error\r\n")),
+    ("html", sized(b"<html>Bad gateway</html>\n")),
+    ("incomplete", sized(AFTER_TRAFFIC[:3000], length=len(AFTER_TRAFFIC))),
+    ("unexpected_page", OK + b"\r\n" + AFTER_TRAFFIC[: AFTER_TRAFFIC.index(b"# HELP zonemta_queue")]),
+    ("timeout", hang),
+]
+
+
+@pytest.mark.slow
+async def test_a_zone_mta_that_misbehaves_is_down_and_counted_and_the_host_goes_on(tmp_path: Path) -> None:
+    page = Page()
+    async with running_receiver() as receiver, server(page) as port:
+        variables = environment(tmp_path, receiver.http, POSTEL_DISCOVERY__ZONE_MTA_PORT=str(port))
+        async with agent(variables) as process:
+            await until(lambda: 1 in ups(receiver, "zone_mta").values())
+            for kind, answer in BAD_PAGES:
+                before = len(ups(receiver, "zone_mta"))
+                page.answer = answer
+                await until(lambda before=before: 0 in list(ups(receiver, "zone_mta").values())[before:])  # type: ignore[misc]
+                page.answer = sized(AFTER_TRAFFIC)
+                latest = len(ups(receiver, "zone_mta"))
+                await until(lambda latest=latest: 1 in list(ups(receiver, "zone_mta").values())[latest:])  # type: ignore[misc]
+                errors = {a["error.type"] for _, a, _ in points(receiver, "postel.scrape.errors")}
+                assert kind in errors
+            said = await stop(process)
+        assert process.returncode == 0
+    # The host and the scrapes that hung or failed alike: a point of health each second, never two.
+    assert_each_second_once(seconds(points(receiver, HOST_COLUMN)))
+    assert_each_second_once(list(ups(receiver, "zone_mta")))
+    assert set(ups(receiver, "system").values()) == {1}
+    # No page that was not whole gave a point.
+    good = {second for second, up in ups(receiver, "zone_mta").items() if up}
+    assert set(seconds(points(receiver, "zonemta.connection.pool.count"))) == good
+    assert said.count("a source gave no whole answer") == len(BAD_PAGES)
+    assert "Traceback" not in said
+    counted = {
+        (attributes["error.type"], point.as_int): point.start_time_unix_nano
+        for _, attributes, point in points(receiver, "postel.scrape.errors")
+    }
+    assert {kind for kind, _ in counted} == {kind for kind, _ in BAD_PAGES}
+    assert len(set(counted.values())) == 1
+    instance, attributes, _ = points(receiver, "zonemta.connection.pool.count")[0]
+    assert (instance, attributes) == (f"node-1:{port}", {})
+
+
+@pytest.mark.slow
+async def test_no_tick_is_lost_or_doubled_over_a_kill_and_a_receiver_that_is_away(tmp_path: Path) -> None:
+    async with running_receiver() as receiver:
+        variables = environment(tmp_path, receiver.http)
+        away = {**variables, "POSTEL_OTLP__ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+        alive: list[tuple[int, int]] = []
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            async with agent(away) as process:
+                assert process.stderr
+                while b"looked for imap_tls" not in await process.stderr.readline():
+                    pass
+                began = time.time_ns() // SECOND
+                await asyncio.sleep(4.3)
+                ended = time.time_ns() // SECOND
+                await stop(process, number)
+                alive.append((began, ended))
+        assert receiver.taken == []
+        async with agent(variables) as process:
+            await until(lambda: len(ups(receiver, "system")) >= 10)
+            await stop(process)
+    found = [p.time_unix_nano // SECOND for _, a, p in points(receiver, "postel.receiver.up")]
+    assert [second for second, count in Counter(found).items() if count > 1] == []
+    for began, ended in alive:
+        # The second in which it was ended may be lost with it, no other.
+        assert set(range(began + 1, ended)) <= set(found)
+    assert found == sorted(found)
+
+
+async def test_once_prints_only_otlp_json_and_sends_nothing(tmp_path: Path) -> None:
+    async with running_receiver() as receiver, server(sized(AFTER_TRAFFIC)) as port:
+        variables = environment(tmp_path, receiver.http, POSTEL_DISCOVERY__ZONE_MTA_PORT=str(port))
+        async with agent(variables, "--once") as process:
+            out, err = await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 0
+        assert receiver.taken == []
+    requests = [json.loads(line) for line in out.decode().splitlines()]
+    assert {next(iter(request)) for request in requests} == {"resourceMetrics", "resourceLogs"}
+    names = {
+        metric["name"]
+        for request in requests
+        for resource in request.get("resourceMetrics", [])
+        for scope in resource["scopeMetrics"]
+        for metric in scope["metrics"]
+    }
+    assert names >= set(load_all()["zone_mta"].metrics)
+    assert names >= {"system.cpu.time", "postel.receiver.up"}
+    said = err.decode()
+    assert f"looked for zone_mta at 127.0.0.1:{port}: found (its Prometheus page)" in said
+    assert said.count("not found (nobody listens)") >= 4
+    assert not (tmp_path / "data" / "spool.db").exists()
+
+
+async def test_once_without_any_mail_server_is_no_failure(tmp_path: Path) -> None:
+    async with agent(environment(tmp_path, "http://127.0.0.1:1"), "--once") as process:
+        out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0
+    assert all(list(json.loads(line)) in (["resourceMetrics"], ["resourceLogs"]) for line in out.splitlines())
+    assert b"looked for zone_mta at 127.0.0.1:" in err
+    assert b"looked for wildduck_metrics" in err
+
+
+async def test_a_second_agent_on_the_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    variables = environment(tmp_path, f"http://127.0.0.1:{free_port()}")
+    async with agent(variables) as first:
+        assert first.stderr
+        await first.stderr.readline()
+        async with agent(variables) as second:
+            _, said = await asyncio.wait_for(second.communicate(), 20)
+    assert second.returncode == 2
+    folder = variables["POSTEL_DATA_DIR"]
+    assert said.decode() == (
+        f"postel: {folder}: another agent runs on this folder; end it, or set data_dir to one of its own\n"
+    )

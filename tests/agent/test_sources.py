@@ -1,0 +1,154 @@
+"""Sources that come and go, the node that starts and boots: each said once, by an event."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from structlog.testing import capture_logs
+
+from otel_receivers import sources
+from otel_receivers.node import Node, identify
+from otel_receivers.sources import SourceWatch
+from otel_receivers.spool import Spool
+from postel.otlp.signal import Signal
+from postel.settings import Discovery, Settings
+from postel.signals import load_all
+from support.ports import free_ports
+from support.raw_http_server import server, sized
+from support.zone_mta_pages import AFTER_TRAFFIC
+
+AGENT = load_all()["agent"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    ports = free_ports(5)
+    discovery = Discovery(
+        zone_mta_port=ports[0],
+        wildduck_api_port=ports[1],
+        haraka_smtp_port=ports[2],
+        rspamd_tcp_port=ports[3],
+        rspamd_controller_port=ports[4],
+    )
+    return Settings(data_dir=tmp_path, discovery=discovery)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return identify(tmp_path, setting="node-1")
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
+    opened = await Spool.open(tmp_path, max_bytes=8 << 20, max_age=3600)
+    yield opened
+    await opened.close()
+
+
+async def stored(spool: Spool) -> list[LogRecord]:
+    records: list[LogRecord] = []
+    while (block := await spool.peek(Signal.LOGS, 1 << 20)) is not None:
+        request = ExportLogsServiceRequest.FromString(block.body)
+        records += (r for resource in request.resource_logs for s in resource.scope_logs for r in s.log_records)
+        await spool.remove(block.ids)
+    return records
+
+
+def attributes(record: LogRecord) -> dict[str, object]:
+    return {
+        a.key: getattr(a.value, a.value.WhichOneof("value") or "")
+        for a in record.attributes
+        if a.value.WhichOneof("value") != "array_value"
+    }
+
+
+def with_zone_mta(settings: Settings, port: int) -> Settings:
+    return settings.model_copy(update={"discovery": settings.discovery.model_copy(update={"zone_mta_port": port})})
+
+
+async def test_a_first_start_registers_the_node_and_does_not_call_it_a_boot(
+    settings: Settings, node: Node, spool: Spool
+) -> None:
+    with capture_logs() as logs:
+        await SourceWatch(settings, AGENT, node, {}).start(spool)
+    (record,) = await stored(spool)
+    assert record.event_name == "postel.node.registered"
+    assert attributes(record)["host.boot.id"] == node.boot_id
+    assert (await spool.state())[sources.BOOT_ID] == node.boot_id
+    assert {entry["event"] for entry in logs} >= {"looked for zone_mta: not found", "looked for haraka: not found"}
+
+
+async def test_a_boot_is_said_where_the_boot_id_is_another(settings: Settings, node: Node, spool: Spool) -> None:
+    await SourceWatch(settings, AGENT, node, {sources.BOOT_ID: "another"}).start(spool)
+    records = {record.event_name: record for record in await stored(spool)}
+    assert records["postel.node.booted"].time_unix_nano == node.boot_time_unix_nano
+    await SourceWatch(settings, AGENT, node, await spool.state()).start(spool)
+    assert "postel.node.booted" not in {record.event_name for record in await stored(spool)}
+
+
+async def test_a_source_that_comes_and_goes_is_said_once_each_over_restarts(
+    settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
+
+    async def run(state: Mapping[str, str], rounds: int) -> list[set[str]]:
+        watch = SourceWatch(current, AGENT, node, state)
+        await watch.start(spool)
+        seen = []
+        async for listening in watch.run(spool):
+            seen.append(listening)
+            if len(seen) == rounds:
+                break
+        return seen
+
+    async with server(sized(AFTER_TRAFFIC)) as port:
+        current = with_zone_mta(settings, port)
+        assert "zone_mta" in (await run({}, 3))[0]
+        records = await stored(spool)
+        assert [record.event_name for record in records] == ["postel.node.registered", "postel.source.appeared"]
+        assert attributes(records[1]) == {
+            "postel.source.name": "zone_mta",
+            "server.address": "127.0.0.1",
+            "server.port": port,
+            "log.record.uid": attributes(records[1])["log.record.uid"],
+        }
+        # A new start of the agent meets it again and says nothing.
+        await run(await spool.state(), 3)
+        assert [record.event_name for record in await stored(spool)] == ["postel.node.registered"]
+    # Now it is gone; it stays in the set of those to be scraped, which is what tells that it is down.
+    state = await spool.state()
+    assert json.loads(state[sources.SOURCES])["zone_mta"] == ["127.0.0.1", port]
+    monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
+    seen = await run(state, 4)
+    assert all("zone_mta" in listening for listening in seen)
+    names = [record.event_name for record in await stored(spool)]
+    assert names == ["postel.node.registered", "postel.source.lost"]
+    assert "zone_mta" not in json.loads((await spool.state())[sources.SOURCES])
+
+
+async def test_a_place_where_another_server_listens_is_scraped_too(
+    settings: Settings, node: Node, spool: Spool
+) -> None:
+    """An error page in Zone-MTA's place is worth a `postel.receiver.up` of 0."""
+    async with server(sized(b"<html></html>", b"HTTP/1.1 500 Oh\r\n")) as port:
+        watch = SourceWatch(with_zone_mta(settings, port), AGENT, node, {})
+        await watch.start(spool)
+        async for listening in watch.run(spool):
+            assert "zone_mta" in listening
+            break
+        await asyncio.sleep(0)
+    assert [record.event_name for record in await stored(spool)] == ["postel.node.registered"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"zone_mta": 3}', '{"zone_mta": ["a", "b"]}', "\x00"])
+async def test_an_unreadable_state_is_as_if_nothing_was_known(
+    settings: Settings, node: Node, spool: Spool, text: str
+) -> None:
+    await SourceWatch(settings, AGENT, node, {sources.SOURCES: text}).start(spool)
+    assert [record.event_name for record in await stored(spool)] == ["postel.node.registered"]
