@@ -60,6 +60,11 @@ def start(data_dir: Path, *, leave_running: bool = False) -> str:
             time.sleep(_PAUSE_SECONDS)
 
 
+def runs(data_dir: Path) -> bool:
+    """Whether the server runs there now; starts nothing."""
+    return _postmaster(data_dir / "postgres") is not None
+
+
 def _start(folder: Path, *, leave_running: bool) -> str:
     with warnings.catch_warnings():
         # platformdirs warns where no XDG_RUNTIME_DIR is set, and falls back to the folder that is meant.
