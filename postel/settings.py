@@ -141,13 +141,7 @@ class Privacy(_Section):
 class Settings(BaseSettings):
     """All settings, checked. Build it with :func:`load_settings`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="POSTEL_",
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        nested_model_default_partial_update=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="POSTEL_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     data_dir: Path = Field(
         default_factory=lambda: Path.home() / ".local/share/postel", description="a folder for all that Postel keeps"

@@ -64,6 +64,13 @@ def test_standard_endpoint_counts_where_the_file_says_nothing(monkeypatch: pytes
     assert load_settings().otlp.protocol == "grpc"
 
 
+def test_the_agent_sends_to_the_collector_of_up_wherever_that_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTEL_OTLP__COLLECTOR_HTTP_ADDRESS", "127.0.0.1:5318")
+    assert load_settings().otlp.endpoint == "http://127.0.0.1:5318"
+    monkeypatch.setenv("POSTEL_OTLP__PROTOCOL", "grpc")
+    assert load_settings().otlp.endpoint == "http://127.0.0.1:4317"
+
+
 @pytest.mark.parametrize(
     ("text", "key", "accepted"),
     [
