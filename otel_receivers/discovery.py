@@ -57,8 +57,18 @@ class _Recognised:
     version: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """An open connection to a place, and a client for those that are recognised by a page instead."""
+
+    target: Target
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    http: httpx.AsyncClient
+
+
 # Given a place where somebody listens: how it is recognised; None where it is something else.
-_Recognise = Callable[[Target, httpx.AsyncClient], Awaitable[_Recognised | None]]
+_Recognise = Callable[[_Connection], Awaitable[_Recognised | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,43 +138,41 @@ async def look_everywhere(all_places: Sequence[Place]) -> list[Finding]:
 async def _look_at(place: Place, target: Target, http: httpx.AsyncClient) -> Finding:
     try:
         async with asyncio.timeout(TIMEOUT):
-            _, writer = await asyncio.open_connection(target.host, target.port)
-            await _hang_up(writer)
+            reader, writer = await asyncio.open_connection(target.host, target.port)
     except TimeoutError:
         return Finding(place.source, target, listening=False, found=False, how="no answer", error_type="timeout")
     except OSError:
-        return Finding(
-            place.source, target, listening=False, found=False, how="nobody listens", error_type="connection"
-        )
+        how = "nobody listens"
+        return Finding(place.source, target, listening=False, found=False, how=how, error_type="connection")
     try:
         async with asyncio.timeout(TIMEOUT):
-            recognised = await place.recognise(target, http)
+            recognised = await place.recognise(_Connection(target, reader, writer, http))
     except (TimeoutError, httpx.TimeoutException):
-        return Finding(
-            place.source, target, listening=True, found=False, how="listens, says nothing", error_type="timeout"
-        )
+        how = "listens, says nothing"
+        return Finding(place.source, target, listening=True, found=False, how=how, error_type="timeout")
     except (OSError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         how = f"listens, answers badly ({type(error).__name__})"
         return Finding(place.source, target, listening=True, found=False, how=how, error_type="protocol")
+    finally:
+        writer.close()
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(TIMEOUT):
+                await writer.wait_closed()
     if recognised is None:
         how = "listens, is another server"
         return Finding(place.source, target, listening=True, found=False, how=how, error_type="unrecognised")
     return Finding(place.source, target, listening=True, found=True, how=recognised.how, version=recognised.version)
 
 
-async def _listens(_target: Target, _http: httpx.AsyncClient) -> _Recognised:
+async def _listens(_connection: _Connection) -> _Recognised:
     return _Recognised("somebody listens")
 
 
 def _banner(pattern: bytes, goodbye: bytes) -> _Recognise:
-    async def recognise(target: Target, _http: httpx.AsyncClient) -> _Recognised | None:
-        reader, writer = await asyncio.open_connection(target.host, target.port)
-        try:
-            line = (await reader.readline())[:_BANNER_BYTES]
-            writer.write(goodbye)
-            await writer.drain()
-        finally:
-            await _hang_up(writer)
+    async def recognise(connection: _Connection) -> _Recognised | None:
+        line = (await connection.reader.readline())[:_BANNER_BYTES]
+        connection.writer.write(goodbye)
+        await connection.writer.drain()
         if not re.search(pattern, line):
             return None
         version = re.search(rb"/(\d+\.\d+[\w.]*)", line)
@@ -175,8 +183,9 @@ def _banner(pattern: bytes, goodbye: bytes) -> _Recognise:
 
 
 def _server_header(path: str, name: str) -> _Recognise:
-    async def recognise(target: Target, http: httpx.AsyncClient) -> _Recognised | None:
-        async with http.stream("GET", f"http://{target}{path}", timeout=TIMEOUT) as response:
+    async def recognise(connection: _Connection) -> _Recognised | None:
+        url = f"http://{connection.target}{path}"
+        async with connection.http.stream("GET", url, timeout=TIMEOUT) as response:
             server = response.headers.get("server", "")
         if not re.search(name, server):
             return None
@@ -187,9 +196,10 @@ def _server_header(path: str, name: str) -> _Recognise:
 
 
 def _page(path: str, pattern: bytes, how: str) -> _Recognise:
-    async def recognise(target: Target, http: httpx.AsyncClient) -> _Recognised | None:
+    async def recognise(connection: _Connection) -> _Recognised | None:
         head = b""
-        async with http.stream("GET", f"http://{target}{path}", timeout=TIMEOUT) as response:
+        url = f"http://{connection.target}{path}"
+        async with connection.http.stream("GET", url, timeout=TIMEOUT) as response:
             async for part in response.aiter_bytes():
                 head += part
                 if len(head) >= _PAGE_HEAD:
@@ -197,9 +207,3 @@ def _page(path: str, pattern: bytes, how: str) -> _Recognise:
         return _Recognised(how) if re.search(pattern, head, re.MULTILINE) else None
 
     return recognise
-
-
-async def _hang_up(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()

@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder
 from otel_receivers.receiver import Batch, Receiver, Target, Tick
 from otel_receivers.spool import Spool
 from postel.signals import Declaration
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,16 @@ class SpoolReceiver:
         self._declaration = declaration
         self._resource = node.resource(declaration.service)
         self._spool = spool
+        self._dropped = dict(spool.dropped)
+        self._losing: set[str] = set()
 
     async def collect(self, tick: Tick) -> Batch:
         """Size and losses of the spool."""
         recorder = Recorder(self._declaration, self._resource, tick)
         recorder.number("postel_spool_size", self._spool.size)
         reasons = self._declaration.attributes["postel.spool.drop.reason"].enum
-        dropped: Mapping[str, int] = self._spool.dropped
+        dropped = self._spool.dropped
+        self._say(dropped)
         for reason in reasons:
             recorder.number(
                 "postel_spool_dropped_requests",
@@ -86,6 +93,14 @@ class SpoolReceiver:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+    def _say(self, dropped: Mapping[str, int]) -> None:
+        """One line when data begins to be lost, not one a tick."""
+        lost = {reason: number - self._dropped.get(reason, 0) for reason, number in dropped.items()}
+        losing = {reason for reason, number in lost.items() if number > 0}
+        for reason in losing - self._losing:
+            _log.error("data left the spool unsent", reason=reason, requests=lost[reason])
+        self._dropped, self._losing = dict(dropped), losing
 
 
 def _attributes(receiver: Receiver) -> dict[str, str | int]:

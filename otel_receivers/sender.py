@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import structlog
 
@@ -31,24 +30,25 @@ _GATHER_SECONDS = 1.0
 _log = structlog.get_logger()
 
 
-@dataclass(slots=True)
 class _Link:
-    """What is known of the receiver, shared by the signals, so that each change is said once."""
+    """What is known of the receiver, over all signals, so that each change is said once."""
 
-    away: bool = False
-    failures: int = 0
+    def __init__(self) -> None:
+        self._failing: set[Signal] = set()
+        self._failures = 0
 
-    def failed(self, error: Exception) -> None:
-        if not self.away:
+    def failed(self, signal: Signal, error: Exception) -> None:
+        if not self._failing:
             _log.warning("the OTLP receiver takes nothing now; data waits in the spool", reason=str(error))
-        self.away = True
-        self.failures += 1
+        self._failing.add(signal)
+        self._failures += 1
 
-    def succeeded(self) -> None:
-        if self.away:
-            _log.info("the OTLP receiver takes data again", tries=self.failures)
-        self.away = False
-        self.failures = 0
+    def succeeded(self, signal: Signal) -> None:
+        if signal in self._failing:
+            self._failing.discard(signal)
+            if not self._failing:
+                _log.info("the OTLP receiver takes data again", tries=self._failures)
+                self._failures = 0
 
 
 class SpoolSender:
@@ -89,7 +89,7 @@ class SpoolSender:
             try:
                 await self._drain(signal)
             except (OtlpError, SpoolError) as error:
-                self._link.failed(error)
+                self._link.failed(signal, error)
                 await asyncio.sleep(_delay(error, failures))
                 failures += 1
                 continue
@@ -115,7 +115,7 @@ class SpoolSender:
 
     async def _send(self, block: Block) -> None:
         sent = await self._sender.send(block.signal, block.body)
-        self._link.succeeded()
+        self._link.succeeded(block.signal)
         if sent.rejected or sent.reason:
             _log.warning(
                 "the OTLP receiver set items aside",

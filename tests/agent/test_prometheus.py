@@ -75,6 +75,7 @@ def _escape(value: str) -> str:
 @example(['a{l="x=y",zone="b"} 1'])
 @example(['a{l="1",l="2"} 1'])
 @example(["a{} 1"])
+@example(['a{__x=""} 0'])
 @example(["# TYPE a counter", "a 1", "a_total 2"])
 @example(["# TYPE x_total counter", "x_total 1", 'x_total{l="\\\\"} 2'])
 @settings(max_examples=400)

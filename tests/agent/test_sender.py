@@ -26,6 +26,7 @@ from postel.otlp.signal import Signal
 from postel.signals import load_all
 from support.otlp_receiver import Receiver, running_receiver
 from support.ports import free_port
+from support.raw_http_server import server, sized
 
 AGENT = load_all()["agent"]
 RESOURCE = Resource({"service.name": "postel-agent", "host.id": "n"})
@@ -198,16 +199,24 @@ async def test_a_wrong_token_drops_nothing(spool: Spool) -> None:
         assert taken(receiver) == [0, 1, 2, 3, 4]
 
 
-async def test_an_address_where_no_otlp_is_spoken_drops_nothing(spool: Spool) -> None:
+async def test_an_address_where_no_otlp_is_spoken_drops_nothing_and_is_not_pestered(spool: Spool) -> None:
     for number in range(3):
         await spool.append(metrics(number), {})
-    async with running_receiver() as receiver:
-        async with sending(spool, f"{receiver.http}/elsewhere"):
-            await asyncio.sleep(0.6)
-        assert spool.dropped == {}
-        async with sending(spool, receiver.http):
-            await until(lambda: empty(spool))
-        assert taken(receiver) == [0, 1, 2]
+    asked: list[bytes] = []
+
+    async def not_found(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(b"")
+        writer.write(sized(b"no such page\n", b"HTTP/1.1 404 Not Found\r\n"))
+        await writer.drain()
+
+    async with server(not_found) as port, sending(spool, f"http://127.0.0.1:{port}"):
+        await asyncio.sleep(0.6)
+    # The block and its three requests, every 0.2 s.
+    assert 4 <= len(asked) <= 20
+    assert spool.dropped == {}
+    async with running_receiver() as receiver, sending(spool, receiver.http):
+        await until(lambda: empty(spool))
+    assert taken(receiver) == [0, 1, 2]
 
 
 async def test_a_request_refused_while_its_neighbours_are_taken_is_dropped_whatever_the_reason(spool: Spool) -> None:

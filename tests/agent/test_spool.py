@@ -155,6 +155,13 @@ def test_state_and_requests_are_stored_together_or_not_at_all(tmp_path: Path) ->
         assert drained(file) == [1]
 
 
+def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
+    """What only a power cut would show: SQLite's settings for it."""
+    with spool_file(tmp_path) as file:
+        pragmas = [file._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert pragmas == ["wal", 2]
+
+
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "spool.db")) as database:
         database.execute("PRAGMA user_version = 99")
@@ -293,6 +300,9 @@ async def test_a_full_disk_is_said_once_data_waits_and_comes_in_order(tmp_path: 
         assert block
         assert numbers(block.body, 3000) == list(range(7))
         assert (await spool.state())["a"] == "5"
+        # What was rolled back is not counted either.
+        await spool.remove(block.ids)
+        assert spool.size == 0
 
 
 async def test_a_disk_that_stays_full_costs_the_oldest_and_counts_them(
@@ -308,6 +318,8 @@ async def test_a_disk_that_stays_full_costs_the_oldest_and_counts_them(
         block = await spool.peek(METRICS, 1 << 20)
         assert block
         assert numbers(block.body, 30_000) == [7, 8, 9]
+        assert spool.dropped == {"disk": 7}
+        await spool.append([request(10, 30_000)], {})
         assert spool.dropped == {"disk": 7}
 
 
