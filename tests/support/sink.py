@@ -1,0 +1,136 @@
+"""The sink for tests: its queue over a real database, or the whole program as a process on free ports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from postel.signals import load_all
+from support.ports import free_ports
+from timescale_sink.ingest.mapping import Mapper
+from timescale_sink.ingest.queue import IngestQueue
+from timescale_sink.ingest.writer import Writer
+from timescale_sink.store.check import Difference, differences
+from timescale_sink.store.database import connect, create_pool
+
+
+@asynccontextmanager
+async def ingesting(url: str, sink: str = "test", connections: int = 2) -> AsyncIterator[IngestQueue]:
+    """The sink's queue over a migrated database."""
+    async with create_pool(url, connections) as pool:
+        queue = IngestQueue(Mapper(load_all()), Writer(pool, load_all(), sink))
+        worker = asyncio.create_task(queue.run())
+        try:
+            yield queue
+        finally:
+            queue.close()
+            await worker
+
+
+async def recount(url: str) -> list[Difference]:
+    """What `postel db check` finds."""
+    connection = await connect(url)
+    try:
+        return await differences(connection, load_all())
+    finally:
+        await connection.close()
+
+
+@dataclass
+class RunningSink:
+    """`postel sink` as a child of the test."""
+
+    folder: Path
+    url: str
+    ports: list[int] = field(default_factory=lambda: free_ports(2))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def grpc(self) -> str:
+        """Where it listens for OTLP/gRPC."""
+        return f"127.0.0.1:{self.ports[0]}"
+
+    @property
+    def http(self) -> str:
+        """Where it listens for OTLP/HTTP."""
+        return f"http://127.0.0.1:{self.ports[1]}"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of every command on the same settings."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))}
+        return {
+            **kept,
+            "POSTEL_DATA_DIR": str(self.folder / "data"),
+            "POSTEL_SINK__GRPC_ADDRESS": self.grpc,
+            "POSTEL_SINK__HTTP_ADDRESS": f"127.0.0.1:{self.ports[1]}",
+            **({"POSTEL_DATABASE__URL": self.url} if self.url else {}),
+        }
+
+    @property
+    def log(self) -> str:
+        """Everything it has said."""
+        return (self.folder / "sink.log").read_text("utf-8", "replace")
+
+    def start(self, *, ready: bool = True, seconds: float = 30) -> None:
+        """Start it and wait until it is ready, or only until it listens."""
+        with (self.folder / "sink.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "postel.cli", "sink"],
+                cwd=self.folder,
+                env=self.variables,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + seconds
+        while self.state(ready=ready) != 200:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
+    def state(self, *, ready: bool = True) -> int:
+        """The HTTP status of /readyz or /healthz; 0 where nobody listens."""
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{self.http}/{'readyz' if ready else 'healthz'}", timeout=2).status_code
+        return 0
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal and wait for the end; returns the exit code."""
+        assert self.process
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a `postel` command on the same settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "postel.cli", *arguments],
+            cwd=self.folder,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@contextlib.contextmanager
+def running_sink(folder: Path, url: str) -> Iterator[RunningSink]:
+    """A sink of the test's own, not started yet; ended with the block."""
+    sink = RunningSink(folder, url)
+    try:
+        yield sink
+    finally:
+        if sink.process and sink.process.poll() is None:
+            sink.process.kill()
+            sink.process.wait(10)
