@@ -39,6 +39,8 @@ from postel.signals import Declarations, load_all
 
 # Of the interval; the rest is for what is done with the answer.
 _COLLECT_SHARE = 0.9
+# How long a tick under way is waited for when the agent is stopped.
+_LAST_TICK_SECONDS = 2.0
 _log = structlog.get_logger()
 
 
@@ -137,17 +139,27 @@ class Agent:
         """Ask one source at its ticks until cancelled."""
         try:
             async for tick in ticks(receiver.interval):
-                collected = await self._collecting.ask(receiver, tick)
-                self._say(receiver, collected)
+                work = asyncio.ensure_future(self._tick(receiver, tick))
                 try:
-                    requests, state = await asyncio.to_thread(self._encode, receiver, collected.batches)
-                except Exception:  # noqa: BLE001 - as above
-                    self._epochs.undo(receiver.name)
-                    _log.exception("points could not be encoded", receiver=receiver.name)
-                    continue
-                await self._spool.append(requests, state)
+                    await asyncio.shield(work)
+                except asyncio.CancelledError:
+                    # The tick came while the agent ran: what is under way still goes into the spool.
+                    await asyncio.wait({work}, timeout=_LAST_TICK_SECONDS)
+                    work.cancel()
+                    raise
         finally:
             await receiver.close()
+
+    async def _tick(self, receiver: Receiver, tick: Tick) -> None:
+        collected = await self._collecting.ask(receiver, tick)
+        self._say(receiver, collected)
+        try:
+            requests, state = await asyncio.to_thread(self._encode, receiver, collected.batches)
+        except Exception:  # noqa: BLE001 - whatever a receiver made, the others go on
+            self._epochs.undo(receiver.name)
+            _log.exception("points could not be encoded", receiver=receiver.name)
+            return
+        await self._spool.append(requests, state)
 
     def _encode(self, receiver: Receiver, batches: Sequence[Batch]) -> tuple[list[Request], dict[str, str]]:
         with collector_paused():

@@ -10,12 +10,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from otel_receivers.spool_file import SpoolFile
 from postel.otlp.signal import Signal
 from postel.signals import load_all
 from support.otlp_receiver import Receiver, running_receiver
@@ -214,6 +215,31 @@ async def test_no_tick_is_lost_or_doubled_over_a_kill_and_a_receiver_that_is_awa
         # The second in which it was ended may be lost with it, no other.
         assert set(range(began + 1, ended)) <= set(found)
     assert found == sorted(found)
+
+
+async def test_a_tick_under_way_is_kept_when_the_agent_is_stopped(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def slow(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await asyncio.sleep(0.4)
+        writer.write(sized(AFTER_TRAFFIC))
+        await writer.drain()
+
+    async with server(slow) as port:
+        variables = environment(tmp_path, f"http://127.0.0.1:{free_port()}", POSTEL_DISCOVERY__ZONE_MTA_PORT=str(port))
+        async with agent(variables) as process:
+            assert process.stderr
+            while b"a source appeared" not in await process.stderr.readline():
+                pass
+            asked.clear()
+            await asyncio.wait_for(asked.wait(), 5)
+            await stop(process)
+        assert process.returncode == 0
+    with closing(SpoolFile(Path(variables["POSTEL_DATA_DIR"]) / "spool.db", 1 << 30, 3600)) as file:
+        block = file.peek(Signal.METRICS, 1 << 30)
+    assert block
+    assert b"zonemta.delivery.attempts" in block.body
 
 
 async def test_once_prints_only_otlp_json_and_sends_nothing(tmp_path: Path) -> None:
