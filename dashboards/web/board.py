@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median_low
 
 from dashboards.web.charts import Chart, Curve, Options, curves, latest, options, text
-from timescale_sink.api.series import Answer, Query, Reader
+from dashboards.web.names import names
+from timescale_sink.api.series import Answer, Node, Query, Reader
 
 # About as many points as a card is wide enough to show.
 _POINTS = 240
 _KEPT = 256
+_FEWEST_DISTANCES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +41,47 @@ class Board:
         self.reader = reader
         self._drawn: OrderedDict[tuple[str, str | None, int], Drawing] = OrderedDict()
 
-    async def draw(self, chart: Chart, *, node: str | None, seconds: int, hosts: Mapping[str, str]) -> Drawing:
-        """A chart of the last ``seconds`` of one node, or of all (None).
+    async def draw(self, chart: Chart, *, node: str | None, seconds: int, nodes: Sequence[Node]) -> Drawing:
+        """A chart of the last ``seconds`` of one of the nodes, or of all (None).
 
         The same object comes back while nothing is new, so that a page need not send it again.
         """
         answer = await self.reader.series(self._query(chart, node, seconds))
+        if (coarser := typical_distance(answer)) > 1:
+            answer = await self.reader.series(self._query(chart, node, seconds, coarser))
         key = (chart.key, node, seconds)
         drawing = self._drawn.get(key)
         if drawing is None or (drawing.answer is not answer and drawing.answer != answer):
-            drawn = tuple(curves(chart, answer, hosts))
+            drawn = tuple(curves(chart, answer, names(nodes), frozenset(one.id for one in nodes if one.demo)))
             drawing = Drawing(answer, drawn, options(chart, answer, drawn), _now(chart, drawn))
             self._drawn[key] = drawing
             while len(self._drawn) > _KEPT:
                 self._drawn.popitem(last=False)
         return drawing
 
-    def _query(self, chart: Chart, node: str | None, seconds: int) -> Query:
+    def _query(self, chart: Chart, node: str | None, seconds: int, coarser: int = 1) -> Query:
         interval = self.reader.interval(chart.table)
-        step = max(1, math.ceil(seconds / _POINTS / interval)) * interval
+        step = max(1, math.ceil(seconds / _POINTS / interval)) * interval * coarser
         stop = (int(time.time()) // step + 1) * step
         columns = tuple(line.column for line in chart.lines)
         start = stop - math.ceil(seconds / step) * step
         return Query(chart.table, columns, start, stop, step, chart.reading, node)
+
+
+def typical_distance(answer: Answer) -> int:
+    """From one value to the next, in steps: above 1 where an agent is set to ask less often than the grid expects.
+
+    Drawn on that grid such values would be dots. An outage makes one long distance, not many.
+    """
+    distances: list[int] = []
+    for series in answer.series:
+        told = [step for step, value in enumerate(series.values) if value is not None]
+        distances += (after - before for before, after in pairwise(told))
+    if len(distances) < _FEWEST_DISTANCES:
+        return 1
+    middle = median_low(distances)
+    # An interval that is no multiple of the step is a step longer now and then.
+    return middle if middle == 1 else max(distance for distance in distances if distance <= middle + 1)
 
 
 def _now(chart: Chart, drawn: tuple[Curve, ...]) -> str:
@@ -68,4 +90,6 @@ def _now(chart: Chart, drawn: tuple[Curve, ...]) -> str:
         return text(sum(value for _, value in told), chart.unit) if told else ""
     if len(drawn) == 1:
         return text(told[0][1], chart.unit) if told else ""
-    return " · ".join(text(value, chart.unit) for _, value in told) if len(drawn) == len(chart.lines) else ""
+    if len(drawn) > len(chart.lines):
+        return ""
+    return " · ".join(f"{text(value, chart.unit)} {name}" for name, value in told)

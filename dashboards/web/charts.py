@@ -149,19 +149,31 @@ class Curve:
     values: tuple[float | None, ...]
 
 
-def curves(chart: Chart, answer: Answer, hosts: Mapping[str, str]) -> list[Curve]:
-    """The lines of a chart, at most `MAX_LINES`; ``hosts`` has the name of each node id."""
-    if chart.by == "total":
-        wholes = _without_wholes(answer.series)
-        found = (Curve(line.label, line.hue, _sum(_of(wholes, line.column), chart.scale)) for line in chart.lines)
-        return [curve for curve in found if curve.values]
+def curves(chart: Chart, answer: Answer, hosts: Mapping[str, str], demo: frozenset[str] = frozenset()) -> list[Curve]:
+    """The lines of a chart, at most `MAX_LINES`.
+
+    Args:
+        chart: what is drawn.
+        answer: its figures.
+        hosts: node id -> the name that the viewer reads.
+        demo: ids of nodes with synthetic data; never added to real ones.
+    """
+    if chart.by == "column":
+        return list(_by_column(chart, answer, hosts))[:MAX_LINES]
+    real = [series for series in answer.series if series.node not in demo]
+    series = _without_wholes(real or answer.series)
     if chart.by == "zone":
-        zones = sorted({series.zone for series in answer.series})
-        return [
-            Curve(zone or "no zone told", "", _sum([s for s in answer.series if s.zone == zone], chart.scale))
+        zones = sorted({one.zone for one in series})
+        found = [
+            Curve(zone or "no zone told", "", _sum([one for one in series if one.zone == zone], chart.scale))
             for zone in zones
-        ][:MAX_LINES]
-    return list(_by_column(chart, answer, hosts))[:MAX_LINES]
+        ]
+    else:
+        found = [
+            Curve(line.label, line.hue, _sum([one for one in series if one.column == line.column], chart.scale))
+            for line in chart.lines
+        ]
+    return [curve for curve in found if curve.values][:MAX_LINES]
 
 
 def _by_column(chart: Chart, answer: Answer, hosts: Mapping[str, str]) -> Iterator[Curve]:
@@ -177,10 +189,6 @@ def _by_column(chart: Chart, answer: Answer, hosts: Mapping[str, str]) -> Iterat
                     name = " ".join([*parts, line.label]) if len(chart.lines) > 1 or not parts else " ".join(parts)
                     values = tuple(None if v is None else v * chart.scale for v in series.values)
                     yield Curve(name, line.hue if len(sources) == 1 else "", values)
-
-
-def _of(series: Sequence[Series], column: str) -> list[Series]:
-    return [one for one in series if one.column == column]
 
 
 def _without_wholes(series: Sequence[Series]) -> list[Series]:

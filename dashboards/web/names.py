@@ -7,12 +7,22 @@ from collections.abc import Sequence
 
 from timescale_sink.api.series import Node
 
+DEMO_SUFFIX = " (demo)"
+
 
 def names(nodes: Sequence[Node]) -> dict[str, str]:
-    """Node id -> name, each once: the host without the domain that all share, and the id where hosts are alike."""
+    """Node id -> name, each once: the host without the domain that all share, and the id where hosts are alike.
+
+    A node of synthetic data is called so wherever it is named.
+    """
     hosts = {node.id: _without(node.host or node.id, _shared_domain([node.host for node in nodes])) for node in nodes}
     count = Counter(hosts.values())
-    return {id_: host if count[host] == 1 else f"{host} ({id_[:8]})" for id_, host in hosts.items()}
+    return {
+        node.id: hosts[node.id]
+        + (f" ({node.id[:8]})" if count[hosts[node.id]] > 1 else "")
+        + (DEMO_SUFFIX if node.demo else "")
+        for node in nodes
+    }
 
 
 def _shared_domain(hosts: Sequence[str]) -> str:

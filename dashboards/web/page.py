@@ -11,16 +11,17 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
-from nicegui import ui
+from nicegui import app, background_tasks, ui
 from structlog import get_logger
 
 from dashboards.web.board import Board, Drawing
 from dashboards.web.charts import CHARTS, Chart, Section, age
-from dashboards.web.names import names
+from dashboards.web.names import DEMO_SUFFIX, names
 from postel.errors import PostelError
-from timescale_sink.api.series import Node
+from timescale_sink.api.series import Node, TooSlowError
 
 REFRESH_S = 5.0
+_FIRST_S = 1.0
 RANGES: Mapping[int, str] = {900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 86400: "24 h"}
 # The agent sends every 30 s; a node is late when two sendings are missing, silent when it surely is not on its way.
 LATE_S, SILENT_S = 90, 600
@@ -46,20 +47,29 @@ class _Card:
                 _text("h3", chart.title)
                 self._now = ui.label().classes("now")
             ui.label(chart.hint).classes("hint")
-            self._canvas = ui.echart({})
-            self._empty = ui.label("No data in this time.").classes("empty")
+            self._canvas = ui.echart({}).props(f'role=img aria-label="{chart.title}"')
+            self._empty = ui.label().classes("empty")
+        self._fill(filled=False, now="", empty="")
 
-    def show(self, drawing: Drawing) -> bool:
-        """Show a drawing, sending only what is new; True where there is something in it."""
+    def show(self, drawing: Drawing | TooSlowError) -> bool:
+        """Show a drawing, sending only what is new, or why there is none; True where there is something to see."""
+        if isinstance(drawing, TooSlowError):
+            self._drawing = None
+            self._fill(filled=False, now="", empty=f"{drawing}.")
+            return True
         filled = bool(drawing.curves)
         if drawing is not self._drawing:
             self._drawing = drawing
-            self._now.set_text(drawing.now)
-            self._canvas.set_visibility(filled)
-            self._empty.set_visibility(not filled)
+            self._fill(filled=filled, now=drawing.now, empty="No data in this time.")
             if filled:
                 self.repaint()
         return filled
+
+    def _fill(self, *, filled: bool, now: str, empty: str) -> None:
+        self._now.set_text(now)
+        self._empty.set_text(empty)
+        self._canvas.set_visibility(filled)
+        self._empty.set_visibility(not filled)
 
     def repaint(self) -> None:
         """Send the chart again: the browser looks its colours up anew."""
@@ -75,7 +85,7 @@ class _NodeLabel:
     def __init__(self, node: Node, name: str) -> None:
         with ui.element("div").classes("node").props(f'data-node="{node.id}"') as self._box:
             ui.element("span").classes("dot")
-            ui.label(name).classes("name")
+            ui.label(name.removesuffix(DEMO_SUFFIX)).classes("name")
             if node.demo:
                 ui.label("DEMO").classes("demo").tooltip("Synthetic data of `postel demo`; not this host's mail.")
             self._what = ui.label().classes("what")
@@ -132,7 +142,7 @@ class LivePage:
             try:
                 nodes = await self._board.reader.nodes()
                 self._show_nodes(nodes)
-                drawings = await asyncio.gather(*(self._draw(card.chart) for card in self._cards))
+                drawings = await asyncio.gather(*(self._draw(card.chart, nodes) for card in self._cards))
             except PostelError as error:
                 self._notice.set_text(f"{error}. What is below may be old; this page tries again by itself.")
                 self._notice.set_visibility(True)
@@ -152,8 +162,11 @@ class LivePage:
         for card in self._cards:
             card.repaint()
 
-    async def _draw(self, chart: Chart) -> Drawing:
-        return await self._board.draw(chart, node=self._node or None, seconds=self._seconds, hosts=self._hosts)
+    async def _draw(self, chart: Chart, nodes: tuple[Node, ...]) -> Drawing | TooSlowError:
+        try:
+            return await self._board.draw(chart, node=self._node or None, seconds=self._seconds, nodes=nodes)
+        except TooSlowError as error:
+            return error
 
     def _show_nodes(self, nodes: tuple[Node, ...]) -> None:
         hosts = names(nodes)
@@ -198,11 +211,23 @@ def add(board: Board) -> None:
         f"<script>{(static / 'page.js').read_text('utf-8')}</script>"
     )
 
-    @ui.page("/", title="Postel", response_timeout=15)
+    opened: set[LivePage] = set()
+
+    async def refresh_all() -> None:
+        # All together: pages that ask at the same moment share one answer.
+        for result in await asyncio.gather(*(page.refresh() for page in opened), return_exceptions=True):
+            if isinstance(result, Exception):
+                _log.error("a page could not be refreshed", exc_info=result)
+
+    app.timer(REFRESH_S, refresh_all, immediate=False)
+
+    @ui.page("/", title="Postel")
     async def live(node: str = "", range: str = "") -> None:  # noqa: A002 - the name in the page's address
         ui.add_head_html(head)
         ui.colors(primary="#1f5f9e")
         page = LivePage(board, node, int(range) if range.isdecimal() else 0)
-        await page.refresh()
+        # A quick answer comes with the page; a slow one must not hold the page up.
+        await asyncio.wait([background_tasks.create(page.refresh())], timeout=_FIRST_S)
         ui.on("postel-scheme", page.repaint)
-        ui.timer(REFRESH_S, page.refresh, immediate=False)
+        opened.add(page)
+        ui.context.client.on_delete(lambda: opened.discard(page))

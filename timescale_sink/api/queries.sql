@@ -52,8 +52,8 @@ ORDER BY queue_id, zone, bucket;
 
 -- increases --
 -- The increase of each counter per bucket, exact across restarts (the view tells how), and the seconds since the row
--- before the bucket's first, so that a rate over a gap, or in a bucket that is not over, is a rate. The row that a
--- counter begins with covers no time (NULL).
+-- before the bucket's first, so that a rate over a gap, or in a bucket that is not over, is a rate. Where no row of the
+-- instance came in the day before, nobody knows over which time the counter rose (NULL).
 SELECT
     extract(epoch FROM date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS bucket,
     node_id, instance, zone, '' AS queue_id,
@@ -63,15 +63,14 @@ FROM (
         time, node_id, instance, zone, {columns},
         coalesce(
             lag(time) OVER (PARTITION BY node_id, instance, zone ORDER BY time),
-            -- Asked for a key's first row of the range alone.
+            -- Asked for a key's first row of the range alone; a row of any zone, because a server tells a zone only
+            -- once something was counted in it.
             (
-                SELECT earlier.time FROM {table} AS earlier
+                SELECT max(earlier.time) FROM {table} AS earlier
                 WHERE
-                    earlier.node_id = row.node_id AND earlier.instance = row.instance AND earlier.zone = row.zone
-                    AND earlier.time < row.time
-                ORDER BY earlier.time DESC LIMIT 1
-            ),
-            started_at
+                    earlier.node_id = row.node_id AND earlier.instance = row.instance
+                    AND earlier.time < row.time AND earlier.time >= row.time - interval '1 day'
+            )
         ) AS before
     FROM {increase} AS row
     WHERE

@@ -33,8 +33,9 @@ MAX_STEPS = 5000
 # Series times steps of one answer: about 10 MiB of JSON.
 MAX_VALUES = 1_000_000
 STATEMENT_TIMEOUT_S = 5
-# A page open in many browsers asks once in this time; new rows come every 15 s.
-KEEP_S = 2.0
+# A page open in many browsers asks once in this time; new rows come every 15 s. What has longer steps costs more to ask
+# and changes less: it is kept for a twentieth of a step.
+KEEP_S, KEEP_LONGEST_S = 2.0, 30.0
 _POOL_TIMEOUT_S = 3.0
 _KEPT_ANSWERS = 256
 
@@ -118,14 +119,13 @@ T = TypeVar("T")
 class _Shared(Generic[T]):
     """Answers kept for a moment: whoever asks the same meanwhile gets the same answer, or waits for it together."""
 
-    def __init__(self, keep_s: float) -> None:
-        self._keep_s = keep_s
+    def __init__(self) -> None:
         self._tasks: OrderedDict[Hashable, tuple[float, asyncio.Task[T]]] = OrderedDict()
 
-    async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
+    async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]], keep_s: float = KEEP_S) -> T:
         now = time.monotonic()
         kept = self._tasks.get(key)
-        if kept is None or (kept[1].done() and now - kept[0] > self._keep_s):
+        if kept is None or (kept[1].done() and now - kept[0] > keep_s):
             task = asyncio.ensure_future(_run(ask))
             self._tasks[key] = (now, task)
             self._tasks.move_to_end(key)
@@ -152,8 +152,8 @@ class Reader:
         self.pool: Pool | None = None
         self.fault = "the database is being opened"
         self._declarations = declarations
-        self._nodes: _Shared[tuple[Node, ...]] = _Shared(KEEP_S)
-        self._series: _Shared[Answer] = _Shared(KEEP_S)
+        self._nodes: _Shared[tuple[Node, ...]] = _Shared()
+        self._series: _Shared[Answer] = _Shared()
 
     async def ping(self) -> None:
         """Return where the database answers and is migrated."""
@@ -171,7 +171,8 @@ class Reader:
             BadQueryError: no such table or column, gauges and counters together, or too large.
         """
         self._check(asked)
-        return await self._series.get(asked, lambda: self._ask_series(asked))
+        keep_s = min(max(KEEP_S, asked.step / 20), KEEP_LONGEST_S)
+        return await self._series.get(asked, lambda: self._ask_series(asked), keep_s)
 
     def interval(self, table: str) -> int:
         """Seconds from one row of a typed table to the next; BadQueryError where there is no such table."""
