@@ -6,8 +6,9 @@ import asyncio
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -41,6 +42,7 @@ def database(server: str) -> str:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS page WITH (FORCE)")
         connection.execute("CREATE DATABASE page")
+        connection.execute("ALTER DATABASE page SET log_statement = 'all'")
     url = server.replace("/postgres?", "/page?")
     asyncio.run(_migrate(url))
     return url
@@ -52,6 +54,13 @@ async def _migrate(url: str) -> None:
         await migrate(connection)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+def statements(server: str) -> Callable[[], str]:
+    """Reads what every client of `database` asked since the server began, in the server's own log."""
+    folder = parse_qs(urlsplit(server).query)["host"][0]
+    return lambda: (Path(folder) / "log").read_text("utf-8", "replace")
 
 
 @pytest.fixture

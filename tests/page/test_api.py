@@ -99,10 +99,16 @@ def test_the_first_rate_of_a_range_counts_from_the_row_before_it(api: httpx.Clie
         rows.zonemta(T0 + tick, NODE, zone="a", started=T0 - 330, delivered_total=value)
     (series,) = ask(api, "metrics_zonemta", "delivered_total")["series"]
     assert series["values"][:2] == [2, 1]
-    # Met for the first time with a start of long ago: the mean since then.
-    rows.system(T0, NODE, started=T0 - 1000, network_in=5000)
-    (series,) = ask(api, "metrics_system", "network_in")["series"]
-    assert series["values"][0] == 5
+
+
+def test_a_zone_that_appears_has_a_rate_and_an_instance_that_appears_has_none_yet(
+    api: httpx.Client, rows: Rows
+) -> None:
+    rows.zonemta(T0, NODE, zone="a", started=T0 - 9000, delivered_total=900)
+    rows.zonemta(T0 + 30, NODE, zone="a", started=T0 - 9000, delivered_total=900)
+    rows.zonemta(T0 + 30, NODE, zone="b", started=T0 - 9000, delivered_total=60)
+    told = ask(api, "metrics_zonemta", "delivered_total")["series"]
+    assert {series["zone"]: series["values"][:2] for series in told} == {"a": [None, 0], "b": [None, 2]}
 
 
 def test_a_queue_that_instances_share_has_one_value(api: httpx.Client, rows: Rows) -> None:

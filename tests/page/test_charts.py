@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from dashboards.web.board import typical_distance
 from dashboards.web.charts import CHARTS, Chart, age, curves, latest, options, text
 from dashboards.web.names import names
 from timescale_sink.api.series import Answer, Node, Query, Series
@@ -65,6 +66,15 @@ def test_a_gap_stays_a_gap_and_a_point_alone_is_a_dot() -> None:
     assert data[2] == [60_000, None]
 
 
+def test_demo_data_is_never_added_to_real_data() -> None:
+    real, demo = attempts("delivered", "a", 1, 1, 1), replace(attempts("delivered", "b", 5, 5, 5), node="demo")
+    chart = BY_KEY["attempts"]
+    (curve,) = curves(chart, answer(chart, demo, real), {}, frozenset({"demo"}))
+    assert curve.values == (60, 60, 60)
+    (curve,) = curves(chart, answer(chart, demo), {}, frozenset({"demo"}))
+    assert curve.values == (300, 300, 300)
+
+
 def test_lines_are_named_after_their_node_only_where_there_are_several() -> None:
     chart = BY_KEY["network"]
     one = Series("network_in", "n1", "i", "", "", (1, 1, 1))
@@ -79,6 +89,7 @@ def test_names_are_as_short_as_they_can_be() -> None:
     assert names([NODE]) == {"n1": "mx1.example.org"}
     assert names([NODE, mx2]) == {"n1": "mx1", "n2": "mx2"}
     assert names([NODE, replace(mx2, host="mx2.example.net")]) == {"n1": "mx1.example.org", "n2": "mx2.example.net"}
+    assert names([replace(NODE, demo=True)]) == {"n1": "mx1.example.org (demo)"}
     assert names([NODE, replace(NODE, id="0123456789ab")]) == {"n1": "mx1 (n1)", "0123456789ab": "mx1 (01234567)"}
 
 
@@ -104,6 +115,24 @@ def test_values_have_their_unit(value: float, unit: str, said: str) -> None:
 )
 def test_ages_are_words(seconds: float, said: str) -> None:
     assert age(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [
+        ((1, 1, 1, 1, 1), 1),
+        ((1, None, None, None, 1), 1),
+        ((1, 1, 1, None, None, None, None, None, 1, 1), 1),
+        ((1, None, 1, None, 1, None, 1), 2),
+        ((1, None, None, 1, None, None, None, 1, None, None, 1), 4),
+        ((None, None), 1),
+    ],
+)
+def test_a_longer_interval_than_expected_is_seen_and_an_outage_is_none(
+    values: tuple[float | None, ...], steps: int
+) -> None:
+    asked = answer(BY_KEY["cpu"], Series("cpu_load", "n1", "i", "", "", values))
+    assert typical_distance(asked) == steps
 
 
 def test_what_is_now_is_not_told_from_long_ago() -> None:

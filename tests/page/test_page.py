@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from itertools import pairwise
 
 import psycopg
 import pytest
 from selenium import webdriver
 
-from support.page import Rows, look
+from support.page import Rows, drawn, look
 from support.running_postel import until
 
 pytestmark = [pytest.mark.slow]
 
 NODE = "4f1c2a7e"
-# A chart's instance and the numbers that it was given: [series name, [[time, value], ...]].
-DATA = """
-const element = document.querySelector(`[data-chart=${arguments[0]}] .nicegui-echart`);
-if (!element) return null;
-const chart = getElement(element.id.slice(1)).chart;
-if (!chart) return null;
-return chart.getOption().series.map((s) => [s.name, s.data.map((d) => d.value ?? d)]);
-"""
 PIXELS = """
 const canvas = document.querySelector(`[data-chart=${arguments[0]}] canvas`);
 const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -74,12 +68,6 @@ def fill(
     return given
 
 
-def drawn(browser: webdriver.Chrome, chart: str) -> dict[str, dict[int, float]]:
-    """What a chart holds: name -> {epoch milliseconds: value} without gaps; {} before it is drawn."""
-    series = browser.execute_script(DATA, chart) or []
-    return {name: {int(at): value for at, value in points if value is not None} for name, points in series}
-
-
 def drawing(browser: webdriver.Chrome, chart: str) -> dict[str, dict[int, float]]:
     return until(lambda: drawn(browser, chart), 15, f"{chart} is drawn")
 
@@ -111,6 +99,18 @@ def test_charts_hold_what_is_stored(browser: webdriver.Chrome, page: str, rows: 
     assert "ago" in shown
     assert "Europe/Berlin" in shown
     assert "DEMO" not in shown
+
+
+def test_an_agent_that_asks_less_often_makes_lines_and_no_dots(
+    browser: webdriver.Chrome, page: str, rows: Rows
+) -> None:
+    rows.node(NODE, "mx1.example.org", seen=time.time())
+    newest = last_tick(60)
+    for index in range(10):
+        rows.system(newest - 60 * index, NODE, cpu_load=index)
+    browser.get(page)
+    times = sorted(drawing(browser, "cpu")["busy"])
+    assert [after - before for before, after in pairwise(times)] == [60_000] * 9
 
 
 def test_new_rows_appear_without_reload(browser: webdriver.Chrome, page: str, rows: Rows) -> None:
@@ -224,41 +224,27 @@ def test_a_database_that_goes_away_is_said_and_comes_back(
     until(lambda: "tries again by itself" not in text(browser), 20, "the notice is gone")
 
 
-def test_many_open_pages_ask_the_database_no_oftener_than_one(
-    chromium: webdriver.Chrome, page: str, rows: Rows, database: str
+def test_many_open_pages_share_their_questions(
+    chromium: webdriver.Chrome, page: str, rows: Rows, statements: Callable[[], str]
 ) -> None:
     fill(rows)
-    with psycopg.connect(database, autocommit=True) as connection:
-        windows = [chromium.current_window_handle]
-
-        def queries(seconds: float) -> int:
-            time.sleep(0.5)
-            before = transactions(connection)
-            time.sleep(seconds)
-            return transactions(connection) - before
-
-        try:
+    windows = [chromium.current_window_handle]
+    try:
+        for _ in range(6):
+            chromium.switch_to.new_window("tab")
+            windows.append(chromium.current_window_handle)
             chromium.get(page)
-            drawing(chromium, "cpu")
-            one = queries(12)
-            for _ in range(5):
-                chromium.switch_to.new_window("tab")
-                windows.append(chromium.current_window_handle)
-                chromium.get(page)
-            drawing(chromium, "cpu")
-            many = queries(12)
-        finally:
-            for window in windows[1:]:
-                chromium.switch_to.window(window)
-                chromium.close()
-            chromium.switch_to.window(windows[0])
-    # An answer is kept for 2 of the 5 seconds between two refreshes: at most 2.5 times, however many pages.
-    assert one > 5
-    assert many < 3 * one
-
-
-def transactions(connection: psycopg.Connection) -> int:
-    connection.execute("SELECT pg_stat_clear_snapshot()")
-    row = connection.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = 'page'").fetchone()
-    assert row
-    return int(row[0])
+        drawing(chromium, "cpu")
+        time.sleep(2)
+        before = statements()
+        time.sleep(8)
+        asked = statements().removeprefix(before)
+    finally:
+        for window in windows[1:]:
+            chromium.switch_to.window(window)
+            chromium.close()
+        chromium.switch_to.window(windows[0])
+    # All refresh together every 5 s, and one asks for all: nodes, and five charts of plain gauges.
+    refreshes = asked.count("-- Every node ever seen")
+    assert 1 <= refreshes <= 2
+    assert asked.count("-- The mean of each gauge per bucket") == 5 * refreshes

@@ -34,6 +34,15 @@ _FLAGS = (
     "--lang=en-GB",
 )
 
+# A chart's instance and the numbers that it was given: [series name, [[time, value], ...]].
+_DATA = """
+const element = document.querySelector(`[data-chart=${arguments[0]}] .nicegui-echart`);
+if (!element) return null;
+const chart = getElement(element.id.slice(1)).chart;
+if (!chart) return null;
+return chart.getOption().series.map((s) => [s.name, s.data.map((d) => d.value ?? d)]);
+"""
+
 
 @contextmanager
 def serving(folder: Path, url: str) -> Iterator[str]:
@@ -96,6 +105,12 @@ def look(chrome: webdriver.Chrome, *, width: int = 1440, height: int = 1000, sch
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     feature = {"name": "prefers-color-scheme", "value": scheme}
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def drawn(chrome: webdriver.Chrome, chart: str) -> dict[str, dict[int, float]]:
+    """What a chart holds: name -> {epoch milliseconds: value} without gaps; {} before it is drawn."""
+    series = chrome.execute_script(_DATA, chart) or []
+    return {name: {int(at): value for at, value in points if value is not None} for name, points in series}
 
 
 class Rows:

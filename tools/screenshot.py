@@ -1,0 +1,86 @@
+"""Makes ``docs/images/page.png``, the picture in the README: sink, page and demo as they are, seen by Chromium.
+
+    python -m tools.screenshot
+
+Takes about half a minute; everything runs on free ports with a database of its own and ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+PICTURE = ROOT / "docs" / "images" / "page.png"
+LARGEST_BYTES = 300 * 1024
+# What tests and this share: free ports, waiting, Chromium.
+sys.path.append(str(ROOT / "tests"))
+
+from support.page import answers, drawn, look, start_chromium  # noqa: E402 - after the path
+from support.ports import free_ports  # noqa: E402
+from support.running_postel import until  # noqa: E402
+
+
+def main() -> None:
+    """Start what is needed, wait until the demo's day is drawn, take the picture."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        raise SystemExit("chromium and chromedriver are needed: `make test` installs them")
+    # Not below a folder that others tidy: the database's own user must be able to enter it.
+    with tempfile.TemporaryDirectory(prefix="postel-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
+        folder = Path(name)
+        grpc, http, page, intake = (f"127.0.0.1:{port}" for port in free_ports(4))
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": name,
+            "POSTEL_DATA_DIR": str(folder / "data"),
+            "POSTEL_SINK__GRPC_ADDRESS": grpc,
+            "POSTEL_SINK__HTTP_ADDRESS": http,
+            "POSTEL_SERVE__ADDRESS": page,
+            "POSTEL_INTAKE__ADDRESS": intake,
+            "POSTEL_OTLP__ENDPOINT": f"http://{http}",
+        }
+        for program in ("sink", "serve", "demo"):
+            stack.callback(_end, _start(program, environment, folder))
+        until(lambda: answers(f"http://{page}/api/v1/healthz"), 60, "the page's database is there")
+        until(lambda: _node(page), 60, "the demo has registered")
+        chrome = start_chromium(chromium, driver, folder / "chromium")
+        stack.callback(chrome.quit)
+        look(chrome, width=1280, height=1030)
+        chrome.get(f"http://{page}/?range=86400")
+        until(lambda: len(drawn(chrome, "cpu").get("busy", ())) > 50, 60, "a day is drawn")  # noqa: PLR2004
+        PICTURE.parent.mkdir(exist_ok=True)
+        PICTURE.write_bytes(chrome.get_screenshot_as_png())
+    size = PICTURE.stat().st_size
+    if size > LARGEST_BYTES:
+        raise SystemExit(f"{PICTURE} has {size} bytes, more than {LARGEST_BYTES}")
+    print(f"{PICTURE.relative_to(ROOT)}: {size // 1024} KiB")
+
+
+def _start(program: str, environment: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "postel.cli", program]
+    return subprocess.Popen(command, cwd=folder, env=environment)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(30)
+    finally:
+        process.kill()
+
+
+def _node(page: str) -> bool:
+    return bool(httpx.get(f"http://{page}/api/v1/nodes", timeout=10, trust_env=False).json()["nodes"])
+
+
+if __name__ == "__main__":
+    main()
