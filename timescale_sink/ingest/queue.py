@@ -70,7 +70,7 @@ class IngestQueue:
             return Outcome()
         if self._closed:
             raise Retryable(RETRY_SECONDS, "the sink is stopping")
-        if self._bytes + size > WAITING_BYTES and self._waiting:
+        if self._bytes and self._bytes + size > WAITING_BYTES:
             raise Retryable(RETRY_SECONDS, "the sink has more to write than it can take in")
         waiting = _Waiting(signal, request, size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)

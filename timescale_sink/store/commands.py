@@ -66,7 +66,10 @@ async def check(settings: Settings) -> int:
         await connection.close()
     for difference in found:
         click.echo(str(difference))
-    click.echo(f"{len(found)} differences" if found else "the tables hold what the ledger says")
+    if found:
+        click.echo(f"{len(found)} difference{'s' if len(found) > 1 else ''}")
+    else:
+        click.echo("the tables hold what the ledger says")
     return 1 if found else 0
 
 

@@ -1,0 +1,154 @@
+"""`postel db` and the removal of demo data, against a database that a sink has written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from pydantic import SecretStr
+
+from postel.errors import DatabaseError
+from postel.otlp.signal import Signal
+from postel.settings import Database, Settings
+from support.postgres import fresh_database
+from support.sink import RunningSink, ingesting, recount
+from timescale_sink.store import commands
+
+TIME = 1_768_471_200_000_000_000
+
+
+def _resource(node: str, *, demo: bool) -> Resource:
+    resource = Resource()
+    resource.attributes.add(key="host.id", value=AnyValue(string_value=node))
+    if demo:
+        resource.attributes.add(key="postel.demo", value=AnyValue(bool_value=True))
+    return resource
+
+
+def _metrics(node: str, *, demo: bool) -> ExportMetricsServiceRequest:
+    request = ExportMetricsServiceRequest()
+    metrics = request.resource_metrics.add(resource=_resource(node, demo=demo)).scope_metrics.add().metrics
+    for tick in range(300):
+        at = TIME + tick * 15_000_000_000
+        metrics.add(name="postel.host.cpu.load_average").gauge.data_points.add(time_unix_nano=at, as_double=tick)
+        metrics.add(name="other").gauge.data_points.add(time_unix_nano=at, as_double=tick)
+    metrics.add(name="other").gauge.data_points.add(as_double=1)
+    return request
+
+
+def _logs(node: str, *, demo: bool) -> ExportLogsServiceRequest:
+    request = ExportLogsServiceRequest()
+    records = request.resource_logs.add(resource=_resource(node, demo=demo)).scope_logs.add().log_records
+    for number in range(10):
+        records.add(time_unix_nano=TIME + number, body=AnyValue(int_value=number))
+    return request
+
+
+@pytest.fixture
+async def written(migrated_database: str) -> str:
+    """A database with the data of a real node and of a demo node."""
+    async with ingesting(migrated_database) as ingest:
+        for node, demo in (("n1", False), ("d1", True)):
+            await ingest(Signal.METRICS, _metrics(node, demo=demo))
+            await ingest(Signal.LOGS, _logs(node, demo=demo))
+    return migrated_database
+
+
+def _settings(url: str, folder: Path) -> Settings:
+    return Settings(data_dir=folder, database=Database(url=SecretStr(url)))
+
+
+async def test_check_is_clean_after_writing(written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await commands.check(_settings(written, tmp_path)) == 0
+    assert capsys.readouterr().out == "the tables hold what the ledger says\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (
+            "DELETE FROM metrics_system WHERE node_id = 'n1' AND time = '2026-01-15 10:00:15+00'",
+            "2026-01-15 10:00 UTC metrics_system: the ledger says 480 stored, the tables hold 479",
+        ),
+        (
+            "UPDATE metrics_system SET load_1m = NULL WHERE node_id = 'n1' AND time = '2026-01-15 11:00+00'",
+            "2026-01-15 11:00 UTC metrics_system: the ledger says 120 stored, the tables hold 119",
+        ),
+        (
+            "DELETE FROM otel_metric_point WHERE time = '2026-01-15 10:00:30+00'",
+            "2026-01-15 10:00 UTC otel_metric_point: the ledger says 480 stored, the tables hold 478",
+        ),
+        (
+            "DELETE FROM otel_log WHERE ctid = (SELECT min(ctid) FROM otel_log)",
+            "2026-01-15 10:00 UTC otel_log: the ledger says 20 stored, the tables hold 19",
+        ),
+        (
+            "DELETE FROM dead_letter WHERE record ->> 'resource' LIKE '%d1%'",
+            "1970-01-01 00:00 UTC otel_metric_point: the ledger says 2 dead-lettered, the tables hold 1",
+        ),
+        (
+            "INSERT INTO metrics_zonemta VALUES ('2026-01-15 12:00+00', 'n1', '', '', NULL, NULL, 1)",
+            "2026-01-15 12:00 UTC metrics_zonemta: the ledger says 0 stored, the tables hold 1",
+        ),
+    ],
+)
+async def test_check_finds_what_was_changed_by_hand(
+    written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str, says: str
+) -> None:
+    with psycopg.connect(written, autocommit=True) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        assert connection.execute(damage.encode()).rowcount
+    assert await commands.check(_settings(written, tmp_path)) == 1
+    assert capsys.readouterr().out.splitlines() == [says, "1 difference"]
+
+
+async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) -> None:
+    deleted = await commands.remove_demo(_settings(written, tmp_path))
+    assert deleted == {
+        "metrics_system": 300,
+        "metrics_zonemta": 0,
+        "otel_metric_point": 300,
+        "otel_log": 10,
+        "otel_series": 1,
+        "node": 1,
+    }
+    with psycopg.connect(written) as connection:
+        left = connection.execute(
+            "SELECT node_id FROM metrics_system UNION SELECT node_id FROM otel_log"
+            " UNION SELECT node_id FROM otel_series UNION SELECT id FROM node"
+        ).fetchall()
+    assert left == [("n1",)]
+    assert await recount(written) == []
+    assert set((await commands.remove_demo(_settings(written, tmp_path))).values()) == {0}
+    assert await recount(written) == []
+
+
+async def test_status_names_server_migrations_and_tables(
+    written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await commands.status(_settings(written, tmp_path))
+    said = capsys.readouterr().out
+    assert said.startswith("server: PostgreSQL ")
+    assert "applied: 0001_tables.sql" in said
+    assert "table: metrics_system, " in said
+
+
+async def test_a_database_without_a_schema_is_named(postgres: str, tmp_path: Path) -> None:
+    with fresh_database(postgres) as url, pytest.raises(DatabaseError, match="run `postel db migrate`"):
+        await commands.check(_settings(url, tmp_path))
+
+
+def test_the_commands_as_they_are_typed(postgres: str, tmp_path: Path) -> None:
+    with fresh_database(postgres) as url:
+        sink = RunningSink(tmp_path, url)
+        assert sink.command("db", "url").stdout.strip() == url
+        first = sink.command("db", "migrate")
+        assert (first.returncode, first.stdout[:8]) == (0, "applied:")
+        assert sink.command("db", "migrate").stdout == "the schema is up to date\n"
+        assert sink.command("db", "status").returncode == 0
+        assert sink.command("db", "check").returncode == 0
