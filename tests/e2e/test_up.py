@@ -67,17 +67,10 @@ def test_what_dies_comes_back_and_data_flows_on(tmp_path: Path) -> None:
         until(lambda: rows(postel) >= 2, 60, "first rows")
         for program in PROGRAMS:
             before = postel.kill(program)
-            until(lambda: new_pid(postel, program, before), 20, f"{program} runs again")  # noqa: B023 - used at once
+            until(lambda: postel.runs(program, but=before), 20, f"{program} runs again")  # noqa: B023 - used at once
             seen = rows(postel)
             until(lambda: rows(postel) > seen + 1, 60, f"rows after {program} was killed")  # noqa: B023 - as above
         assert postel.log.read_text().count("ended with signal SIGKILL") == len(PROGRAMS)
-
-
-def new_pid(postel: RunningPostel, program: str, before: int) -> bool:
-    try:
-        return postel.pid(program) != before
-    except LookupError:
-        return False
 
 
 def test_the_end_leaves_nothing_running(tmp_path: Path) -> None:

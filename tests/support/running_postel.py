@@ -117,6 +117,13 @@ class RunningPostel:
                     return child.pid
         raise LookupError(f"{program} does not run")
 
+    def runs(self, program: str, *, but: int) -> bool:
+        """Whether a program runs in another process than `but`."""
+        try:
+            return self.pid(program) != but
+        except LookupError:
+            return False
+
     def kill(self, program: str) -> int:
         """End one program with SIGKILL; returns its process id."""
         pid = self.pid(program)

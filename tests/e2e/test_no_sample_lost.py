@@ -1,0 +1,94 @@
+"""Sink away, Collector killed, agent killed: every tick at which the agent ran has its row, once."""
+
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from postel.collector import find_collector
+from support.requirements import require
+from support.running_postel import RunningPostel, running, until
+
+
+@pytest.fixture(autouse=True)
+def collector() -> None:
+    require("collector", available=find_collector() is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_no_sample_is_lost_or_doubled_with_ticks_of_a_second(tmp_path: Path) -> None:
+    environment = {"POSTEL_INTERVALS__SYSTEM_METRICS": "1", "POSTEL_INTERVALS__SEND_METRICS": "1"}
+    with running(tmp_path, **environment) as postel:
+        endure(postel, interval=1, sink_away=8)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_no_sample_is_lost_or_doubled_with_the_default_intervals(tmp_path: Path) -> None:
+    with running(tmp_path) as postel:
+        endure(postel, interval=15, sink_away=60)
+
+
+def endure(postel: RunningPostel, *, interval: int, sink_away: float) -> None:
+    until(lambda: len(ticks(postel)) >= 3, 90 + 3 * interval, "first rows")
+    begin = min(ticks(postel))
+
+    away_from = time.time()
+    while time.time() < away_from + sink_away:
+        kill_if_running(postel, "sink")
+        time.sleep(0.1)
+    assert all(tick < away_from + 1 for tick in ticks(postel)), "the sink was to be away"
+
+    before = postel.kill("collector")
+    until(lambda: postel.runs("collector", but=before), 30, "the Collector runs again")
+    time.sleep(2 * interval)
+
+    agent_killed = time.time()
+    before = postel.kill("agent")
+    until(lambda: postel.runs("agent", but=before), 30, "the agent runs again")
+    until(lambda: len(starts(postel)) == 2, 30, "the agent says that it runs")
+    agent_back = starts(postel)[1]
+
+    end = (int(time.time()) // interval + 3) * interval
+    until(lambda: max(ticks(postel), default=0) >= end, 120 + 4 * interval, "the rows of now")
+    # What waited behind the Collector's or the sink's retries.
+    until(lambda: not missing(postel, begin, end, interval, (agent_killed, agent_back)), 60, "every row")
+
+    there = ticks(postel)
+    assert len(there) == len(set(there))
+    ((twice,),) = postel.query(
+        "SELECT count(*) FROM (SELECT 1 FROM otel_metric_point GROUP BY series_id, time HAVING count(*) > 1) AS doubled"
+    )
+    assert twice == 0
+    checked = postel.command("db", "check")
+    assert checked.returncode == 0, checked.stdout
+    print(  # noqa: T201 - the figures of a soak run
+        f"{len(there)} rows from tick {begin} to {max(there)}; the agent was away for {agent_back - agent_killed:.1f} s"
+    )
+
+
+def ticks(postel: RunningPostel) -> list[int]:
+    rows = postel.query("SELECT extract(epoch FROM time)::bigint FROM metrics_system WHERE cpu_load IS NOT NULL")
+    return [row[0] for row in rows]
+
+
+def missing(postel: RunningPostel, begin: int, end: int, interval: int, away: tuple[float, float]) -> set[int]:
+    """Ticks of the time when the agent ran that have no row."""
+    wanted = {tick for tick in range(begin, end + 1, interval) if not away[0] - 0.5 <= tick <= away[1] + 0.5}
+    return wanted - set(ticks(postel))
+
+
+def starts(postel: RunningPostel) -> list[float]:
+    """When the agent said that it runs."""
+    stamps = re.findall(r"^agent +\| (\S+) .*the agent runs", postel.log.read_text(), re.MULTILINE)
+    return [datetime.fromisoformat(stamp).astimezone(UTC).timestamp() for stamp in stamps]
+
+
+def kill_if_running(postel: RunningPostel, program: str) -> None:
+    try:
+        postel.kill(program)
+    except LookupError:
+        return
