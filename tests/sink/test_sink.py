@@ -104,6 +104,7 @@ def test_the_official_log_exporter_reaches_the_table(sink: RunningSink) -> None:
     assert found == [("n1", "disk.low", 13, "low")]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_loses_and_doubles_nothing(sink: RunningSink) -> None:
     sink.start()
     for batch in range(6):
@@ -139,6 +140,7 @@ def test_it_listens_before_its_database_is_there_and_takes_data_once_it_is(tmp_p
             sink.end(signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_database_that_goes_and_comes_back(sink: RunningSink) -> None:
     sink.start()
     assert _send(sink, _body(0, 1)) == 200
