@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+import httpx
 import structlog
 
 from otel_receivers import exporter
@@ -90,9 +91,15 @@ class SourceWatch:
             while True:
                 yield set(self._listening)
                 await asyncio.sleep(_ROUND_SECONDS)
-                findings = [await look(place, http) for place in self._places if self._is_due(place)]
-                if (batch := self._compare(findings)).events:
-                    await self._store(spool, [batch], {})
+                try:
+                    await self._round(spool, http)
+                except Exception:  # noqa: BLE001 - whatever a server says, the sources that run go on
+                    _log.exception("looking for sources failed")
+
+    async def _round(self, spool: Spool, http: httpx.AsyncClient) -> None:
+        findings = [await look(place, http) for place in self._places if self._is_due(place)]
+        if (batch := self._compare(findings)).events:
+            await self._store(spool, [batch], {})
 
     def _is_due(self, place: Place) -> bool:
         """What was not found is looked for in every round, what was found less often."""

@@ -30,7 +30,6 @@ _CREATED = "created"
 _SCHEMA = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
-PRAGMA synchronous = FULL;
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS request (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -42,9 +41,10 @@ CREATE TABLE IF NOT EXISTS request (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS request_in_order ON request (signal, id);
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+INSERT OR IGNORE INTO state VALUES ('{_CREATED}', strftime('%s', 'now') || '000000000');
 PRAGMA user_version = {_VERSION};
 COMMIT;
-"""
+"""  # noqa: S608 - constants of this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,15 @@ class SpoolFile:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > _VERSION:
             raise PostelError(f"{path}: is of a newer Postel (version {version}); update, or move the file away")
-        self._db.executescript(_SCHEMA)
+        if version < _VERSION:
+            # Not on every opening: nothing needs to be written to read on a full disk.
+            self._db.executescript(_SCHEMA)
+        self._db.execute("PRAGMA synchronous = FULL")
         # What stays of the write-ahead log on disk once it is folded back into the file.
         self._db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         fault = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if fault != "ok":
             raise sqlite3.DatabaseError(f"quick_check: {fault}")
-        self._db.execute("INSERT OR IGNORE INTO state VALUES (?, ?)", (_CREATED, str(time.time_ns())))
         self._bytes = self._db.execute(
             f"SELECT coalesce(sum(length(body) + {ROW_OVERHEAD}), 0) FROM request"  # noqa: S608 - a constant
         ).fetchone()[0]
