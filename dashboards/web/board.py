@@ -26,12 +26,16 @@ _FEWEST_DISTANCES = 3
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A chart as it is now: its curves, their ECharts options, and its newest values in words."""
+    """A chart as it is now: its curves, their ECharts options, and its newest values in words.
+
+    ``demo`` is True where all of it is synthetic.
+    """
 
     answer: Answer
     curves: tuple[Curve, ...]
     options: Options
     now: str
+    demo: bool
 
 
 class Board:
@@ -52,8 +56,10 @@ class Board:
         key = (chart.key, node, seconds)
         drawing = self._drawn.get(key)
         if drawing is None or (drawing.answer is not answer and drawing.answer != answer):
-            drawn = tuple(curves(chart, answer, names(nodes), frozenset(one.id for one in nodes if one.demo)))
-            drawing = Drawing(answer, drawn, options(chart, answer, drawn), _now(chart, drawn))
+            demo = frozenset(one.id for one in nodes if one.demo)
+            drawn = tuple(curves(chart, answer, names(nodes), demo))
+            synthetic = bool(drawn) and demo.issuperset(series.node for series in answer.series)
+            drawing = Drawing(answer, drawn, options(chart, answer, drawn), _now(chart, drawn), synthetic)
             self._drawn[key] = drawing
             while len(self._drawn) > _KEPT:
                 self._drawn.popitem(last=False)

@@ -45,11 +45,13 @@ class _Card:
         with ui.element("article").classes("card").props(f"data-chart={chart.key}"):
             with ui.element("div").classes("head"):
                 _text("h3", chart.title)
+                self._demo = _demo_mark()
                 self._now = ui.label().classes("now")
             ui.label(chart.hint).classes("hint")
             self._canvas = ui.echart({}).props(f'role=img aria-label="{chart.title}"')
             self._empty = ui.label().classes("empty")
         self._fill(filled=False, now="", empty="")
+        self._demo.set_visibility(False)
 
     def show(self, drawing: Drawing | TooSlowError) -> bool:
         """Show a drawing, sending only what is new, or why there is none; True where there is something to see."""
@@ -61,6 +63,7 @@ class _Card:
         if drawing is not self._drawing:
             self._drawing = drawing
             self._fill(filled=filled, now=drawing.now, empty="No data in this time.")
+            self._demo.set_visibility(drawing.demo)
             if filled:
                 self.repaint()
         return filled
@@ -87,7 +90,7 @@ class _NodeLabel:
             ui.element("span").classes("dot")
             ui.label(name.removesuffix(DEMO_SUFFIX)).classes("name")
             if node.demo:
-                ui.label("DEMO").classes("demo").tooltip("Synthetic data of `postel demo`; not this host's mail.")
+                _demo_mark()
             self._what = ui.label().classes("what")
             self._age = ui.label().classes("age")
         self.show(node)
@@ -194,6 +197,12 @@ class LivePage:
     async def _chosen(self) -> None:
         ui.navigate.history.replace("/?" + urlencode({"node": self._node, "range": self._seconds}))
         await self.refresh()
+
+
+def _demo_mark() -> ui.label:
+    with ui.label("DEMO").classes("demo") as mark:
+        ui.tooltip("Synthetic data of `postel demo`; no mail was sent.")
+    return mark
 
 
 def _text(tag: str, text: str) -> ui.element:

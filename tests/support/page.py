@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, sql
 from psycopg.types.json import Jsonb
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
@@ -73,6 +73,11 @@ def serving(folder: Path, url: str) -> Iterator[str]:
     said = log.read_text("utf-8", "replace")
     assert code == 0, said[-5000:]
     assert "Traceback" not in said, said[-5000:]
+
+
+def name_of(url: str) -> str:
+    """The name of the database that a URL means."""
+    return str(conninfo.conninfo_to_dict(url)["dbname"])
 
 
 def answers(url: str) -> bool:
