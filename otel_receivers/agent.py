@@ -41,6 +41,7 @@ from postel.signals import Declarations, load_all
 _COLLECT_SHARE = 0.9
 # How long a tick under way is waited for when the agent is stopped.
 _LAST_TICK_SECONDS = 2.0
+_PROBLEMS_SAID = 5
 _log = structlog.get_logger()
 
 
@@ -169,7 +170,10 @@ class Agent:
 
     def _say(self, receiver: Receiver, collected: _Collected) -> None:
         """One line when a source's trouble begins, changes or ends; not one a tick."""
-        problems = "; ".join(sorted({p.message for batch in collected.batches for p in batch.problems}))
+        messages = sorted({p.message for batch in collected.batches for p in batch.problems})
+        problems = "; ".join(messages[:_PROBLEMS_SAID])
+        if len(messages) > _PROBLEMS_SAID:
+            problems += f"; and {len(messages) - _PROBLEMS_SAID} more"
         complaint = collected.failure or problems
         if complaint == self._complaints.get(receiver.name, ""):
             return
@@ -226,12 +230,13 @@ async def run(settings: Settings) -> None:
 
 
 async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: SpoolSender, watch: SourceWatch) -> None:
+    system = await asyncio.to_thread(collecting.system)
     # What was imported and built so far stays for good; the collector need not walk it again and again.
     gc.freeze()
     async with asyncio.TaskGroup() as group:
         group.create_task(sending.run())
         group.create_task(agent.follow(collecting.spool(spool)))
-        group.create_task(agent.follow(await asyncio.to_thread(collecting.system)))
+        group.create_task(agent.follow(system))
         await watch.start(spool)
         scraped = False
         async for listening in watch.run(spool):
