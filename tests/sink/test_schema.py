@@ -15,7 +15,7 @@ from postel.errors import DatabaseError
 from postel.signals import load_all
 from support.postgres import fresh_database, migrate_now, named
 from timescale_sink.store import migrate as migrations
-from timescale_sink.store.database import Tier, ask_server, connect
+from timescale_sink.store.database import Tier, ask_server, check_rights, connect
 from timescale_sink.store.migrate import Script, migrate, scripts
 
 # Columns of the schema whose source is not declared yet.
@@ -119,11 +119,27 @@ def test_a_role_without_rights_runs_on_a_schema_that_is_up_to_date(url: str) -> 
             with pytest.raises(DatabaseError, match=r"may not change the schema.*CREATE"):
                 migrate_now(lesser)
             migrate_now(url)
-            owner.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {name}".encode())
+            owner.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}".encode())
             assert migrate_now(lesser) == []
+            with pytest.raises(DatabaseError, match=f"{name} may not write into dead_letter, .*: GRANT .* TO {name}"):
+                asyncio.run(_rights(lesser))
+            owner.execute(f"GRANT INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {name}".encode())
+            asyncio.run(_rights(lesser))
+            database = conninfo.conninfo_to_dict(url)["dbname"]
+            owner.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM public".encode())
+            with pytest.raises(DatabaseError, match=f"GRANT TEMPORARY ON DATABASE {database} TO {name}"):
+                asyncio.run(_rights(lesser))
         finally:
             owner.execute(f"DROP OWNED BY {name}".encode())
             owner.execute(f"DROP ROLE {name}".encode())
+
+
+async def _rights(url: str) -> None:
+    connection = await connect(url)
+    try:
+        await check_rights(connection)
+    finally:
+        await connection.close()
 
 
 async def test_the_server_is_told_by_what_it_has(url: str, request: pytest.FixtureRequest) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +158,23 @@ def test_a_database_that_goes_and_comes_back(sink: RunningSink) -> None:
     until(lambda: _send(sink, _body(1, 1)) == 200, 20, "the database is back")
     assert sink.state() == 200
     assert _ask(sink.url, "SELECT count(*) FROM otel_log") == [(2,)]
+
+
+@pytest.mark.slow
+def test_the_embedded_database_killed_under_it_comes_back() -> None:
+    # Not below pytest's own folder, which another pytest closes to the server's user.
+    folder = Path(tempfile.mkdtemp(prefix="postel-"))
+    try:
+        with running_sink(folder, "") as sink:
+            sink.start()
+            assert _send(sink, _body(0, 1)) == 200
+            server = int((folder / "data/postgres/postmaster.pid").read_text().split()[0])
+            os.kill(server, signal.SIGKILL)
+            until(lambda: _send(sink, _body(1, 1)) == 200, 40, "the database is back")
+            assert sink.command("db", "check").stdout == "the tables hold what the ledger says\n"
+            sink.end(signal.SIGTERM)
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_asked_to_stop_it_finishes_what_it_took(sink: RunningSink) -> None:

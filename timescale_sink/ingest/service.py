@@ -31,7 +31,7 @@ from postel.signals import load_all
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.queue import IngestQueue
 from timescale_sink.ingest.writer import Writer
-from timescale_sink.store.database import ask_server, connect, create_pool, database_url
+from timescale_sink.store.database import ask_server, check_rights, connect, create_pool, database_url
 from timescale_sink.store.migrate import migrate
 
 _LONGEST_WAIT = 10.0
@@ -110,6 +110,7 @@ class Service:
         try:
             done = await migrate(connection)
             server = await ask_server(connection)
+            await check_rights(connection)
         except psycopg.OperationalError as error:
             raise DatabaseError(f"the database cannot be reached: {error}") from None
         finally:

@@ -105,6 +105,44 @@ async def ask_server(connection: Connection) -> Server:
     return Server(version, tier, timescale)
 
 
+async def check_rights(connection: Connection) -> None:
+    """Whether the role may do what a sink does.
+
+    Raises:
+        DatabaseError: it may not; the message has the statement that mends it.
+    """
+    rows = await (
+        await connection.execute(
+            """
+            SELECT relname, current_user::text FROM pg_class
+            WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
+                AND relname <> 'postel_migration'
+                AND NOT (
+                    has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+                    AND has_table_privilege(oid, 'UPDATE')
+                )
+            ORDER BY relname
+            """
+        )
+    ).fetchall()
+    if rows:
+        tables = ", ".join(name for name, _ in rows)
+        raise DatabaseError(
+            f"the database role {rows[0][1]} may not write into {tables}: "
+            f"GRANT SELECT, INSERT, UPDATE ON {tables} TO {rows[0][1]}"
+        )
+    row = await (
+        await connection.execute(
+            "SELECT has_database_privilege(current_database(), 'TEMP'), current_database(), current_user::text"
+        )
+    ).fetchone()
+    if row and not row[0]:
+        raise DatabaseError(
+            f"the database role {row[2]} may not make temporary tables: "
+            f"GRANT TEMPORARY ON DATABASE {row[1]} TO {row[2]}"
+        )
+
+
 def _conninfo(url: str) -> str:
     # Hours of the ledger are hours of UTC. What is acknowledged is on disk, whatever the role's default is. The options
     # of the URL come last and win.
