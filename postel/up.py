@@ -89,6 +89,8 @@ def _collector_environment(settings: Settings) -> dict[str, str]:
     storage.mkdir(exist_ok=True)
     token = settings.sink.token
     return {
+        # Below the memory_limiter's 256 MiB, so that Go collects before the limiter refuses.
+        "GOMEMLIMIT": "200MiB",
         # While the sink is away gRPC warns several times a second; the supervisor says in one line that it is away.
         "POSTEL_COLLECTOR_LOG_LEVEL": os.environ.get("POSTEL_COLLECTOR_LOG_LEVEL", "error"),
         "POSTEL_COLLECTOR_GRPC": settings.otlp.collector_grpc_address,

@@ -208,7 +208,7 @@ class Snapshot:
     def mounts(self) -> list[list[parse.Mount]]:
         """The real filesystems, see :func:`otel_receivers.system.parse.real`."""
         if (text := self.read("self/mountinfo")) is not None:
-            return parse.real(parse.mounts(text))
+            return parse.real(_with_root(parse.mounts(text)))
         partitions = self.ask("disk_partitions", all=False) or []
         return parse.real(
             parse.Mount(p.device, p.device, p.mountpoint, p.fstype, read_only="ro" in p.opts.split(","))
@@ -241,3 +241,16 @@ class Snapshot:
         if not sys.platform.startswith("linux"):
             return None
         return [name for name in os.listdir(self.host.proc) if name.isdecimal()]  # noqa: PTH208 - half the time
+
+
+def _with_root(mounts: list[parse.Mount]) -> list[parse.Mount]:
+    """The mounts, with the filesystem of ``/`` where none lies there: in a chroot whose root is a plain folder."""
+    if any(mount.mountpoint == "/" for mount in mounts):
+        return mounts
+    device = os.stat("/").st_dev  # noqa: PTH116 - a Path adds nothing here
+    identity = f"{os.major(device)}:{os.minor(device)}"
+    # What the kernel called the root before anything was mounted; who mounted this one is not to be seen from inside.
+    root = parse.Mount(
+        identity, "rootfs", "/", "rootfs", read_only=bool(os.statvfs("/").f_flag & os.ST_RDONLY), whole=False
+    )
+    return [root, *mounts]

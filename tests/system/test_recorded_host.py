@@ -152,6 +152,15 @@ def test_the_root_of_a_container_counts(recorded: Recorded) -> None:
     assert value(found, "system.filesystem.limit", mountpoint="/spool") == 10
 
 
+def test_the_root_of_a_chroot_counts_though_nothing_is_mounted_there(recorded: Recorded) -> None:
+    (recorded.proc / "self/mountinfo").write_text("100 90 0:5 / /proc rw - proc proc rw\n")
+    recorded.spaces.clear()
+    recorded.spaces.update({"/": Space(70, 30, 0)})
+    found = points(recorded.collect(recorded.receiver()))
+    assert value(found, "postel.host.disk.utilization") == pytest.approx(70)
+    assert value(found, "system.filesystem.limit", mountpoint="/") == 100
+
+
 def test_a_cut_or_garbled_proc_costs_its_points_only(recorded: Recorded) -> None:
     for path in ("vmstat", "net/tcp", "net/tcp6", "self/mountinfo"):
         text = (recorded.proc / path).read_bytes()
