@@ -39,7 +39,10 @@ def requests(batch: Batch, limit: int) -> list[Request]:
     out: list[Request] = []
     for message in messages(batch):
         if isinstance(message, ExportMetricsServiceRequest):
-            out += (Request(Signal.METRICS, m.SerializeToString(), point_count(m)) for m in _split(message, limit))
+            out += (
+                Request(Signal.METRICS, m.SerializeToString(), point_count(m), begins(m))
+                for m in _split(message, limit)
+            )
         else:
             out += (
                 Request(Signal.LOGS, m.SerializeToString(), record_count(m.resource_logs))
@@ -50,12 +53,23 @@ def requests(batch: Batch, limit: int) -> list[Request]:
 
 def point_count(request: ExportMetricsServiceRequest) -> int:
     """Data points of a request."""
-    return sum(
-        len(_points(metric))
-        for resource in request.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
+    return sum(len(_points(metric)) for metric in _metrics(request))
+
+
+def begins(request: ExportMetricsServiceRequest) -> bool:
+    """Whether a counter is first met here: a point whose start is its own time (:mod:`otel_receivers.epochs`)."""
+    return any(
+        point.start_time_unix_nano == point.time_unix_nano
+        for metric in _metrics(request)
+        if metric.sum.is_monotonic
+        for point in metric.sum.data_points
     )
+
+
+def _metrics(request: ExportMetricsServiceRequest) -> Iterator[Metric]:
+    for resource in request.resource_metrics:
+        for scope in resource.scope_metrics:
+            yield from scope.metrics
 
 
 def record_count(resources: Iterable[ResourceLogs]) -> int:

@@ -218,7 +218,8 @@ class Spool:
     def _bound_pending(self) -> None:
         surplus = sum(len(request.body) for request in self._pending) - PENDING_BYTES
         while surplus > 0:
-            surplus -= len(self._pending.pop(0).body)
+            oldest = next((place for place, request in enumerate(self._pending) if not request.begins), 0)
+            surplus -= len(self._pending.pop(oldest).body)
             self._lost += 1
 
 

@@ -19,7 +19,7 @@ from postel.otlp.signal import Signal
 
 # What a row costs beside its body: its other columns, its index entry and the unused part of its last page.
 ROW_OVERHEAD = 256
-_VERSION = 1
+_VERSION = 2
 # Free pages are given back to the file system in portions, so that no call takes long.
 _VACUUM_PAGES = 2_000
 _WAL_BYTES = 4 << 20
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS request (
     signal TEXT NOT NULL,
     created REAL NOT NULL,
     items INTEGER NOT NULL,
+    begins INTEGER NOT NULL DEFAULT 0,
     checksum INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
@@ -55,11 +56,14 @@ class Request:
         signal: metrics or logs.
         body: the protobuf message's bytes.
         items: its data points or log records.
+        begins: it holds the point with which a counter was first met. Readers count that point as nothing and every
+            other first point in full, so it leaves the spool unsent last of all.
     """
 
     signal: Signal
     body: bytes
     items: int
+    begins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ class SpoolFile:
             raise PostelError(f"{path}: is of a newer Postel (version {version}); update, or move the file away")
         if version < _VERSION:
             # Not on every opening: nothing needs to be written to read on a full disk.
+            if version == 1:
+                self._db.execute("ALTER TABLE request ADD COLUMN begins INTEGER NOT NULL DEFAULT 0")
             self._db.executescript(_SCHEMA)
         self._db.execute("PRAGMA synchronous = FULL")
         # What stays of the write-ahead log on disk once it is folded back into the file.
@@ -134,12 +140,12 @@ class SpoolFile:
                 self._count(lost, "disk")
             now = time.time()
             self._db.executemany(
-                "INSERT INTO request (signal, created, items, checksum, body) VALUES (?, ?, ?, ?, ?)",
-                ((r.signal.value, now, r.items, zlib.crc32(r.body), r.body) for r in requests),
+                "INSERT INTO request (signal, created, items, begins, checksum, body) VALUES (?, ?, ?, ?, ?, ?)",
+                ((r.signal.value, now, r.items, r.begins, zlib.crc32(r.body), r.body) for r in requests),
             )
             self._bytes += sum(len(r.body) + ROW_OVERHEAD for r in requests)
             while self._bytes > self._max_bytes:
-                self._drop(self._oldest("1"), "size")
+                self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
 
     def peek(self, signal: Signal, limit: int) -> Block | None:
         """The oldest requests of a signal, together at most ``limit`` bytes (one alone may be larger).
@@ -174,9 +180,9 @@ class SpoolFile:
             self._drop([(i, 0) for i in ids], reason)
 
     def trim(self) -> None:
-        """Let go of what is older than `max_age` (counted under ``age``)."""
+        """Let go of what is older than `max_age` (counted under ``age``), but for requests that `begins` marks."""
         limit = time.time() - self._max_age
-        while rows := self._oldest("created < ?", limit):
+        while rows := self._oldest("begins = 0 AND created < ?", limit):
             with self._transaction():
                 self._drop(rows, "age")
 

@@ -148,6 +148,14 @@ def _points(request: Any) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize(("start", "begins"), [(NOW, True), (NOW - 1, False)])
+def test_the_request_of_a_first_meeting_is_marked(start: int, *, begins: bool) -> None:
+    met = recorder()
+    met.number("postel_scrape_errors", 3, start_unix_nano=start)
+    met.number("postel_receiver_up", 1)
+    assert [request.begins for request in exporter.requests(met.batch(), 1 << 20)] == [begins]
+
+
 def test_equal_resources_do_not_swallow_each_other() -> None:
     one, two = recorder(), recorder()
     one.number("postel_receiver_up", 1, ATTRIBUTES)

@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,32 @@ def test_the_oldest_make_room_and_are_counted(tmp_path: Path) -> None:
         assert file.dropped() == {"size": 15}
         assert drained(file) == [15, 17, 19, 21, 23]
         assert drained(file, LOGS) == [16, 18, 20, 22, 24]
+
+
+def test_the_point_with_which_a_counter_was_met_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the next point would count in full."""
+    with spool_file(tmp_path, max_bytes=5 * (100 + ROW_OVERHEAD), max_age=100) as file:
+        for number in range(20):
+            file.append([replace(request(number), begins=number in {3, 7})], {})
+        assert file.dropped() == {"size": 15}
+        began = time.time()
+        monkeypatch.setattr(time, "time", lambda: began + 1000)
+        file.trim()
+        assert file.dropped() == {"size": 15, "age": 3}
+        # Where there is nothing else, the oldest of them makes room.
+        for number in range(20, 24):
+            file.append([replace(request(number), begins=True)], {})
+        assert drained(file) == [7, 20, 21, 22, 23]
+
+
+def test_a_file_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
+    with spool_file(tmp_path) as file:
+        file.append([request(1)], {"a": "1"})
+        file._db.executescript("ALTER TABLE request DROP COLUMN begins; PRAGMA user_version = 1")
+    with spool_file(tmp_path) as file:
+        file.append([request(2)], {})
+        assert file.state()["a"] == "1"
+        assert drained(file) == [1, 2]
 
 
 def test_the_file_itself_stays_near_its_bound_and_shrinks_when_drained(tmp_path: Path) -> None:
