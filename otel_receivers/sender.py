@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import structlog
 
 from otel_receivers.spool import Block, Spool, SpoolError
-from postel.otlp.client import Sender
 from postel.otlp.errors import Malformed, OtlpError, Refused, Retryable, TooLarge
+from postel.otlp.sender import Sender
 from postel.otlp.signal import Signal
 
 BACKOFF_FIRST = 1.0

@@ -23,8 +23,9 @@ from otel_receivers.node import Node
 from otel_receivers.points import Recorder
 from otel_receivers.receiver import Batch, Target, Tick
 from postel.demo_traffic import STEP_SECONDS, Moment, moments
-from postel.otlp.client import Sender, create_sender
+from postel.otlp.client import create_sender
 from postel.otlp.errors import Retryable
+from postel.otlp.sender import Sender
 from postel.settings import Settings
 from postel.signals import Column, Declarations, load_all
 

@@ -1,63 +1,23 @@
-"""Senders of serialized OTLP requests, and what they hear back.
-
-Contract: `Sender.send` sends once and returns `Sent` when the receiver took the request (all of it, or all but
-`rejected` items that must not be sent again). It raises `Retryable` when the same bytes may be sent later, and a
-kind of `Refused` when they may not. It never retries by itself: the spool decides, with the delay that the receiver
-asked for.
+"""Builds the sender for an endpoint: OTLP over HTTP or gRPC, by the standard settings of an exporter.
 
 Source: OpenTelemetry specification, "OpenTelemetry Protocol Exporter" (endpoint, headers, compression, timeout,
-certificate); OTLP specification 1.x, "OTLP/gRPC Response" and "OTLP/HTTP Response" (partial success, failures,
-throttling).
+certificate).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from postel.errors import SettingsError
-from postel.otlp.answers import MAX_DELAY
-from postel.otlp.signal import Signal
+from postel.otlp.sender import Sender
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110 section 5.5: no space at either end.
 _HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """The receiver took the request.
-
-    Args:
-        rejected: data points or log records in it that it did not take and does not want again.
-        reason: why, or a warning when `rejected` is 0.
-    """
-
-    rejected: int = 0
-    reason: str = ""
-
-
-class Sender(Protocol):
-    """One connection to one receiver."""
-
-    async def send(self, signal: Signal, body: bytes) -> Sent:
-        """Send one request.
-
-        Args:
-            signal: what `body` is.
-            body: a serialized `signal.request_class`, not compressed.
-
-        Raises:
-            Retryable: the receiver is away, busy or slow; `delay` is what it asked for, in seconds, or None.
-            Refused: the receiver will never take this request; its kind and message say why.
-        """
-
-    async def close(self) -> None:
-        """Give the connection back."""
 
 
 def create_sender(
@@ -100,11 +60,6 @@ def create_sender(
         return HttpSender(url, headers, compression=compression, timeout=timeout, certificate=certificate)
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError(f"[otlp] certificate: {certificate} cannot be used: {error}") from error
-
-
-def clip_delay(seconds: float) -> float:
-    """Bring a delay that a receiver named into 0 to `postel.otlp.answers.MAX_DELAY` seconds."""
-    return min(max(seconds, 0.0), MAX_DELAY)
 
 
 def _check_endpoint(endpoint: str) -> SplitResult:

@@ -18,8 +18,8 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from grpc import aio
 
 from postel.otlp.answers import RETRY_TRAILER, STATUS_TRAILER
-from postel.otlp.client import Sent, clip_delay
 from postel.otlp.errors import Malformed, Refused, Retryable, TooLarge, Unauthenticated
+from postel.otlp.sender import Sent, clip_delay
 from postel.otlp.signal import Signal
 
 RETRYABLE = frozenset(

@@ -22,8 +22,8 @@ from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from postel.otlp import codec, json_mapping
-from postel.otlp.client import Sent, clip_delay
 from postel.otlp.errors import Malformed, Refused, Retryable, TooLarge, Unauthenticated, UnsupportedMedia
+from postel.otlp.sender import Sent, clip_delay
 from postel.otlp.signal import Signal
 
 RETRYABLE = frozenset({429, 502, 503, 504})

@@ -17,9 +17,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from postel.errors import SettingsError
 from postel.otlp.answers import Outcome
-from postel.otlp.client import Sender, Sent, create_sender
+from postel.otlp.client import create_sender
 from postel.otlp.errors import Malformed, Refused, Retryable, TooLarge, Unauthenticated
 from postel.otlp.grpc_server import create_server
+from postel.otlp.sender import Sender, Sent
 from postel.otlp.signal import ExportRequest, Signal
 from support.otlp_receiver import Receiver, running_receiver
 

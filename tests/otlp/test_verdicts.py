@@ -12,8 +12,8 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from postel.otlp import codec, grpc_sender, http_sender
 from postel.otlp.answers import MAX_DELAY
-from postel.otlp.client import Sent
 from postel.otlp.errors import Malformed, OtlpError, Refused, Retryable, TooLarge, Unauthenticated, UnsupportedMedia
+from postel.otlp.sender import Sent
 from postel.otlp.signal import Signal
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
