@@ -103,6 +103,17 @@ async def test_a_record_that_only_the_database_refuses_is_found_and_set_aside(mi
     assert await recount(migrated_database) == []
 
 
+async def test_each_sender_hears_of_its_own_refusals_only(migrated_database: str) -> None:
+    with psycopg.connect(migrated_database, autocommit=True) as connection:
+        connection.execute("ALTER TABLE otel_log ADD CHECK (body <> '\"poison\"')")
+    async with ingesting(migrated_database) as ingest:
+        requests = [logs(n, 100 + n, body="poison" if n == 3 else "") for n in range(6)]
+        answers = await asyncio.gather(*(ingest(Signal.LOGS, request) for request in requests))
+    assert [answer.rejected for answer in answers] == [0, 0, 0, 2, 0, 0]
+    assert "check constraint" in answers[3].reason
+    assert await recount(migrated_database) == []
+
+
 async def test_what_is_not_committed_in_time_is_answered_retry_and_may_come_again(
     migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

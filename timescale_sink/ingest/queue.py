@@ -27,6 +27,8 @@ from timescale_sink.ingest.writer import COMMIT_SECONDS, Writer
 WAITING_BYTES = 64 << 20
 TOGETHER_BYTES = 4 << 20
 RETRY_SECONDS = 2.0
+# Told to a sender at most; dead_letter has them all.
+_REASONS = 3
 # What passes: the server is away, overloaded, or chose this transaction to break a deadlock.
 _PASSING = (
     psycopg.OperationalError,
@@ -125,7 +127,7 @@ class IngestQueue:
             outcomes = await self._commit(group)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing was committed and all may come again
             if len(group) > 1 and not isinstance(error, _PASSING):
-                # One request that nobody foresaw must not keep those from being stored that came with it.
+                # What one request brings along must not keep those from being stored that came with it.
                 for waiting in group:
                     await self._write([waiting])
             else:
@@ -141,15 +143,12 @@ class IngestQueue:
         rows = Rows()
         # Mapping is all CPU; in a thread, health checks and new requests are answered meanwhile.
         dead = await asyncio.to_thread(self._map, group, rows)
-        refused = await self._writer.write(rows)
-        reasons = sorted({letter.reason for letter in rows.dead.values()})
-        reason = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} reasons more" if len(reasons) > 3 else "")  # noqa: PLR2004 - a line's worth
-        outcomes = [Outcome(count, reason if count else "") for count in dead]
-        if refused:
-            # The database's own refusals are not told apart by request; dead_letter has each with its reason.
-            _log.warning("the database refused records; they are in dead_letter", records=refused)
-            outcomes[0] = Outcome(outcomes[0].rejected + refused, outcomes[0].reason or "the database refused records")
-        return outcomes
+        mixed = len(group) > 1
+        refused = await self._writer.write(rows, mixed=mixed)
+        if not mixed:
+            dead[0] += len(refused)
+        reason = _line({letter.reason for letter in [*rows.dead.values(), *refused]})
+        return [Outcome(count, reason if count else "") for count in dead]
 
     def _map(self, group: Sequence[_Waiting], rows: Rows) -> list[int]:
         now = datetime.now(UTC)
@@ -174,6 +173,13 @@ def _answer(waiting: _Waiting, answer: Outcome | Exception) -> None:
         waiting.answer.exception()
     else:
         waiting.answer.set_result(answer)
+
+
+def _line(reasons: set[str]) -> str:
+    """Some reasons in one line."""
+    shown = sorted(reasons)[:_REASONS]
+    more = len(reasons) - len(shown)
+    return "; ".join(shown) + (f"; and {more} reasons more" if more else "")
 
 
 def _reason(error: Exception) -> str:

@@ -29,6 +29,10 @@ _SERIES_SECONDS = 300.0
 _NODE_EVERY = timedelta(seconds=10)
 
 
+class MixedRefusalError(Exception):
+    """A record of several requests' rows is refused; written one by one, each sender hears of its own only."""
+
+
 class Writer:
     """Writes into one database.
 
@@ -48,23 +52,30 @@ class Writer:
         self._series_since = time.monotonic()
         self._nodes: dict[str, Sighting] = {}
 
-    async def write(self, rows: Rows) -> int:
+    async def write(self, rows: Rows, *, mixed: bool = False) -> list[DeadLetter]:
         """Store everything, or nothing.
 
+        Args:
+            rows: of one request, or of several.
+            mixed: they are of several.
+
         Returns:
-            How many records the database refused, beyond those that mapping had already found.
+            What the database refused, beyond what mapping had already found.
 
         Raises:
+            MixedRefusalError: the database refuses a record and ``mixed`` is true.
             TimeoutError: it was not committed within `COMMIT_SECONDS`.
             psycopg.Error: the database is away, or something that only a retry can mend.
         """
         async with asyncio.timeout(COMMIT_SECONDS), self._pool.connection() as connection:
             async with connection.transaction():
                 refused = await self._write(connection, rows)
+                if refused and mixed:
+                    raise MixedRefusalError
             self._remember(rows)
         return refused
 
-    async def _write(self, connection: Connection, rows: Rows) -> int:
+    async def _write(self, connection: Connection, rows: Rows) -> list[DeadLetter]:
         fates = Fates()
         refused: list[DeadLetter] = []
         for table, writer in self._wide.items():
@@ -76,7 +87,7 @@ class Writer:
         await _add_letters(connection, [*rows.dead.values(), *refused], fates)
         await _add_nodes(connection, self._news(rows.nodes))
         await self._add_ledger(connection, rows, fates)
-        return len(refused)
+        return refused
 
     @staticmethod
     async def _store_sorted(
