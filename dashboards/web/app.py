@@ -102,8 +102,7 @@ async def run(settings: Settings) -> None:
             opening.cancel()
             with suppress(asyncio.CancelledError):
                 await opening
-            if reader.pool is not None:
-                await reader.pool.close()
+            await reader.close()
 
 
 async def _open(settings: Settings, reader: Reader) -> None:

@@ -123,12 +123,12 @@ class LivePage:
             self._select = ui.select({_ALL: "All nodes"}, value=_ALL, on_change=self._choose_node)
             self._select.props('outlined dense options-dense aria-label="Node"').set_visibility(False)
             ui.toggle(dict(RANGES), value=self._seconds, on_change=self._choose_range).props("unelevated")
-        self._notice = ui.label().classes("notice").props("role=alert")
-        self._notice.set_visibility(False)
+        self._notice = ui.label("Asking the database ...").classes("notice").props("role=status")
         self._nodes = ui.element("div").classes("nodes")
         self._nothing = ui.label(_NO_NODE).classes("empty panel nothing")
         self._nothing.set_visibility(False)
         with ui.element("main") as self._main:
+            self._main.set_visibility(False)
             for section, (name, hint) in _SECTIONS.items():
                 heading = _text("h2", name).classes("section-name")
                 with ui.element("div").classes("grid") as grid:
@@ -147,7 +147,9 @@ class LivePage:
                 self._show_nodes(nodes)
                 drawings = await asyncio.gather(*(self._draw(card.chart, nodes) for card in self._cards))
             except PostelError as error:
-                self._notice.set_text(f"{error}. What is below may be old; this page tries again by itself.")
+                reason = str(error)
+                old = "What is below may be old; this" if self._node_labels else "This"
+                self._notice.set_text(f"{reason[:1].upper()}{reason[1:]}. {old} page tries again by itself.")
                 self._notice.set_visibility(True)
                 return
             self._notice.set_visibility(False)

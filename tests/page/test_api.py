@@ -180,7 +180,9 @@ def test_without_a_database_the_api_says_so(tmp_path: Path) -> None:
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
         assert "does not answer" in answer.json()["detail"]
-        assert httpx.get(f"{address}/api/v1/healthz", timeout=20, trust_env=False).status_code == 503
+        page = httpx.get(f"{address}/", timeout=20, trust_env=False)
+        assert page.status_code == 200
+        assert "Asking the database ..." in page.text
 
 
 def test_a_port_in_use_names_its_setting(database: str, tmp_path: Path) -> None:

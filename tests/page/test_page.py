@@ -225,6 +225,7 @@ def test_a_database_that_goes_away_is_said_and_comes_back(
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         try:
             until(lambda: "tries again by itself" in text(browser), 20, "the notice")
+            assert "What is below may be old" in text(browser)
             assert "CPU" in text(browser)
         finally:
             connection.execute(opened)

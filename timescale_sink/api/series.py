@@ -136,6 +136,13 @@ class _Shared(Generic[T]):
         # One that leaves (a closed page) must not take the answer from the others.
         return await asyncio.shield(task)
 
+    async def close(self) -> None:
+        """End what is still being asked."""
+        tasks = [task for _, task in self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
 
 async def _run(ask: Callable[[], Awaitable[T]]) -> T:
     return await ask()
@@ -154,6 +161,13 @@ class Reader:
         self._declarations = declarations
         self._nodes: _Shared[tuple[Node, ...]] = _Shared()
         self._series: _Shared[Answer] = _Shared()
+
+    async def close(self) -> None:
+        """End what is still being asked, and the pool."""
+        await self._nodes.close()
+        await self._series.close()
+        if self.pool is not None:
+            await self.pool.close()
 
     async def ping(self) -> None:
         """Return where the database answers and is migrated."""
