@@ -86,7 +86,7 @@ class _NodeLabel:
     """A node's host, what runs there, and how long ago it was last heard of."""
 
     def __init__(self, node: Node, name: str) -> None:
-        with ui.element("div").classes("node").props(f'data-node="{node.id}"') as self._box:
+        with ui.element("div").classes("node") as self._box:
             ui.element("span").classes("dot")
             ui.label(name.removesuffix(DEMO_SUFFIX)).classes("name")
             if node.demo:

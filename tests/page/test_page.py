@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -230,6 +231,29 @@ def test_a_database_that_goes_away_is_said_and_comes_back(
         finally:
             connection.execute(opened)
     until(lambda: "tries again by itself" not in text(browser), 20, "the notice is gone")
+
+
+def test_names_from_the_network_are_text_and_never_markup(browser: webdriver.Chrome, page: str, rows: Rows) -> None:
+    evil = "<img src=x onerror=window.taken=1>\"' :onclick=window.taken=1 ${window.taken=1} `x` </script>"
+    fill(rows)
+    fill(rows, f"id {evil}", f"host {evil}")
+    rows.zonemta(last_tick(30), NODE, zone=f"zone {evil}", started=1, delivered_total=1)
+    browser.get(f"{page}/?node={quote(evil)}&range=x")
+    assert any(evil in name for name in drawing(browser, "cpu"))
+    assert any(evil in name for name in drawing(browser, "zones"))
+    for chart in ("cpu", "zones"):
+        browser.execute_script(
+            """
+            const element = document.querySelector(`[data-chart=${arguments[0]}] .nicegui-echart`);
+            const chart = getElement(element.id.slice(1)).chart;
+            const told = chart.getOption().series[0].data.findIndex((d) => (d.value ?? d)[1] !== null);
+            chart.dispatchAction({type: "showTip", seriesIndex: 0, dataIndex: told});
+            """,
+            chart,
+        )
+    until(lambda: text(browser).count(f"host {evil}") >= 2, 10, "the tooltip")
+    assert browser.execute_script("return window.taken ?? null") is None
+    assert browser.execute_script("return document.querySelectorAll('img').length") == 0
 
 
 def test_many_open_pages_share_their_questions(
