@@ -33,7 +33,7 @@ from otel_receivers.spool import Spool
 from otel_receivers.spool_file import Request
 from otel_receivers.zone_mta.receiver import ZoneMtaReceiver
 from postel.otlp import json_mapping
-from postel.otlp.client import create_sender
+from postel.otlp.client import sender_of
 from postel.settings import Settings
 from postel.signals import Declarations, load_all
 
@@ -195,14 +195,7 @@ async def run(settings: Settings) -> None:
     otlp = settings.otlp
     spool = await Spool.open(settings.data_dir, max_bytes=otlp.spool_bytes, max_age=otlp.spool_age)
     try:
-        sender = create_sender(
-            otlp.endpoint,
-            otlp.protocol,
-            headers={name: value.get_secret_value() for name, value in otlp.headers.items()},
-            compression=otlp.compression,
-            timeout=otlp.timeout,
-            certificate=otlp.certificate,
-        )
+        sender = sender_of(otlp)
         try:
             state = await spool.state()
             epochs = Epochs(state)

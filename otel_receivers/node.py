@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from opentelemetry.sdk.resources import Resource
 from otel_receivers.receiver import Target
 from postel import __version__
 from postel.errors import PostelError
+from postel.listening import is_loopback
 
 # machine-id(5) asks applications never to show the machine id itself but a keyed hash of it under their own id.
 _APPLICATION = uuid.UUID("5c1bd5a6-7a3c-4e0f-9d0e-2f6a3a9c8b41")
@@ -89,7 +89,7 @@ class Node:
         """``service.instance.id``: unique among all nodes also where each watches its own loopback."""
         if target is None:
             return self.id
-        return f"{self.id}:{target.port}" if _is_loopback(target.host) else str(target)
+        return f"{self.id}:{target.port}" if is_loopback(target.host) else str(target)
 
 
 def identify(data_dir: Path, *, setting: str | None = None, boot_id_before: str | None = None) -> Node:
@@ -205,15 +205,6 @@ def _description() -> dict[str, str]:
     if pretty := release.get("PRETTY_NAME"):
         described["os.description"] = pretty
     return {name: value for name, value in described.items() if value}
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _first_line(path: str) -> str:

@@ -23,7 +23,7 @@ from otel_receivers.node import Node
 from otel_receivers.points import Recorder
 from otel_receivers.receiver import Batch, Target, Tick
 from postel.demo_traffic import STEP_SECONDS, Moment, moments
-from postel.otlp.client import create_sender
+from postel.otlp.client import sender_of
 from postel.otlp.errors import Retryable
 from postel.otlp.sender import Sender
 from postel.settings import Settings
@@ -49,15 +49,7 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    headers = {name: value.get_secret_value() for name, value in settings.otlp.headers.items()}
-    sender = create_sender(
-        settings.otlp.endpoint,
-        settings.otlp.protocol,
-        headers=headers,
-        compression=settings.otlp.compression,
-        timeout=settings.otlp.timeout,
-        certificate=settings.otlp.certificate,
-    )
+    sender = sender_of(settings.otlp)
     work = asyncio.create_task(_send_all(sender, settings.otlp.request_bytes))
     stopped = asyncio.create_task(stop.wait())
     try:

@@ -1,4 +1,4 @@
-"""Sockets to listen on, for every HTTP server of Postel, with an error that names the address and its setting.
+"""Addresses: sockets to listen on, with an error that names address and setting, and which of them are loopback.
 
 Contract: what is returned listens already, so that whoever prints its address prints a true one, and no second
 program can take it between a check and its use.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from ipaddress import ip_address
 
 from postel.errors import AddressInUseError, PostelError
 
@@ -44,3 +45,15 @@ def listen(address: str, setting: str, *, backlog: int = 128) -> socket.socket:
             raise AddressInUseError(address, setting) from error
         raise PostelError(f"cannot listen on {address}: {error.strerror}; set {setting} to another address") from error
     return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address, with or without brackets, is this machine to itself."""
+    name = host.strip("[]").lower()
+    # RFC 6761 section 6.3: names below localhost are loopback too.
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -17,10 +17,10 @@ import uvicorn
 from fastapi import FastAPI
 from structlog import get_logger
 
-from dashboards.web.guard import Guard, is_loopback
+from dashboards.web.guard import Guard
 from postel import __version__
 from postel.errors import DatabaseError
-from postel.listening import listen
+from postel.listening import is_loopback, listen
 from postel.settings import Settings
 from postel.signals import load_all
 from timescale_sink.api import routes

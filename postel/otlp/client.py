@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from postel.errors import SettingsError
 from postel.otlp.sender import Sender
+from postel.settings import Otlp
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110 section 5.5: no space at either end.
@@ -60,6 +61,22 @@ def create_sender(
         return HttpSender(url, headers, compression=compression, timeout=timeout, certificate=certificate)
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError(f"[otlp] certificate: {certificate} cannot be used: {error}") from error
+
+
+def sender_of(otlp: Otlp) -> Sender:
+    """The sender that the settings describe.
+
+    Raises:
+        SettingsError: the endpoint, a header or the certificate cannot be used.
+    """
+    return create_sender(
+        otlp.endpoint,
+        otlp.protocol,
+        headers={name: value.get_secret_value() for name, value in otlp.headers.items()},
+        compression=otlp.compression,
+        timeout=otlp.timeout,
+        certificate=otlp.certificate,
+    )
 
 
 def _check_endpoint(endpoint: str) -> SplitResult:

@@ -21,6 +21,7 @@ import orjson
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
+from postel.listening import is_loopback
 from postel.otlp import codec, json_mapping
 from postel.otlp.errors import Malformed, Refused, Retryable, TooLarge, Unauthenticated, UnsupportedMedia
 from postel.otlp.sender import Sent, clip_delay
@@ -60,6 +61,8 @@ class HttpSender:
             timeout=timeout,
             verify=_trust(endpoint.scheme, certificate),
             limits=httpx.Limits(max_connections=4, max_keepalive_connections=2),
+            # The environment's proxy is the way out of this host, not the way to its own Collector.
+            trust_env=not is_loopback(endpoint.hostname or ""),
         )
 
     async def send(self, signal: Signal, body: bytes) -> Sent:

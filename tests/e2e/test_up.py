@@ -77,7 +77,7 @@ def test_the_end_leaves_nothing_running(tmp_path: Path) -> None:
     with running(tmp_path, **FAST) as postel:
         until(lambda: rows(postel) >= 1, 60, "first rows")
         assert postel.stop(signal.SIGTERM) == 0
-        left = [process.cmdline() for process in psutil.process_iter() if str(tmp_path) in str(environment(process))]
+        left = [process.cmdline() for process in psutil.process_iter() if str(postel.data) in str(environment(process))]
         assert left == []
         assert "killed" not in postel.log.read_text()
         assert postel.log.read_text().rstrip().endswith("postel: stopped")
@@ -97,7 +97,7 @@ def test_an_address_in_use_is_named_with_its_setting_and_nothing_starts(tmp_path
     assert ended.returncode == 2
     assert f"127.0.0.1:{postel.ports['sink_http']} is in use by another program" in ended.stderr
     assert "[sink] http_address" in ended.stderr
-    assert not (tmp_path / "data" / "postgres").exists()
+    assert not (postel.data / "postgres").exists()
 
 
 def test_without_a_collector_the_agent_sends_straight_to_the_sink_and_says_so(tmp_path: Path) -> None:
@@ -115,15 +115,16 @@ def test_the_demo_is_seen_marked_and_can_be_removed(tmp_path: Path) -> None:
         until(lambda: postel.query("SELECT 1 FROM node WHERE demo AND id = 'demo'"), 30, "the demo's node is marked")
         until(lambda: rows(postel) > 240, 60, "the demo's host")
         assert postel.stop() == 0
-        with running(tmp_path, **FAST) as again:
-            until(lambda: answers(again.page), 20, "the page answers")
-            before = again.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'demo'")
-            removed = again.command("demo", "--remove")
-            assert removed.returncode == 0, removed.stderr
-            assert again.query(count) == [(0,)]
-            assert again.query("SELECT count(*) FROM node WHERE demo") == [(0,)]
-            assert again.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'demo'") >= before
-            assert again.command("db", "check").returncode == 0
+        postel.arguments = ()
+        postel.start()
+        until(lambda: answers(postel.page), 20, "the page answers")
+        before = postel.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'demo'")
+        removed = postel.command("demo", "--remove")
+        assert removed.returncode == 0, removed.stderr
+        assert postel.query(count) == [(0,)]
+        assert postel.query("SELECT count(*) FROM node WHERE demo") == [(0,)]
+        assert postel.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'demo'") >= before
+        assert postel.command("db", "check").returncode == 0
 
 
 def test_the_doctor_finds_a_running_postel_well_and_names_what_is_missing_of_a_stopped_one(tmp_path: Path) -> None:

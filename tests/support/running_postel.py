@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +36,13 @@ def until(ask: Callable[[], T], seconds: float, what: str, pause: float = 0.2) -
 
 @dataclass
 class RunningPostel:
-    """`postel up` as a child of the test."""
+    """`postel up` as a child of the test.
+
+    Args:
+        folder: of the test; the log goes there.
+        environment: variables beside those that give it ports and a data folder of its own.
+        arguments: of `postel up`.
+    """
 
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -49,13 +57,16 @@ class RunningPostel:
             )
         )
         self.log = self.folder / "up.log"
+        # As root the embedded PostgreSQL runs as a user of its own, for whom pytest closes its folders now and then.
+        self.data = Path(tempfile.mkdtemp(prefix="postel-test-"))
+        self.data.chmod(0o755)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def variables(self) -> dict[str, str]:
         """The environment of every command that belongs to this Postel."""
         own = {
-            "POSTEL_DATA_DIR": str(self.folder / "data"),
+            "POSTEL_DATA_DIR": str(self.data),
             "POSTEL_SINK__GRPC_ADDRESS": f"127.0.0.1:{self.ports['sink_grpc']}",
             "POSTEL_SINK__HTTP_ADDRESS": f"127.0.0.1:{self.ports['sink_http']}",
             "POSTEL_SERVE__ADDRESS": f"127.0.0.1:{self.ports['page']}",
@@ -171,3 +182,4 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Runni
     finally:
         if postel.running:
             postel.stop()
+        shutil.rmtree(postel.data, ignore_errors=True)
