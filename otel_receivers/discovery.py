@@ -141,8 +141,9 @@ async def _look_at(place: Place, target: Target, http: httpx.AsyncClient) -> Fin
             reader, writer = await asyncio.open_connection(target.host, target.port)
     except TimeoutError:
         return Finding(place.source, target, listening=False, found=False, how="no answer", error_type="timeout")
-    except OSError:
-        how = "nobody listens"
+    except (OSError, ValueError) as error:
+        # ValueError: a name that cannot be one, such as "a..b", fails in its encoding.
+        how = "nobody listens" if isinstance(error, OSError) else "no host name"
         return Finding(place.source, target, listening=False, found=False, how=how, error_type="connection")
     try:
         async with asyncio.timeout(TIMEOUT):

@@ -26,14 +26,14 @@ from postel.demo_traffic import STEP_SECONDS, Moment, moments
 from postel.otlp.client import sender_of
 from postel.otlp.errors import Retryable
 from postel.otlp.sender import Sender
-from postel.settings import Settings
+from postel.settings import DEMO_NODE, Settings
 from postel.signals import Column, Declarations, load_all
 
 MARK = {"postel.demo": True}
 # What is sent of the day so far: the last hour in full, what was before at these steps.
 DETAIL = timedelta(hours=1)
 COARSE = timedelta(minutes=5)
-_NODE = Node(id="demo", origin="setting", host="mail.demo.test", boot_id="demo", boot_time_unix_nano=0)
+_NODE = Node(id=DEMO_NODE, origin="setting", host="mail.demo.test", boot_id="demo", boot_time_unix_nano=0)
 _TARGET = Target("127.0.0.1", 12080)
 _MEMORY_BYTES = 8e9
 _DISK_BYTES = 120e9
@@ -75,12 +75,12 @@ async def remove(settings: Settings) -> None:
 async def _send_all(sender: Sender, limit: int) -> None:
     declarations = load_all()
     now = datetime.now(UTC)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    # From a midnight on, where the counters start: a first point later in the day would count all that went before it.
+    begin = (now - DETAIL).replace(hour=0, minute=0, second=0, microsecond=0)
     past = [
         moment
-        for moment in takewhile(lambda moment: moment.time <= now, _since(midnight))
-        # The day begins with its counters' start, or its first point would count all that went before.
-        if moment.time >= now - DETAIL or not (moment.time - midnight) % COARSE
+        for moment in takewhile(lambda moment: moment.time <= now, _since(begin))
+        if moment.time >= now - DETAIL or not (moment.time - begin) % COARSE
     ]
     _log.info("the demo platform's day so far is sent", node=_NODE.id)
     await _send(sender, limit, _registration(declarations))

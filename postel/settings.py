@@ -23,6 +23,9 @@ from postel.errors import SettingsError
 # Where a file is looked for when --config names none; the first that exists is read.
 CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
 
+# The node that `postel demo` makes up; no real one may be taken for it, and be deleted with it.
+DEMO_NODE = "postel-demo"
+
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
 Port = Annotated[int, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
 Host = Annotated[str, Field(min_length=1, description="a host name or IP address")]
@@ -39,7 +42,19 @@ class _Section(BaseModel):
 class Node(_Section):
     """``[node]``: who this host is."""
 
-    id: str | None = Field(None, min_length=1, max_length=255, description="a text that names this node for good")
+    id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description=f'a text that names this node for good, up to 255 characters, not "{DEMO_NODE}"',
+    )
+
+    @field_validator("id")
+    @classmethod
+    def _real(cls, node_id: str | None) -> str | None:
+        if node_id == DEMO_NODE:
+            raise ValueError("is the demo's")
+        return node_id
 
 
 class Discovery(_Section):
@@ -204,7 +219,8 @@ def load_settings(config: Path | None = None) -> Settings:
     """
     path = config or _default_config()
     values = _read(path) if path else {}
-    _default_otlp(values)
+    _check_sections()
+    standard = _default_otlp(values)
     try:
         return Settings(**values)
     except UnreadableVariableError as error:
@@ -212,7 +228,18 @@ def load_settings(config: Path | None = None) -> Settings:
         variable = f"POSTEL_{section.upper()}"
         raise SettingsError(f"environment, {variable} is a section; set its keys one by one: {variable}__KEY") from None
     except ValidationError as error:
-        raise SettingsError(_explain(error, path)) from None
+        raise SettingsError(_explain(error, path, standard)) from None
+
+
+def _check_sections() -> None:
+    """Refuse POSTEL_SECTION__KEY of a section that does not exist; other POSTEL_ variables are not settings."""
+    for variable in os.environ:
+        section, separator, _ = variable.removeprefix("POSTEL_").partition("__")
+        if variable.startswith("POSTEL_") and separator and section.lower() not in Settings.model_fields:
+            known = ", ".join(Settings.model_fields)
+            raise SettingsError(
+                f"environment, {variable}: {section.lower()} is not a known section; known are: {known}"
+            )
 
 
 def _default_config() -> Path | None:
@@ -231,27 +258,38 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: is not TOML: {error}") from None
 
 
-def _default_otlp(values: dict[str, Any]) -> None:
+def _default_otlp(values: dict[str, Any]) -> dict[str, str]:
     """Fill what the file leaves open from the standard variables.
 
+    Those of a single signal (``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT``) are not read: both go to one endpoint.
     Source: OpenTelemetry specification, "OpenTelemetry Protocol Exporter", environment variables.
+
+    Returns:
+        key of ``[otlp]`` -> the variable that it comes from.
     """
     section = values.setdefault("otlp", {})
     if not isinstance(section, dict):
-        return
-    prefix = "OTEL_EXPORTER_OTLP_"
-    for key in ("endpoint", "protocol", "compression", "certificate"):
-        if value := os.environ.get(prefix + key.upper()):
-            section.setdefault(key, value)
-    if value := os.environ.get(prefix + "TIMEOUT"):
+        return {}
+    used = {}
+    for key in ("endpoint", "protocol", "compression", "certificate", "timeout", "headers"):
+        variable = f"OTEL_EXPORTER_OTLP_{key.upper()}"
+        if (value := os.environ.get(variable)) and key not in section:
+            section[key] = _standard_value(key, value)
+            used[key] = variable
+    return used
+
+
+def _standard_value(key: str, value: str) -> Any:
+    if key == "timeout" and value.isdecimal():
         # The specification counts milliseconds here.
-        section.setdefault("timeout", int(value) / 1000 if value.isdecimal() else value)
-    if value := os.environ.get(prefix + "HEADERS"):
+        return int(value) / 1000
+    if key == "headers":
         pairs = (pair.partition("=") for pair in value.split(",") if pair.strip())
-        section.setdefault("headers", {unquote(k.strip()): unquote(v.strip()) for k, _, v in pairs})
+        return {unquote(name.strip()): unquote(content.strip()) for name, _, content in pairs}
+    return value
 
 
-def _explain(error: ValidationError, path: Path | None) -> str:
+def _explain(error: ValidationError, path: Path | None, standard: dict[str, str] | None = None) -> str:
     lines = []
     for fault in error.errors():
         keys = [str(key) for key in fault["loc"]]
@@ -260,6 +298,8 @@ def _explain(error: ValidationError, path: Path | None) -> str:
         keys = keys[:2] if keys[:1] and keys[0] in Settings.model_fields else keys
         variable = "POSTEL_" + "__".join(keys).upper()
         named = f"[{keys[0]}] {'.'.join(keys[1:])}" if len(keys) > 1 else ".".join(keys)
+        if len(keys) > 1 and keys[0] == "otlp" and variable not in os.environ:
+            variable = (standard or {}).get(keys[1], variable)
         place = f"environment, {variable}" if variable in os.environ else f"{path or 'settings'}: {named}"
         if fault["type"] == "extra_forbidden":
             known = _siblings(keys)
@@ -267,9 +307,17 @@ def _explain(error: ValidationError, path: Path | None) -> str:
         elif field is None:
             lines.append(f"{path or 'settings'}: {fault['msg'].removeprefix('Value error, ')}")
         else:
-            value = "a value that is not shown" if "Secret" in str(field.annotation) else repr(fault["input"])
+            value = "a value that is not shown" if _secret(field) else repr(fault["input"])
             lines.append(f"{place} = {value} is wrong; accepted: {field.description or fault['msg']}")
     return "\n".join(dict.fromkeys(lines))
+
+
+def _secret(field: FieldInfo) -> bool:
+    """Whether the field, or a key of the section that it is, holds a secret."""
+    section = field.annotation
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return any(_secret(key) for key in section.model_fields.values())
+    return "Secret" in str(section)
 
 
 def _field(keys: list[str]) -> FieldInfo | None:

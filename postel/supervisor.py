@@ -40,6 +40,8 @@ class Program:
         command: argument vector.
         environment: variables beside those of the supervisor.
         stop_rank: programs of a lower rank are stopped, and have ended, before those of a higher one.
+        refuses: its exit code 2 says that starting again would not help, as that of Postel's own programs does. A Go
+            program that panics ends with 2 as well.
         clean_line: turns a printed line into what is shown, for programs with a log format of their own.
     """
 
@@ -47,6 +49,7 @@ class Program:
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_rank: int = 0
+    refuses: bool = False
     clean_line: Callable[[str], str] = str
 
 
@@ -81,8 +84,8 @@ class Supervisor:
 
     def pid(self, name: str) -> int | None:
         """The process id of a program that runs now."""
-        process = self._processes.get(name)
-        return process.pid if process and process.returncode is None else None
+        process = self._running(name)
+        return process.pid if process else None
 
     async def _keep(self, program: Program) -> None:
         wait = FIRST_WAIT_SECONDS
@@ -92,7 +95,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             lived = time.monotonic() - started
-            if code == REFUSED and lived < SETTLED_SECONDS and self.restarts[program.name] == 0:
+            if program.refuses and code == REFUSED and lived < SETTLED_SECONDS and self.restarts[program.name] == 0:
                 self._refused = program.name
                 self._say(program.name, "cannot start; its message stands above. Stopping everything.")
                 self.stop()
@@ -120,6 +123,9 @@ class Supervisor:
             self._say(program.name, f"cannot be started: {error}")
             return 127
         self._processes[program.name] = process
+        if self._stopping.is_set():
+            # The order to stop found no child yet.
+            process.terminate()
         assert process.stdout is not None  # noqa: S101 - asked for above
         await self._copy(program, process.stdout)
         return await process.wait()
@@ -136,15 +142,19 @@ class Supervisor:
             self._say(program.name, program.clean_line(line.decode("utf-8", "replace").rstrip()))
 
     async def _end(self, name: str, keeper: asyncio.Task[None]) -> None:
-        process = self._processes.get(name)
-        if process and process.returncode is None:
-            process.terminate()
+        if child := self._running(name):
+            child.terminate()
         done, _ = await asyncio.wait([keeper], timeout=STOP_SECONDS)
-        if not done and process:
-            self._say(name, f"did not stop within {STOP_SECONDS:g} s and is killed")
-            if process.returncode is None:
-                process.kill()
-            await keeper
+        while not done:
+            # Asked anew each time: a child may have been on its way when the order came.
+            if child := self._running(name):
+                self._say(name, f"did not stop within {STOP_SECONDS:g} s and is killed")
+                child.kill()
+            done, _ = await asyncio.wait([keeper], timeout=1)
+
+    def _running(self, name: str) -> asyncio.subprocess.Process | None:
+        process = self._processes.get(name)
+        return process if process and process.returncode is None else None
 
     def _say(self, name: str, text: str) -> None:
         click.echo(f"{name:<{self._width}} | {text}", file=self._output)

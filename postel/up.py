@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -35,7 +36,7 @@ async def run(settings: Settings, *, demo: bool) -> int:
     Raises:
         AddressInUseError: an address is taken; nothing was started.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for address, setting in _addresses(settings):
         listen(address, setting).close()
     supervisor = Supervisor(list(_programs(settings, demo=demo)))
@@ -56,7 +57,7 @@ def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
     postel = [sys.executable, "-m", "postel.cli"]
     supervised = {log.SUPERVISED: "1", "PYTHONUNBUFFERED": "1"}
     sender = dict(supervised)
-    yield Program("sink", [*postel, "sink"], supervised, stop_rank=2)
+    yield Program("sink", [*postel, "sink"], supervised, stop_rank=2, refuses=True)
     if not runs_collector(settings):
         _say(f"the agent sends to {settings.otlp.endpoint}, as [otlp] endpoint says; no Collector is started here")
     elif collector := find_collector():
@@ -71,11 +72,13 @@ def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
         sink = settings.sink.http_address
         sender["POSTEL_OTLP__ENDPOINT"] = f"http://{sink}"
         sender["POSTEL_OTLP__PROTOCOL"] = "http/protobuf"
+        if token := settings.sink.token:
+            sender["POSTEL_OTLP__HEADERS"] = json.dumps({"authorization": f"Bearer {token.get_secret_value()}"})
         _say(f"no Collector is built (`make collector` says why): the agent sends straight to the sink at {sink}")
-    yield Program("agent", [*postel, "agent"], sender, stop_rank=0)
+    yield Program("agent", [*postel, "agent"], sender, stop_rank=0, refuses=True)
     if demo:
         yield Program("demo", [*postel, "demo"], sender, stop_rank=0)
-    yield Program("serve", [*postel, "serve"], supervised, stop_rank=2)
+    yield Program("serve", [*postel, "serve"], supervised, stop_rank=2, refuses=True)
 
 
 def runs_collector(settings: Settings) -> bool:
@@ -86,7 +89,8 @@ def runs_collector(settings: Settings) -> bool:
 
 def _collector_environment(settings: Settings) -> dict[str, str]:
     storage = settings.data_dir / "collector"
-    storage.mkdir(exist_ok=True)
+    # What waits there holds what the records hold.
+    storage.mkdir(mode=0o700, exist_ok=True)
     token = settings.sink.token
     return {
         # Below the memory_limiter's 256 MiB, so that Go collects before the limiter refuses.

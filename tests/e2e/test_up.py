@@ -21,6 +21,7 @@ FAST = {
     "POSTEL_INTERVALS__ZONE_MTA_PROMETHEUS": "1",
     "POSTEL_INTERVALS__SEND_METRICS": "1",
 }
+SECURED = {"POSTEL_SINK__TOKEN": "a-token-of-the-test"}
 PROGRAMS = ("sink", "collector", "agent", "serve")
 
 
@@ -63,7 +64,8 @@ def answers(url: str) -> bool:
 
 
 def test_what_dies_comes_back_and_data_flows_on(tmp_path: Path) -> None:
-    with running(tmp_path, **FAST) as postel:
+    # With a token, so that it is seen to pass through the Collector too.
+    with running(tmp_path, **FAST, **SECURED) as postel:
         until(lambda: rows(postel) >= 2, 60, "first rows")
         for program in PROGRAMS:
             before = postel.kill(program)
@@ -100,8 +102,11 @@ def test_an_address_in_use_is_named_with_its_setting_and_nothing_starts(tmp_path
     assert not (postel.data / "postgres").exists()
 
 
-def test_without_a_collector_the_agent_sends_straight_to_the_sink_and_says_so(tmp_path: Path) -> None:
-    with running(tmp_path, **FAST, POSTEL_COLLECTOR="none") as postel:
+@pytest.mark.parametrize("secured", [{}, SECURED])
+def test_without_a_collector_the_agent_sends_straight_to_the_sink_and_says_so(
+    tmp_path: Path, secured: dict[str, str]
+) -> None:
+    with running(tmp_path, **FAST, **secured, POSTEL_COLLECTOR="none") as postel:
         until(lambda: rows(postel) >= 2, 60, "rows without a Collector")
         assert re.search(r"no Collector .* the agent sends straight to the sink", postel.log.read_text())
         with pytest.raises(LookupError):
@@ -109,21 +114,25 @@ def test_without_a_collector_the_agent_sends_straight_to_the_sink_and_says_so(tm
 
 
 def test_the_demo_is_seen_marked_and_can_be_removed(tmp_path: Path) -> None:
-    count = "SELECT count(*) FROM metrics_zonemta WHERE node_id = 'demo'"
+    count = "SELECT count(*) FROM metrics_zonemta WHERE node_id = 'postel-demo'"
     with running(tmp_path, "--demo", **FAST) as postel:
         until(lambda: (postel.query(count) or [(0,)])[0][0] > 300, 90, "the demo's day")
-        until(lambda: postel.query("SELECT 1 FROM node WHERE demo AND id = 'demo'"), 30, "the demo's node is marked")
+        until(
+            lambda: postel.query("SELECT 1 FROM node WHERE demo AND id = 'postel-demo'"),
+            30,
+            "the demo's node is marked",
+        )
         until(lambda: rows(postel) > 240, 60, "the demo's host")
         assert postel.stop() == 0
         postel.arguments = ()
         postel.start()
         until(lambda: answers(postel.page), 20, "the page answers")
-        before = postel.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'demo'")
+        before = postel.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'postel-demo'")
         removed = postel.command("demo", "--remove")
         assert removed.returncode == 0, removed.stderr
         assert postel.query(count) == [(0,)]
         assert postel.query("SELECT count(*) FROM node WHERE demo") == [(0,)]
-        assert postel.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'demo'") >= before
+        assert postel.query("SELECT count(*) FROM metrics_system WHERE node_id <> 'postel-demo'") >= before
         assert postel.command("db", "check").returncode == 0
 
 

@@ -80,6 +80,7 @@ def test_the_agent_sends_to_the_collector_of_up_wherever_that_listens(monkeypatc
         ('[sink]\ngrpc_address = "4417"', "[sink] grpc_address = '4417'", '"host:port"'),
         ("[discovery]\nzone_mta_port = 70000", "[discovery] zone_mta_port = 70000", "1 to 65535"),
         ("[sinks]\na = 1", "sinks is not a known key", "sink"),
+        ('[node]\nid = "postel-demo"', "[node] id = 'postel-demo'", 'not "postel-demo"'),
         ('[privacy]\naddresses = "drop"', "[privacy] addresses = 'drop'", '"keep", "hash" or "domain"'),
         ('[intervals]\nemail_events = "soon"', "[intervals] email_events = 'soon'", '"immediate", or seconds'),
     ],
@@ -99,18 +100,34 @@ def test_wrong_variable_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch) 
         load_settings()
 
 
+def test_a_variable_of_an_unknown_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTEL_INTERVAL__SYSTEM_METRICS", "5")
+    with pytest.raises(SettingsError, match="POSTEL_INTERVAL__SYSTEM_METRICS: interval is not a known section"):
+        load_settings()
+
+
+def test_a_wrong_standard_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
+    with pytest.raises(SettingsError, match="environment, OTEL_EXPORTER_OTLP_TIMEOUT = 'soon' is wrong; accepted: sec"):
+        load_settings()
+
+
 def test_a_section_as_variable_says_how_to_set_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTEL_SERVE", "x")
     with pytest.raises(SettingsError, match="POSTEL_SERVE__KEY"):
         load_settings()
 
 
-def test_a_secret_is_not_in_the_message(tmp_path: Path) -> None:
-    path = write(tmp_path, '[database]\nurl = ["postgresql://user:hidden@db.test/x"]')
+@pytest.mark.parametrize(
+    "text",
+    ['[database]\nurl = ["postgresql://user:hidden@db.test/x"]', 'database = "postgresql://user:hidden@db.test/x"'],
+)
+def test_a_secret_is_not_in_the_message(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
     with pytest.raises(SettingsError) as caught:
         load_settings(path)
     assert "hidden" not in str(caught.value)
-    assert "[database] url" in str(caught.value)
+    assert "database" in str(caught.value)
 
 
 def test_two_listeners_on_one_address_are_refused(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
 from postel.supervisor import Program, Supervisor
 
 
-def python(name: str, code: str, **options: int) -> Program:
+def python(name: str, code: str, **options: int | bool) -> Program:
     return Program(name, [sys.executable, "-u", "-c", code], **options)  # type: ignore[arg-type]
 
 
@@ -70,11 +71,33 @@ print('here'); time.sleep(60)
 async def test_a_program_that_refuses_its_settings_stops_everything() -> None:
     output = io.StringIO()
     supervisor = Supervisor(
-        [python("good", SLEEP), python("bad", "import sys; print('wrong key'); sys.exit(2)")], output=output
+        [python("good", SLEEP), python("bad", "import sys; print('wrong key'); sys.exit(2)", refuses=True)],
+        output=output,
     )
     assert await asyncio.wait_for(supervisor.run(), 20) == 2
     assert "bad  | wrong key" in output.getvalue()
     assert supervisor.pid("good") is None
+
+
+async def test_exit_code_2_of_a_stranger_is_a_death_like_any_other() -> None:
+    output = io.StringIO()
+    supervisor = Supervisor([python("good", SLEEP), python("panics", "import sys; sys.exit(2)")], output=output)
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: supervisor.restarts["panics"] >= 2)
+    assert supervisor.pid("good")
+    supervisor.stop()
+    assert await running == 0
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 5])
+async def test_a_stop_while_a_child_is_on_its_way_ends_that_child_too(turns: int) -> None:
+    supervisor = Supervisor([python("late", SLEEP)], output=io.StringIO())
+    running = asyncio.create_task(supervisor.run())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    supervisor.stop()
+    assert await asyncio.wait_for(running, 5) == 0
+    assert supervisor.pid("late") is None
 
 
 async def test_a_program_that_does_not_exist_is_named() -> None:
