@@ -143,7 +143,7 @@ async def _look_at(place: Place, target: Target, http: httpx.AsyncClient) -> Fin
         return Finding(place.source, target, listening=False, found=False, how="no answer", error_type="timeout")
     except (OSError, ValueError) as error:
         # ValueError: a name that cannot be one, such as "a..b", fails in its encoding.
-        how = "nobody listens" if isinstance(error, OSError) else "no host name"
+        how = "nobody listens" if isinstance(error, OSError) else "not a host name"
         return Finding(place.source, target, listening=False, found=False, how=how, error_type="connection")
     try:
         async with asyncio.timeout(TIMEOUT):

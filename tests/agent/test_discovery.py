@@ -126,3 +126,10 @@ async def test_wildduck_is_looked_for_at_its_second_port(monkeypatch: pytest.Mon
     async with server(second, WILDDUCK):
         finding = await found("wildduck")
     assert (finding.found, finding.target.port) == (True, second)
+
+
+async def test_a_host_that_is_no_name_is_not_found_and_stops_nothing() -> None:
+    findings = await look_everywhere(places(Discovery(zone_mta_host="a..b", zone_mta_port=free_port())))
+    (finding,) = [f for f in findings if f.source == "zone_mta"]
+    assert (finding.listening, finding.found, finding.how) == (False, False, "not a host name")
+    assert len(findings) == 8
