@@ -3,8 +3,9 @@
 * The receiver is away or busy: the same bytes again, after the time that it asked for, else after 1 to 60 s, doubling
   with jitter.
 * It refuses a block: its requests are sent one by one, so that one bad request costs no other. Refused for what they
-  are (malformed, too large), or refused while a neighbour is taken: dropped, counted under ``refused`` and logged.
-* It refuses everything for another reason (a wrong token, a wrong address): nothing is dropped; again after 60 s.
+  are (malformed, too large), or refused twice while a neighbour is taken: dropped, counted under ``refused``, logged.
+* It refuses everything for another reason (a wrong address), or anything for a setting's sake (the token, the media
+  type): nothing is dropped; again after 60 s.
 
 One line in the log when the receiver goes away, one when it is back.
 """
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 import structlog
 
 from otel_receivers.spool import Block, Spool, SpoolError
-from postel.otlp.errors import Malformed, OtlpError, Refused, Retryable, TooLarge
+from postel.otlp.errors import Malformed, OtlpError, Refused, Retryable, TooLarge, Unauthenticated, UnsupportedMedia
 from postel.otlp.sender import Sender
 from postel.otlp.signal import Signal
 
@@ -27,6 +28,8 @@ BACKOFF_MOST = 60.0
 _TRIM_SECONDS = 60.0
 # The first points of all sources go out together, soon after the first tick.
 _GATHER_SECONDS = 1.0
+_OF_THE_DATA = (Malformed, TooLarge)
+_OF_THE_SETTINGS = (Unauthenticated, UnsupportedMedia)
 _log = structlog.get_logger()
 
 
@@ -39,7 +42,8 @@ class _Link:
 
     def failed(self, signal: Signal, error: Exception) -> None:
         if not self._failing:
-            _log.warning("the OTLP receiver takes nothing now; data waits in the spool", reason=str(error))
+            what = "the spool gives nothing" if isinstance(error, SpoolError) else "the OTLP receiver takes nothing"
+            _log.warning(f"{what} now; data waits in the spool", reason=str(error))
         self._failing.add(signal)
         self._failures += 1
 
@@ -129,24 +133,24 @@ class SpoolSender:
         """Find out which requests of a refused block are at fault.
 
         Raises:
-            Refused: all are refused for a reason that is not theirs.
+            Refused: some are refused for a reason that is not theirs.
             Retryable: the receiver went away; nothing is decided for the rest.
         """
-        refused: list[tuple[Block, Refused]] = []
-        taken = False
-        for single in [block] if len(block.ids) == 1 else await self._singles(block.signal, block.ids):
-            try:
-                if single is block:
-                    raise error
-                await self._send(single)
-            except Refused as refusal:
-                refused.append((single, refusal))
-            else:
-                taken = True
-                await self._spool.remove(single.ids)
+        if len(block.ids) == 1:
+            refused, taken = [(block, error)], False
+        else:
+            singles = await self._singles(block.signal, block.ids)
+            refused = await self._try_each(singles)
+            taken = len(refused) < len(singles)
+        if taken:
+            # What changed meanwhile (a token that became valid, a proxy's reload) is no fault of those before it.
+            again = [single for single, cause in refused if not isinstance(cause, _OF_THE_DATA)]
+            refused = [pair for pair in refused if isinstance(pair[1], _OF_THE_DATA)] + await self._try_each(again)
+        keep: Refused | None = None
         for single, cause in refused:
-            if not (taken or isinstance(cause, Malformed | TooLarge)):
-                raise cause
+            if isinstance(cause, _OF_THE_SETTINGS) or not (taken or isinstance(cause, _OF_THE_DATA)):
+                keep = keep or cause
+                continue
             await self._spool.drop(single.ids, "refused")
             _log.error(
                 "the OTLP receiver refused a request for good; it is dropped",
@@ -154,6 +158,20 @@ class SpoolSender:
                 items=single.items,
                 reason=str(cause),
             )
+        if keep is not None:
+            raise keep
+
+    async def _try_each(self, singles: Sequence[Block]) -> list[tuple[Block, Refused]]:
+        """Send each alone and forget those that are taken; the others, and why they are not."""
+        refused: list[tuple[Block, Refused]] = []
+        for single in singles:
+            try:
+                await self._send(single)
+            except Refused as refusal:
+                refused.append((single, refusal))
+            else:
+                await self._spool.remove(single.ids)
+        return refused
 
     async def _singles(self, signal: Signal, ids: Sequence[int]) -> list[Block]:
         """The block's requests, each alone; by their ids, because older ones may have been dropped meanwhile."""

@@ -21,7 +21,7 @@ from otel_receivers.sender import SpoolSender, backoff
 from otel_receivers.spool import Request, Spool
 from postel.otlp.answers import Outcome
 from postel.otlp.client import create_sender
-from postel.otlp.errors import Malformed, Retryable, TooLarge, Unauthenticated
+from postel.otlp.errors import Malformed, Retryable, TooLarge, Unauthenticated, UnsupportedMedia
 from postel.otlp.signal import Signal
 from postel.signals import load_all
 from support.otlp_receiver import Receiver, running_receiver
@@ -181,6 +181,8 @@ async def test_one_bad_request_costs_no_other(spool: Spool, refusal: Exception) 
         with capture_logs() as logs:
             async with sending(spool, receiver.http):
                 await until(lambda: empty(spool))
+                # The spool is empty a moment before the sender, back from the spool's thread, says so.
+                await until(lambda: bool(logs))
         assert taken(receiver)[5:] == [0, 1, 2, 3, 4]
     assert spool.dropped == {"refused": 1}
     assert [entry["event"] for entry in logs] == ["the OTLP receiver refused a request for good; it is dropped"]
@@ -219,14 +221,62 @@ async def test_an_address_where_no_otlp_is_spoken_drops_nothing_and_is_not_peste
     assert taken(receiver) == [0, 1, 2]
 
 
-async def test_a_request_refused_while_its_neighbours_are_taken_is_dropped_whatever_the_reason(spool: Spool) -> None:
+@pytest.mark.parametrize(
+    ("statuses", "dropped"),
+    [
+        # The block, its three requests, and the refused one once more.
+        ([404, 200, 404, 200, 404], {"refused": 1}),
+        ([404, 200, 404, 200], {}),
+    ],
+)
+async def test_a_request_refused_twice_while_its_neighbours_are_taken_is_dropped(
+    spool: Spool, statuses: list[int], dropped: dict[str, int]
+) -> None:
+    for number in range(3):
+        await spool.append(metrics(number), {})
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        status = statuses.pop(0) if statuses else 200
+        writer.write(sized(b"", b"HTTP/1.1 %d As listed\r\n" % status))
+        await writer.drain()
+
+    async with server(answer) as port, sending(spool, f"http://127.0.0.1:{port}"):
+        await until(lambda: empty(spool))
+    assert spool.dropped == dropped
+
+
+@pytest.mark.parametrize("refusal", [Unauthenticated("rotated"), UnsupportedMedia("reloaded")])
+async def test_a_refusal_that_passes_costs_nothing(spool: Spool, refusal: Exception) -> None:
     for number in range(3):
         await spool.append(metrics(number), {})
     async with running_receiver() as receiver:
-        receiver.before = [Unauthenticated("odd"), Outcome(), Unauthenticated("odd"), Outcome()]
+        # The block, two of its three requests, and then all is well.
+        receiver.before = [refusal] * 3
         async with sending(spool, receiver.http):
             await until(lambda: empty(spool))
-    assert spool.dropped == {"refused": 1}
+        assert taken(receiver)[5:] == [2, 0, 1]
+    assert spool.dropped == {}
+
+
+@pytest.mark.parametrize("refusal", [Unauthenticated("one of two proxies"), UnsupportedMedia("one of two proxies")])
+async def test_what_is_about_the_settings_is_never_dropped(spool: Spool, refusal: Exception) -> None:
+    for number in range(3):
+        await spool.append(metrics(number), {})
+    async with running_receiver() as receiver:
+        receiver.before = [refusal, Outcome(), refusal, Outcome(), refusal, refusal, refusal]
+        async with sending(spool, receiver.http):
+            await until(lambda: empty(spool))
+        assert taken(receiver)[3:] == [0, 1, 2, 1, 1, 1, 1]
+    assert spool.dropped == {}
+
+
+async def test_a_spool_that_cannot_be_read_is_not_called_a_receiver_that_is_away(spool: Spool) -> None:
+    await spool.append(metrics(1), {})
+    await spool._call(lambda file: file._db.execute("ALTER TABLE request RENAME TO gone").fetchall())
+    with capture_logs() as logs:
+        async with running_receiver() as receiver, sending(spool, receiver.http):
+            await until(lambda: "the spool gives nothing now; data waits in the spool" in [e["event"] for e in logs])
+    assert not [entry for entry in logs if "receiver" in entry["event"]]
 
 
 async def test_a_receiver_that_leaves_while_a_bad_request_is_sought_loses_nothing(spool: Spool) -> None:
