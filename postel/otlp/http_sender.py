@@ -89,30 +89,23 @@ class HttpSender:
         await self._client.aclose()
 
 
-def verdict(signal: Signal, status: int, headers: Mapping[str, str], body: bytes) -> Sent:
+def verdict(signal: Signal, status: int, headers: Mapping[str, str], body: bytes | None) -> Sent:
     """Read an answer.
 
     Args:
         signal: what was sent.
         status: the HTTP status code.
         headers: of the answer, with names in any case that the mapping understands.
-        body: of the answer, decompressed; whatever it holds, a 2xx means that the request was taken.
+        body: of the answer, decompressed; None: it cannot be.
 
     Raises:
         Retryable: the status is one of `RETRYABLE`.
-        Refused: every other status but 2xx.
+        Refused: every other status but 2xx; a 2xx with a body that is no OTLP answer (a captive portal, another
+            server's port): nobody said that the request was taken.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if 200 <= status < 300:  # noqa: PLR2004 - RFC 9110 section 15.3
-        response = signal.response_class()
-        try:
-            if media_type == codec.JSON:
-                json_mapping.decode(body, response)
-            else:
-                response.ParseFromString(body)
-        except (Malformed, DecodeError):
-            return Sent()
-        return Sent(*signal.partial_success(response))
+        return _taken(signal, status, media_type, body)
     reason = f"HTTP {status}: {_reason(media_type, body)}".removesuffix(": ")
     if status in RETRYABLE:
         raise Retryable(retry_after(headers.get("retry-after", "")), reason)
@@ -122,6 +115,28 @@ def verdict(signal: Signal, status: int, headers: Mapping[str, str], body: bytes
         # not to blame.
         refusal = Refused
     raise refusal(reason)
+
+
+def _taken(signal: Signal, status: int, media_type: str, body: bytes | None) -> Sent:
+    """Read the body of a 2xx; an empty one is a whole success.
+
+    Protobuf answers protobuf ("OTLP/HTTP Response"). Receivers that answer it in JSON have taken the request all the
+    same, but where nothing in that JSON is OTLP's it is somebody else's.
+    """
+    response = signal.response_class()
+    try:
+        if media_type == codec.JSON and body:
+            json_mapping.decode(body, response)
+            if orjson.loads(body).keys() - {"partialSuccess", "partial_success"}:
+                raise Malformed("not OTLP's")  # noqa: TRY301 - caught with the decoder's own
+        elif media_type == codec.PROTOBUF and body is not None:
+            response.ParseFromString(body)
+        elif body != b"":
+            raise Malformed("not OTLP's")  # noqa: TRY301
+    except (Malformed, DecodeError):
+        reason = _reason(media_type, body)
+        raise Refused(f"HTTP {status}, but the answer is not OTLP's: {reason}".removesuffix(": ")) from None
+    return Sent(*signal.partial_success(response))
 
 
 def retry_after(value: str, now: datetime | None = None) -> float | None:
@@ -144,8 +159,9 @@ def retry_after(value: str, now: datetime | None = None) -> float | None:
     return clip_delay((date.replace(tzinfo=date.tzinfo or UTC) - (now or datetime.now(UTC))).total_seconds())
 
 
-def _reason(media_type: str, body: bytes) -> str:
+def _reason(media_type: str, body: bytes | None) -> str:
     """The words of a Status body, or the beginning of whatever else came."""
+    body = body or b""
     try:
         if media_type == codec.PROTOBUF:
             return str(Status.FromString(body).message)
@@ -156,7 +172,7 @@ def _reason(media_type: str, body: bytes) -> str:
     return " ".join(body[:200].decode(errors="replace").split())
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: httpx.Response) -> bytes | None:
     body = bytearray()
     try:
         async for chunk in response.aiter_bytes():
@@ -164,7 +180,7 @@ async def _read(response: httpx.Response) -> bytes:
             if len(body) > _MAX_ANSWER:
                 break
     except httpx.DecodingError:
-        pass  # the status alone decides
+        return None
     return bytes(body[:_MAX_ANSWER])
 
 

@@ -221,6 +221,20 @@ async def test_an_address_where_no_otlp_is_spoken_drops_nothing_and_is_not_peste
     assert taken(receiver) == [0, 1, 2]
 
 
+async def test_a_captive_portal_drops_nothing(spool: Spool) -> None:
+    for number in range(3):
+        await spool.append(metrics(number), {})
+    portal = sized(b"<html>hi</html>", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n")
+    with capture_logs() as logs:
+        async with server(portal) as port, sending(spool, f"http://127.0.0.1:{port}"):
+            await until(lambda: bool(logs))
+    assert logs[0]["reason"] == "HTTP 200, but the answer is not OTLP's: <html>hi</html>"
+    async with running_receiver() as receiver, sending(spool, receiver.http):
+        await until(lambda: empty(spool))
+        assert taken(receiver) == [0, 1, 2]
+    assert spool.dropped == {}
+
+
 @pytest.mark.parametrize(
     ("statuses", "dropped"),
     [

@@ -78,10 +78,41 @@ def test_the_reason_is_read_from_whatever_came(headers: dict[str, str], body: by
     assert str(caught.value) == (f"HTTP 404: {words}" if words else "HTTP 404")
 
 
-@pytest.mark.parametrize("body", [b"\xff\xff", b"<html>", b'{"partialSuccess":7}'])
-@pytest.mark.parametrize("media", [codec.PROTOBUF, codec.JSON, "text/html"])
-def test_a_200_with_any_body_means_taken(body: bytes, media: str) -> None:
-    assert http_sender.verdict(Signal.LOGS, 200, {"content-type": media}, body) == Sent()
+@pytest.mark.parametrize("status", [200, 202, 204])
+@pytest.mark.parametrize("media", [codec.PROTOBUF, codec.JSON, "text/html", ""])
+def test_a_2xx_without_a_body_means_taken(status: int, media: str) -> None:
+    assert http_sender.verdict(Signal.LOGS, status, {"content-type": media}, b"") == Sent()
+
+
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        ("text/html", b"<html>hi</html>"),
+        ("text/html; charset=utf-8", b"<html>hi</html>"),
+        ("", b"ok"),
+        ("application/octet-stream", b"\n\x00"),
+        (codec.PROTOBUF, b"\xff\xff"),
+        (codec.PROTOBUF, b"<html>hi</html>"),
+        (codec.JSON, b"<html>hi</html>"),
+        (codec.JSON, b'{"partialSuccess":7}'),
+        (codec.JSON, b'{"status":"ok"}'),
+        (codec.JSON, b"[]"),
+        (codec.PROTOBUF, None),
+        (codec.JSON, None),
+        ("text/html", None),
+    ],
+)
+def test_a_2xx_that_is_no_answer_of_otlp_means_not_taken_and_blames_nobody(media: str, body: bytes | None) -> None:
+    with pytest.raises(Refused, match="HTTP 200, but the answer is not OTLP's") as caught:
+        http_sender.verdict(Signal.LOGS, 200, {"content-type": media}, body)
+    assert type(caught.value) is Refused
+    if body == b"<html>hi</html>":
+        assert str(caught.value).endswith(": <html>hi</html>")
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"partialSuccess":{}}', b'{"partialSuccess":null}'])
+def test_a_receiver_that_answers_in_json_has_taken_it(body: bytes) -> None:
+    assert http_sender.verdict(Signal.LOGS, 200, {"content-type": codec.JSON}, body) == Sent()
 
 
 def test_partial_success_in_json_is_read() -> None:
