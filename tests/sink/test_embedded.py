@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -14,6 +17,10 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from psycopg import conninfo
+
+from postel.errors import DatabaseError
+from timescale_sink.store.embedded import start
 
 _USER = """
 import sys
@@ -124,3 +131,65 @@ def test_it_is_not_stopped_by_files_cut_short(users: Users, left: str) -> None:
     (users.folder / "postgres/postmaster.pid").write_text(left)
     (users.folder / "postgres/.handle_pids.json").write_text("[12,")
     assert _rows(users.start()) == 1000
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_folders_above_it_may_be_passed_through_at_most(users: Users) -> None:
+    """As root the server runs as another user, which must reach its folder; nobody needs to see what lies beside it."""
+    home = users.folder / "home"
+    users.folder = home / ".local" / "postel"
+    users.folder.mkdir(parents=True)
+    above = [home.parent, home, users.folder.parent, users.folder]
+    for folder in above:
+        folder.chmod(0o700)
+    _keep(users.start())
+    needed = stat.S_IXOTH if os.geteuid() == 0 else 0
+    assert [oct(_mode(folder)) for folder in above] == [oct(0o700 | needed)] * 4
+    assert _mode(users.folder / "postgres") == 0o700
+    if os.geteuid() == 0:
+        user = pwd.getpwuid(users.server.uids().real)
+        assert user.pw_uid
+        assert users.server.gids().real == user.pw_gid
+        status = Path(f"/proc/{users.server.pid}/status").read_text()
+        assert "\nGroups:\t \n" in status
+    users.end()
+    assert _rows(users.start()) == 1000
+    assert [oct(_mode(folder)) for folder in above] == [oct(0o700 | needed)] * 4
+    users.folder = home.parent
+
+
+def test_a_data_folder_that_it_makes_is_its_owners(users: Users) -> None:
+    above = users.folder
+    users.folder = above / "data"
+    users.start()
+    assert _mode(users.folder) & ~stat.S_IXOTH == 0o700
+    users.folder = above
+
+
+def test_no_other_user_reaches_its_socket(users: Users) -> None:
+    users.folder.chmod(0o755)
+    address = Path(str(conninfo.conninfo_to_dict(users.start())["host"])) / ".s.PGSQL.5432"
+    assert address.parent == users.folder / "postgres"
+    assert _mode(address) == 0o700
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody").pw_uid
+        # Its folder opened as well, the socket itself still refuses.
+        for mode in (0o700, 0o755):
+            address.parent.chmod(mode)
+            os.seteuid(nobody)
+            try:
+                with socket.socket(socket.AF_UNIX) as tried, pytest.raises(PermissionError):
+                    tried.connect(str(address))
+            finally:
+                os.seteuid(0)
+        address.parent.chmod(0o700)
+
+
+def test_a_folder_too_long_for_its_socket_is_refused(users: Users) -> None:
+    long = users.folder / ("x" * 100)
+    with pytest.raises(DatabaseError, match=r"too long for a Unix socket.* set a shorter one"):
+        start(long)
+    assert not long.exists()

