@@ -75,7 +75,7 @@ CREATE TABLE otel_metric_point (
     time timestamptz NOT NULL,
     series_id uuid NOT NULL,
     started_at timestamptz,
-    flags integer NOT NULL DEFAULT 0,
+    flags bigint NOT NULL DEFAULT 0,
     value double precision,
     value_int bigint,
     count numeric(20),
