@@ -18,7 +18,7 @@ from typing import TypeVar
 import fasteners
 import structlog
 
-from otel_receivers.spool_file import Block, Request, SpoolFile
+from otel_receivers.spool_file import Block, DamagedError, Request, SpoolFile
 from postel.errors import PostelError
 from postel.otlp.signal import Signal
 
@@ -232,6 +232,6 @@ def _lock(data_dir: Path, lock: fasteners.InterProcessLock) -> bool:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    # The low byte is the primary code. An error without one is of Python's module, about its caller.
     code = getattr(error, "sqlite_errorcode", None)
-    # The low byte is the primary code. Without any code it is quick_check's own finding.
-    return code is None or (code & 0xFF) in _DAMAGED
+    return isinstance(error, DamagedError) or (code is not None and (code & 0xFF) in _DAMAGED)

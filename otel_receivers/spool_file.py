@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS request (
 CREATE INDEX IF NOT EXISTS request_in_order ON request (signal, id);
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 INSERT OR IGNORE INTO state VALUES ('{_CREATED}', strftime('%s', 'now') || '000000000');
+-- Ids go on from the clock, in microseconds: those of a file that was set aside name nothing in the one after it.
+INSERT INTO sqlite_sequence SELECT 'request', {{first_id}} WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence);
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """  # noqa: S608 - constants of this module
@@ -79,6 +81,10 @@ class Block:
     ids: tuple[int, ...]
 
 
+class DamagedError(sqlite3.DatabaseError):
+    """The file can be opened, and its pages contradict each other."""
+
+
 class SpoolFile:
     """An open spool file; usable from the thread that opened it.
 
@@ -111,15 +117,13 @@ class SpoolFile:
             raise PostelError(f"{path}: is of a newer Postel (version {version}); update, or move the file away")
         if version < _VERSION:
             # Not on every opening: nothing needs to be written to read on a full disk.
-            if version == 1:
-                self._db.execute("ALTER TABLE request ADD COLUMN begins INTEGER NOT NULL DEFAULT 0")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(_SCHEMA.format(first_id=time.time_ns() // 1000))
         self._db.execute("PRAGMA synchronous = FULL")
         # What stays of the write-ahead log on disk once it is folded back into the file.
         self._db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         fault = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if fault != "ok":
-            raise sqlite3.DatabaseError(f"quick_check: {fault}")
+            raise DamagedError(f"quick_check: {fault}")
         self._bytes = self._db.execute(
             f"SELECT coalesce(sum(length(body) + {ROW_OVERHEAD}), 0) FROM request"  # noqa: S608 - a constant
         ).fetchone()[0]

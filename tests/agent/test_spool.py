@@ -122,16 +122,6 @@ def test_the_point_with_which_a_counter_was_met_goes_last(tmp_path: Path, monkey
         assert drained(file) == [7, 20, 21, 22, 23]
 
 
-def test_a_file_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
-    with spool_file(tmp_path) as file:
-        file.append([request(1)], {"a": "1"})
-        file._db.executescript("ALTER TABLE request DROP COLUMN begins; PRAGMA user_version = 1")
-    with spool_file(tmp_path) as file:
-        file.append([request(2)], {})
-        assert file.state()["a"] == "1"
-        assert drained(file) == [1, 2]
-
-
 def test_the_file_itself_stays_near_its_bound_and_shrinks_when_drained(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     with spool_file(tmp_path, max_bytes=2 << 20) as file:
@@ -167,7 +157,8 @@ def test_refused_requests_are_counted_over_starts(tmp_path: Path) -> None:
 def test_a_damaged_record_is_dropped_and_its_neighbours_stay(tmp_path: Path) -> None:
     with spool_file(tmp_path) as file:
         file.append([request(n) for n in range(5)], {})
-        file._db.execute("UPDATE request SET body = zeroblob(100) WHERE id IN (1, 3)")
+        first = file._db.execute("SELECT min(id) FROM request").fetchone()[0]
+        file._db.execute("UPDATE request SET body = zeroblob(100) WHERE id IN (?, ?)", (first, first + 2))
         assert drained(file) == [1, 3, 4]
         assert file.dropped() == {"damaged": 2}
         assert file.size == 0
@@ -204,6 +195,16 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(PostelError, match="newer"), spool_file(tmp_path):
         pass
+
+
+def test_a_kill_while_a_new_file_is_made_leaves_one_that_opens(tmp_path: Path) -> None:
+    """Whatever part of the schema is there, the version is not: what stands there is made whole."""
+    for table in ("request", "state"):
+        with spool_file(tmp_path) as file:
+            file.append([request(1)], {})
+            file._db.executescript(f"DROP TABLE {table}; PRAGMA user_version = 0")
+        with spool_file(tmp_path) as file:
+            assert drained(file) == ([] if table == "request" else [1])
 
 
 WRITER = textwrap.dedent("""
@@ -309,6 +310,48 @@ async def test_damage_under_way_is_survived_and_counts_go_on(tmp_path: Path) -> 
         block = await spool.peek(METRICS, 1000)
         assert block
         assert numbers(block.body)[-1] == 104
+    assert set_aside(tmp_path)
+
+
+async def test_what_is_under_way_when_a_file_is_set_aside_takes_nothing_of_the_new_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.append([request(1), request(2)], {})
+        under_way = await spool.peek(METRICS, 1000)
+        assert under_way
+        await spool._call(lambda file: file._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        await spool._call(lambda file: file._db.execute("PRAGMA shrink_memory").fetchall())
+        with (tmp_path / "spool.db").open("r+b") as damaged:
+            damaged.write(b"\xa5" * 4096 * 4)
+        await spool.append([request(3), request(4)], {})
+        assert set_aside(tmp_path)
+        # The receiver answers only now.
+        await spool.remove(under_way.ids)
+        block = await spool.peek(METRICS, 1000)
+        assert block
+        assert numbers(block.body) == [3, 4]
+
+
+async def test_an_error_of_our_own_does_not_set_a_good_file_aside(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.append([request(1)], {})
+        with pytest.raises(SpoolError, match="binding"):
+            await spool._call(lambda file: file._db.execute("SELECT ?").fetchall())
+        assert not set_aside(tmp_path)
+        block = await spool.peek(METRICS, 1000)
+        assert block
+        assert numbers(block.body) == [1]
+
+
+async def test_pages_that_contradict_each_other_are_damage(tmp_path: Path) -> None:
+    with spool_file(tmp_path) as file:
+        file.append([request(1)], {})
+    with (tmp_path / "spool.db").open("r+b") as damaged:
+        damaged.seek(36)  # the number of free pages
+        damaged.write(b"\x00\x00\x00\x07")
+    with capture_logs() as logs:
+        async with opened(tmp_path) as spool:
+            assert spool.size == 0
+    assert "quick_check" in logs[0]["reason"]
     assert set_aside(tmp_path)
 
 
