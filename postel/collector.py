@@ -28,10 +28,9 @@ def find_collector() -> Path | None:
     Raises:
         SettingsError: ``POSTEL_COLLECTOR`` names no program.
     """
-    named = os.environ.get("POSTEL_COLLECTOR")
-    if named == "none":
+    if turned_off():
         return None
-    if named:
+    if named := os.environ.get("POSTEL_COLLECTOR"):
         program = Path(named).expanduser().absolute()
         if not _is_program(program):
             raise SettingsError(f"POSTEL_COLLECTOR is {named}, where no program is: give the path of a Collector")
@@ -40,6 +39,11 @@ def find_collector() -> Path | None:
         return built
     found = shutil.which(PROGRAM)
     return Path(found).absolute() if found else None
+
+
+def turned_off() -> bool:
+    """Whether the user wants none: ``POSTEL_COLLECTOR`` is ``none``."""
+    return os.environ.get("POSTEL_COLLECTOR") == "none"
 
 
 def collector_config(name: str = "agent.yaml") -> Path:

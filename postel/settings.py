@@ -8,12 +8,23 @@ file, the key and the accepted form (the field's description below).
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableVariableError
@@ -27,12 +38,34 @@ CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
 DEMO_NODE = "postel-demo"
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
+# A URL with one @ at most, and that before the path; or libpq's key=value form.
+_DATABASE_URL = re.compile(r"postgres(ql)?://([^@/?#]*@)?[^@?#]*(\?.*)?|\s*\w+\s*=.*", re.DOTALL)
+
+
+def _port_exists(address: str) -> str:
+    if int(address.rpartition(":")[2]) > 65535:  # noqa: PLR2004 - the largest 16 bits hold
+        raise ValueError("the port is above 65535")
+    return address
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")  # noqa: TRY004 - pydantic turns ValueErrors into messages
+    return value
+
+
 Port = Annotated[int, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
 Host = Annotated[str, Field(min_length=1, description="a host name or IP address")]
-Address = Annotated[str, Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"')]
+Address = Annotated[
+    str,
+    Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"; the port is at most 65535'),
+    AfterValidator(_port_exists),
+]
 Seconds = Annotated[float, Field(gt=0, le=86400, description="seconds, a number above 0, such as 15")]
 # Scheduled times are multiples of the interval; whole seconds keep those of two nodes on the same grid.
-Interval = Annotated[int, Field(ge=1, le=86400, description="whole seconds, 1 to 86400, such as 15")]
+Interval = Annotated[
+    int, BeforeValidator(_no_truth), Field(ge=1, le=86400, description="whole seconds, 1 to 86400, such as 15")
+]
 
 
 class _Section(BaseModel):
@@ -124,8 +157,20 @@ class Intake(_Section):
 class Database(_Section):
     """``[database]``: the PostgreSQL or TimescaleDB that is written and read."""
 
-    url: SecretStr | None = Field(None, description='"postgresql://user:password@host/name"; unset: an embedded one')
+    url: SecretStr | None = Field(
+        None,
+        description='"postgresql://user:password@host/name" with @ / ? # of the password as %40 %2F %3F %23; '
+        "unset: an embedded one",
+    )
     connections: int = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
+
+    @field_validator("url", mode="after")
+    @classmethod
+    def _of_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        # No more than this: libpq, which knows it exactly, would cost the agent memory for nothing.
+        if url and not _DATABASE_URL.fullmatch(url.get_secret_value()):
+            raise ValueError("not a URL of PostgreSQL")
+        return url
 
 
 class Sink(_Section):
@@ -156,7 +201,9 @@ class Privacy(_Section):
 class Settings(BaseSettings):
     """All settings, checked. Build it with :func:`load_settings`."""
 
-    model_config = SettingsConfigDict(env_prefix="POSTEL_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="POSTEL_", env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     data_dir: Path = Field(
         default_factory=lambda: Path.home() / ".local/share/postel", description="a folder for all that Postel keeps"
@@ -224,11 +271,18 @@ def load_settings(config: Path | None = None) -> Settings:
     try:
         return Settings(**values)
     except UnreadableVariableError as error:
-        section = str(error).partition('"')[2].partition('"')[0]
-        variable = f"POSTEL_{section.upper()}"
-        raise SettingsError(f"environment, {variable} is a section; set its keys one by one: {variable}__KEY") from None
+        raise SettingsError(_explain_unreadable(str(error).partition('"')[2].partition('"')[0])) from None
     except ValidationError as error:
         raise SettingsError(_explain(error, path, standard)) from None
+
+
+def _explain_unreadable(section: str) -> str:
+    variable = f"POSTEL_{section.upper()}"
+    if variable in os.environ:
+        return f"environment, {variable} is a section; set its keys one by one: {variable}__KEY"
+    tables = [name for name, field in _section_fields(section).items() if "dict" in str(field.annotation)]
+    named = " or ".join(f"{variable}__{name.upper()}" for name in tables)
+    return f'environment, {named} is wrong; accepted: a JSON object such as {{"authorization": "..."}}'
 
 
 def _check_sections() -> None:
@@ -308,7 +362,9 @@ def _explain(error: ValidationError, path: Path | None, standard: dict[str, str]
             lines.append(f"{path or 'settings'}: {fault['msg'].removeprefix('Value error, ')}")
         else:
             value = "a value that is not shown" if _secret(field) else repr(fault["input"])
-            lines.append(f"{place} = {value} is wrong; accepted: {field.description or fault['msg']}")
+            keys_of_it = ", ".join(_section_fields(keys[0])) if len(keys) == 1 else ""
+            accepted = f"a section with the keys {keys_of_it}" if keys_of_it else field.description or fault["msg"]
+            lines.append(f"{place} = {value} is wrong; accepted: {accepted}")
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -334,7 +390,11 @@ def _field(keys: list[str]) -> FieldInfo | None:
 
 
 def _siblings(keys: list[str]) -> list[str]:
-    field = Settings.model_fields.get(keys[0])
-    if len(keys) > 1 and field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-        return list(field.annotation.model_fields)
-    return list(Settings.model_fields)
+    return list((_section_fields(keys[0]) if len(keys) > 1 else {}) or Settings.model_fields)
+
+
+def _section_fields(name: str) -> dict[str, FieldInfo]:
+    """The keys of a section; {} for what is none."""
+    field = Settings.model_fields.get(name)
+    section = field.annotation if field else None
+    return section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}

@@ -12,13 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 import httpx
 
 from postel import log
-from postel.collector import collector_config, find_collector
+from postel.collector import collector_config, find_collector, turned_off
+from postel.errors import PostelError
 from postel.listening import listen
 from postel.settings import Settings
 from postel.supervisor import Program, Supervisor
@@ -36,12 +38,12 @@ async def run(settings: Settings, *, demo: bool) -> int:
     Raises:
         AddressInUseError: an address is taken; nothing was started.
     """
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_folder(settings.data_dir)
     for address, setting in _addresses(settings):
         listen(address, setting).close()
     supervisor = Supervisor(list(_programs(settings, demo=demo)))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.stop)
     announcer = asyncio.create_task(_announce(settings))
     try:
@@ -54,7 +56,8 @@ async def run(settings: Settings, *, demo: bool) -> int:
 
 
 def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
-    postel = [sys.executable, "-m", "postel.cli"]
+    # -P: a file in the folder where `up` was started must not stand in for a module of Python.
+    postel = [sys.executable, "-P", "-m", "postel.cli"]
     supervised = {log.SUPERVISED: "1", "PYTHONUNBUFFERED": "1"}
     sender = dict(supervised)
     yield Program("sink", [*postel, "sink"], supervised, stop_rank=2, refuses=True)
@@ -74,7 +77,8 @@ def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
         sender["POSTEL_OTLP__PROTOCOL"] = "http/protobuf"
         if token := settings.sink.token:
             sender["POSTEL_OTLP__HEADERS"] = json.dumps({"authorization": f"Bearer {token.get_secret_value()}"})
-        _say(f"no Collector is built (`make collector` says why): the agent sends straight to the sink at {sink}")
+        why = "POSTEL_COLLECTOR is none" if turned_off() else "no Collector is built (`make collector` says why)"
+        _say(f"{why}: the agent sends straight to the sink at {sink}")
     yield Program("agent", [*postel, "agent"], sender, stop_rank=0, refuses=True)
     if demo:
         yield Program("demo", [*postel, "demo"], sender, stop_rank=0)
@@ -89,8 +93,7 @@ def runs_collector(settings: Settings) -> bool:
 
 def _collector_environment(settings: Settings) -> dict[str, str]:
     storage = settings.data_dir / "collector"
-    # What waits there holds what the records hold.
-    storage.mkdir(mode=0o700, exist_ok=True)
+    _make_folder(storage)
     token = settings.sink.token
     return {
         # Below the memory_limiter's 256 MiB, so that Go collects before the limiter refuses.
@@ -106,13 +109,25 @@ def _collector_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder for this user alone: what waits there holds what the records hold."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise PostelError(f"{folder}: cannot be made: {error.strerror}; mend it, or set data_dir") from None
+
+
 def _plain(line: str) -> str:
     """The Collector's zap line, tab-separated, without its caller: time, level, message, fields."""
     parts = line.split("\t")
     if len(parts) < 4:  # noqa: PLR2004 - not a zap line
         return line
     time, level, _caller, *rest = parts
-    return f"{time} [{level.strip():<7}] {' '.join(rest)}"
+    text = " ".join(rest)
+    if "interrupted due to shutdown" in text:
+        # exporterhelper says "Dropping data" here, though it drops nothing: the queue on disk still has it.
+        level, text = "info", "stopped before the sink took all; the rest stays in the queue on disk"
+    return f"{time} [{level.strip():<7}] {text}"
 
 
 def _addresses(settings: Settings) -> Iterator[tuple[str, str]]:

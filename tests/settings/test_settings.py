@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
 
 from postel.cli import main
@@ -80,6 +81,9 @@ def test_the_agent_sends_to_the_collector_of_up_wherever_that_listens(monkeypatc
         ('[sink]\ngrpc_address = "4417"', "[sink] grpc_address = '4417'", '"host:port"'),
         ("[discovery]\nzone_mta_port = 70000", "[discovery] zone_mta_port = 70000", "1 to 65535"),
         ("[sinks]\na = 1", "sinks is not a known key", "sink"),
+        ("[intervals]\nsystem_metrics = true", "[intervals] system_metrics = True", "whole seconds"),
+        ('[serve]\naddress = "127.0.0.1:99999"', "[serve] address = '127.0.0.1:99999'", "at most 65535"),
+        ("sink = 3", "sink = a value that is not shown", "a section with the keys grpc_address, http_address"),
         ('[node]\nid = "postel-demo"', "[node] id = 'postel-demo'", 'not "postel-demo"'),
         ('[privacy]\naddresses = "drop"', "[privacy] addresses = 'drop'", '"keep", "hash" or "domain"'),
         ('[intervals]\nemail_events = "soon"', "[intervals] email_events = 'soon'", '"immediate", or seconds'),
@@ -106,6 +110,21 @@ def test_a_variable_of_an_unknown_section_is_refused(monkeypatch: pytest.MonkeyP
         load_settings()
 
 
+def test_a_table_as_variable_says_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTEL_OTLP__HEADERS", "a=b")
+    with pytest.raises(SettingsError, match="POSTEL_OTLP__HEADERS is wrong; accepted: a JSON object"):
+        load_settings()
+    monkeypatch.setenv("POSTEL_OTLP__HEADERS", '{"a": "b"}')
+    assert load_settings().otlp.headers["a"].get_secret_value() == "b"
+
+
+def test_an_empty_variable_is_as_if_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load_settings()
+    for variable in ("POSTEL_DATA_DIR", "POSTEL_DATABASE__URL", "POSTEL_SINK__TOKEN", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        monkeypatch.setenv(variable, "")
+    assert load_settings() == expected
+
+
 def test_a_wrong_standard_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
     with pytest.raises(SettingsError, match="environment, OTEL_EXPORTER_OTLP_TIMEOUT = 'soon' is wrong; accepted: sec"):
@@ -120,7 +139,16 @@ def test_a_section_as_variable_says_how_to_set_its_keys(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     "text",
-    ['[database]\nurl = ["postgresql://user:hidden@db.test/x"]', 'database = "postgresql://user:hidden@db.test/x"'],
+    [
+        '[database]\nurl = ["postgresql://user:hidden@db.test/x"]',
+        'database = "postgresql://user:hidden@db.test/x"',
+        '[database]\nurl = "postgres//user:hidden@db.test/x"',
+        '[database]\nurl = "mysql://user:hidden@db.test/x"',
+        '[database]\nurl = "postgresql://user:p@hidden@db.test/x"',
+        '[database]\nurl = "postgresql://user:5/hidden@db.test/x"',
+        '[database]\nurl = "postgresql://user:p?hidden@db.test/x"',
+        '[database]\nurl = "hidden"',
+    ],
 )
 def test_a_secret_is_not_in_the_message(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
@@ -128,6 +156,24 @@ def test_a_secret_is_not_in_the_message(tmp_path: Path, text: str) -> None:
         load_settings(path)
     assert "hidden" not in str(caught.value)
     assert "database" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:p%40ss%2Fword@db.test:5432/x?sslmode=require",
+        "postgres://db.test",
+        "postgresql:///x?host=/run/postgresql&user=a",
+        "postgresql://user:@/postgres?host=/home/a@b/postgres",
+        "postgresql://a:b@[::1]:5432,second.test:5433/x",
+        "host=/run/postgresql dbname=x password='a@b c'",
+    ],
+)
+def test_what_libpq_takes_is_taken(tmp_path: Path, url: str) -> None:
+    settings = load_settings(write(tmp_path, f'[database]\nurl = "{url}"'))
+    assert settings.database.url
+    assert settings.database.url.get_secret_value() == url
+    assert conninfo_to_dict(url)
 
 
 def test_two_listeners_on_one_address_are_refused(tmp_path: Path) -> None:
