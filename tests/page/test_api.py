@@ -151,6 +151,11 @@ def test_what_cannot_be_asked_is_refused_with_a_reason(api: httpx.Client) -> Non
         assert reason in answer.text, (parameters, answer.text)
 
 
+def test_what_is_not_there_is_said_in_json(api: httpx.Client) -> None:
+    assert (api.get("/nope").status_code, api.get("/nope").json()) == (404, {"detail": "no such resource"})
+    assert (api.post("/nodes").status_code, api.post("/nodes").json()) == (405, {"detail": "only GET is answered here"})
+
+
 def test_foreign_names_and_origins_are_refused(api: httpx.Client) -> None:
     assert api.get("/nodes", headers={"host": "rebound.example.com"}).status_code == 400
     assert api.get("/nodes", headers={"origin": "http://evil.example.com"}).status_code == 403

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.routing import Match
 
 from postel.errors import DatabaseError, PostelError
 from timescale_sink.api import series
@@ -91,6 +92,7 @@ def _reader(request: Request) -> Reader:
     return reader
 
 
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 router = APIRouter(prefix="/api/v1", responses=_REFUSED)
 
 
@@ -160,8 +162,15 @@ def add_to(app: FastAPI, reader: Reader) -> None:
     """Put the API and its answers to errors into an application."""
     app.state.reader = reader
     app.include_router(router)
+    # The page's own "not found" is HTML, and a line in the log for each.
+    app.add_api_route("/api/{path:path}", _nothing_here, methods=_METHODS, include_in_schema=False)
     for kind, status in ((BadQueryError, 400), (DatabaseError, 503), (TooSlowError, 504)):
         app.add_exception_handler(kind, _answer(status))
+
+
+async def _nothing_here(request: Request) -> JSONResponse:
+    known = any(route.matches(request.scope)[0] is Match.PARTIAL for route in router.routes)
+    return JSONResponse({"detail": "only GET is answered here" if known else "no such resource"}, 405 if known else 404)
 
 
 def _answer(status: int) -> Any:
