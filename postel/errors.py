@@ -4,7 +4,8 @@
     |-- SettingsError        a wrong key, type or file in postel.toml or the environment
     |-- DeclarationError     a metadata.yaml that contradicts itself or the schema
     |-- AddressInUseError    a port that another program holds
-    |-- DatabaseError        the database is away, too old, or refuses what Postel needs
+    |-- DatabaseError        the database is too old, or refuses what Postel needs
+    |   `-- DatabaseAwayError   it does not answer now, and may later
     `-- postel.otlp.errors.OtlpError and its kinds
 
 A message says what is wrong, where, and how to mend it. Anything else that reaches the user is a bug.
@@ -27,6 +28,10 @@ class DeclarationError(PostelError):
 
 class DatabaseError(PostelError):
     """The database cannot be used; the message says why and what to do."""
+
+
+class DatabaseAwayError(DatabaseError):
+    """The database does not answer now: it is away, starting, stopping or full. Trying again later may help."""
 
 
 class AddressInUseError(PostelError):

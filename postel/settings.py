@@ -39,7 +39,7 @@ DEMO_NODE = "postel-demo"
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
 # A URL with one @ at most, and that before the path; or libpq's key=value form.
-_DATABASE_URL = re.compile(r"postgres(ql)?://([^@/?#]*@)?[^@?#]*(\?.*)?|\s*\w+\s*=.*", re.DOTALL)
+_DATABASE_URL = re.compile(r"postgres(ql)?://([^@/]*@)?[^@?]*(\?.*)?|\s*\w+\s*=.*", re.DOTALL)
 
 
 def _port_exists(address: str) -> str:
@@ -159,7 +159,7 @@ class Database(_Section):
 
     url: SecretStr | None = Field(
         None,
-        description='"postgresql://user:password@host/name" with @ / ? # of the password as %40 %2F %3F %23; '
+        description='"postgresql://user:password@host/name" with @ and / of the password as %40 and %2F; '
         "unset: an embedded one",
     )
     connections: int = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import conninfo
 
-from postel.errors import DatabaseError
+from postel.errors import DatabaseAwayError, DatabaseError
 from postel.signals import load_all
-from support.postgres import fresh_database, migrate_now, named
+from support.postgres import fresh_database, migrate_now
 from timescale_sink.store import migrate as migrations
-from timescale_sink.store.database import Tier, ask_server, check_rights, connect
+from timescale_sink.store.database import Tier, ask_server, check_rights, connect, create_pool
 from timescale_sink.store.migrate import Script, migrate, scripts
 
 # Columns of the schema whose source is not declared yet.
@@ -151,14 +153,53 @@ async def test_the_server_is_told_by_what_it_has(url: str, request: pytest.Fixtu
     assert (server.tier is not Tier.PLAIN) == with_timescale
 
 
-def test_a_server_that_is_away_is_named() -> None:
-    with pytest.raises(DatabaseError, match=r"cannot be reached.*\[database\] url"):
+def test_a_server_that_is_away_is_waited_for() -> None:
+    with pytest.raises(DatabaseAwayError, match=r"cannot be reached.*\[database\] url"):
         migrate_now("postgresql://nobody@127.0.0.1:1/none")
 
 
-def test_a_database_that_is_not_there_is_named(any_server: str) -> None:
-    with pytest.raises(DatabaseError, match="no_such_database"):
-        migrate_now(named(any_server, "no_such_database"))
+def test_a_database_that_takes_nobody_now_is_waited_for(url: str, any_server: str) -> None:
+    name = conninfo.conninfo_to_dict(url)["dbname"]
+    with psycopg.connect(any_server, autocommit=True) as owner:
+        owner.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+        with pytest.raises(DatabaseAwayError, match="not currently accepting connections"):
+            migrate_now(url)
+
+
+@pytest.mark.parametrize("wrong", [{"dbname": "no_such_database"}, {"user": "no_such_role"}])
+def test_what_is_not_there_is_named_and_not_waited_for(any_server: str, wrong: dict[str, str]) -> None:
+    with pytest.raises(DatabaseError, match="no_such_") as caught:
+        migrate_now(conninfo.make_conninfo(any_server, **wrong))
+    assert not isinstance(caught.value, DatabaseAwayError)
+
+
+@pytest.mark.parametrize("password", ["wrong", None])
+def test_a_wrong_password_is_not_waited_for(postgres_15: str, password: str | None) -> None:
+    with psycopg.connect(postgres_15, autocommit=True) as owner:
+        row = owner.execute("SHOW hba_file").fetchone()
+        assert row
+        rules = Path(row[0])
+        before = rules.read_text()
+        owner.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+        rules.write_text("local all guarded scram-sha-256\n" + before)
+        try:
+            owner.execute("SELECT pg_reload_conf(), pg_sleep(0.5)")
+            with pytest.raises(DatabaseError, match="refuses") as caught:
+                migrate_now(conninfo.make_conninfo(postgres_15, user="guarded", password=password))
+            assert not isinstance(caught.value, DatabaseAwayError)
+        finally:
+            rules.write_text(before)
+            owner.execute("SELECT pg_reload_conf()")
+            owner.execute("DROP ROLE guarded")
+
+
+@pytest.mark.parametrize("url", ["postgres//u:hidden@h/x", "postgresql://u:hidden/x@h/y"])
+async def test_a_malformed_url_is_never_shown(url: str) -> None:
+    for attempt in (lambda: connect(url), lambda: create_pool(url, 1).open()):
+        with pytest.raises(DatabaseError, match=r"\[database\] url") as caught:
+            await attempt()
+        assert "hidden" not in str(caught.value)
+        assert "hidden" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("seed", range(3))

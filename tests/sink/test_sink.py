@@ -27,6 +27,7 @@ from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
+from psycopg import conninfo
 
 from support.postgres import fresh_database
 from support.running_postel import until
@@ -219,4 +220,12 @@ def test_a_schema_of_a_newer_postel_ends_the_sink(sink: RunningSink) -> None:
     ended = sink.command("sink")
     assert ended.returncode == 2
     assert "9999_later.sql" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_database_that_is_not_there_ends_the_sink(sink: RunningSink) -> None:
+    sink.url = conninfo.make_conninfo(sink.url, dbname="no_such_database")
+    ended = sink.command("sink")
+    assert ended.returncode == 2
+    assert "no_such_database" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from postel.errors import DatabaseError
+from postel.errors import DatabaseAwayError, DatabaseError
 from postel.listening import listen
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable
@@ -91,9 +91,7 @@ class Service:
             try:
                 url = await database_url(self._settings)
                 await self._prepare(url)
-            except DatabaseError as error:
-                if "cannot be reached" not in str(error):
-                    raise
+            except DatabaseAwayError as error:
                 if not said:
                     _log.warning("waiting for the database", reason=str(error))
                     said = True
@@ -112,7 +110,7 @@ class Service:
             server = await ask_server(connection)
             await check_rights(connection)
         except psycopg.OperationalError as error:
-            raise DatabaseError(f"the database cannot be reached: {error}") from None
+            raise DatabaseAwayError(f"the database cannot be reached: {error}") from None
         finally:
             await connection.close()
         _log.info("the database is ready", server=server.tier.value, version=server.version, migrations=done or "none")

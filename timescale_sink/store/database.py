@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,12 +12,25 @@ from psycopg import AsyncConnection, conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
-from postel.errors import DatabaseError
+from postel.errors import DatabaseAwayError, DatabaseError
 from postel.settings import Settings
 from timescale_sink.store import embedded
 
 OLDEST_SERVER = 150000
 CONNECT_SECONDS = 4
+
+# What waiting does not mend: identity, rights, and the encryption that is asked for. libpq gives no SQLSTATE of a
+# connection that failed, only the server's words (libpq/auth.c, init/postinit.c, fe-secure-openssl.c);
+# what is not known here, such as a translation, counts as passing.
+_FOR_GOOD = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects"
+    r'|(database|role) ".*" does not exist|is not permitted to log in|permission denied for database'
+    r"|server does not support SSL|certificate verify failed|authentication method"
+)
+_NO_URL = (
+    "[database] url is not what PostgreSQL takes (it is not shown here, for it may hold a password); accepted: "
+    "postgresql://user:password@host/name, with @ and / of the password as %40 and %2F"
+)
 
 Connection = AsyncConnection[TupleRow]
 Pool = AsyncConnectionPool[Connection]
@@ -58,12 +72,17 @@ async def connect(url: str) -> Connection:
     """One connection, UTC, in transactions of the caller's.
 
     Raises:
-        DatabaseError: the server is away, refuses, or is too old.
+        DatabaseAwayError: the server does not answer, or says that it cannot now.
+        DatabaseError: the URL is none, or the server refuses it for good, or is too old.
     """
+    parameters = _conninfo(url)
     try:
-        connection = await AsyncConnection.connect(_conninfo(url), autocommit=True)
-    except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
-        raise DatabaseError(f"the database cannot be reached: {_first_line(error)}; see [database] url") from None
+        connection = await AsyncConnection.connect(parameters, autocommit=True)
+    except psycopg.OperationalError as error:
+        reason = _first_line(error)
+        if _FOR_GOOD.search(reason):
+            raise DatabaseError(f"the database refuses: {reason}; see [database] url") from None
+        raise DatabaseAwayError(f"the database cannot be reached: {reason}; see [database] url") from None
     if connection.info.server_version < OLDEST_SERVER:
         version = connection.info.parameter_status("server_version")
         await connection.close()
@@ -72,7 +91,11 @@ async def connect(url: str) -> Connection:
 
 
 def create_pool(url: str, connections: int) -> Pool:
-    """A pool that is not open yet; it opens connections as they are needed and checks those that it hands out."""
+    """A pool that is not open yet; it opens connections as they are needed and checks those that it hands out.
+
+    Raises:
+        DatabaseError: the URL is none.
+    """
     return AsyncConnectionPool(
         _conninfo(url),
         connection_class=AsyncConnection[TupleRow],
@@ -147,7 +170,14 @@ def _conninfo(url: str) -> str:
     # Hours of the ledger are hours of UTC. What is acknowledged is on disk, whatever the role's default is. The options
     # of the URL come last and win.
     own = "-c timezone=UTC -c synchronous_commit=on"
-    given = conninfo.conninfo_to_dict(url).get("options") or ""
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise DatabaseError(_NO_URL) from None
+    if not re.fullmatch(r"[\d,]*", str(parts.get("port") or "")):
+        # The rest of a password with a slash in it; libpq would say it.
+        raise DatabaseError(_NO_URL)
+    given = parts.get("options") or ""
     return conninfo.make_conninfo(
         url,
         connect_timeout=CONNECT_SECONDS,
