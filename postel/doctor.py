@@ -24,12 +24,12 @@ import psycopg
 from otel_receivers.discovery import Finding, look_everywhere, places
 from otel_receivers.node import identify
 from postel.collector import find_collector, turned_off
-from postel.errors import DatabaseError
+from postel.errors import DatabaseAwayError, DatabaseError
 from postel.settings import Settings
 from postel.up import runs_collector
 from timescale_sink.store import embedded
-from timescale_sink.store.database import Connection, ask_server, connect, database_url
-from timescale_sink.store.migrate import applied, scripts
+from timescale_sink.store.database import Connection, ask_server, check_rights, connect, database_url
+from timescale_sink.store.migrate import applied, check_applied, scripts
 
 _HTTP_SECONDS = 3.0
 _LOW_DISK_BYTES = 1 << 30
@@ -121,16 +121,26 @@ async def _database(settings: Settings) -> AsyncIterator[Result]:
     try:
         connection = await connect(await database_url(settings, leave_running=True))
     except DatabaseError as error:
-        yield Result(Verdict.FAIL, "database", str(error), "start the server, or correct [database] url")
+        away = "start the server, or " if isinstance(error, DatabaseAwayError) else ""
+        yield Result(Verdict.FAIL, "database", str(error), f"{away}correct [database] url")
         return
     try:
         async for result in _schema(connection):
             yield result
-        async for result in _samples(settings, connection):
-            yield result
+        if await applied(connection):
+            for check in (_samples(settings, connection), _letters(connection)):
+                async for result in check:
+                    yield result
+    except psycopg.errors.InsufficientPrivilege as error:
+        yield Result(
+            Verdict.FAIL, "schema", _first_line(error), "GRANT the role of [database] url SELECT on the tables"
+        )
+    except psycopg.errors.UndefinedTable as error:
+        yield Result(
+            Verdict.FAIL, "schema", _first_line(error), "a table was dropped by hand: restore it from a backup"
+        )
     except psycopg.Error as error:
-        reason = str(error).splitlines()[0]
-        yield Result(Verdict.FAIL, "database", reason, "give the role of [database] url SELECT on Postel's tables")
+        yield Result(Verdict.FAIL, "database", _first_line(error), "the database's own log says more")
     finally:
         await connection.close()
 
@@ -138,48 +148,39 @@ async def _database(settings: Settings) -> AsyncIterator[Result]:
 async def _schema(connection: Connection) -> AsyncIterator[Result]:
     server = await ask_server(connection)
     yield Result(Verdict.OK, "database", f"PostgreSQL {server.version}, {server.tier.value}")
-    known = await applied(connection)
-    missing = [
-        script.name
-        for script in scripts("migrations")
-        if script.name not in known and not (script.timescale and server.timescale_version is None)
-    ]
-    if missing:
-        yield Result(
-            Verdict.FAIL, "schema", f"not applied: {', '.join(missing)}", "run `postel db migrate`, or start the sink"
-        )
-        return
     row = await (
         await connection.execute(
-            """
-            SELECT
-                has_table_privilege('ingest_ledger', 'INSERT') AND has_table_privilege('ingest_ledger', 'UPDATE'),
-                has_schema_privilege(current_schema(), 'CREATE')
-            """
+            "SELECT has_schema_privilege(current_schema(), 'CREATE'), current_schema()::text, current_user::text"
         )
     ).fetchone()
-    if row is None or not row[0]:
-        yield Result(
-            Verdict.FAIL,
-            "schema",
-            "the role may not write Postel's tables",
-            "run as their owner, or GRANT it the right",
-        )
-    elif not row[1]:
-        yield Result(
-            Verdict.NOTE,
-            "schema",
-            "up to date; the role cannot apply later migrations",
-            "GRANT CREATE before an update",
-        )
-    else:
+    may_create, schema, role = row or (False, "public", "the role")
+    grant = f"GRANT CREATE ON SCHEMA {schema} TO {role}"
+    known = await applied(connection)
+    migrations = scripts("migrations")
+    missing = [
+        script.name
+        for script in migrations
+        if script.name not in known and not (script.timescale and server.timescale_version is None)
+    ]
+    try:
+        check_applied(known, migrations)
+        if missing:
+            mend = "run `postel db migrate`, or start the sink" if may_create else f"{grant}; then `postel db migrate`"
+            yield Result(Verdict.FAIL, "schema", f"not applied: {', '.join(missing)}", mend)
+            return
+        await check_rights(connection)
+    except DatabaseError as error:
+        text, _, mend = str(error).partition(": ")
+        yield Result(Verdict.FAIL, "schema", text, mend)
+        return
+    if may_create:
         yield Result(Verdict.OK, "schema", "up to date, and the role may write it")
+    else:
+        yield Result(Verdict.NOTE, "schema", "up to date; the role cannot apply later migrations", f"later: {grant}")
 
 
 async def _samples(settings: Settings, connection: Connection) -> AsyncIterator[Result]:
     node = identify(settings.data_dir, setting=settings.node.id)
-    if not await applied(connection):
-        return
     row = await (
         await connection.execute(
             "SELECT extract(epoch FROM now() - max(time))::float8 FROM metrics_system WHERE node_id = %s", (node.id,)
@@ -200,6 +201,17 @@ async def _samples(settings: Settings, connection: Connection) -> AsyncIterator[
         )
     else:
         yield Result(Verdict.OK, "samples", f"the newest of this node ({node.id}) is {age:.0f} s old")
+
+
+async def _letters(connection: Connection) -> AsyncIterator[Result]:
+    row = await (await connection.execute("SELECT count(*), max(received_at)::text FROM dead_letter")).fetchone()
+    if row and row[0]:
+        yield Result(
+            Verdict.NOTE,
+            "dead letters",
+            f"{row[0]} records could not be stored, the newest at {row[1]}",
+            "SELECT reason, count(*) FROM dead_letter GROUP BY reason",
+        )
 
 
 async def _sink(settings: Settings) -> AsyncIterator[Result]:
@@ -304,6 +316,10 @@ def _server(finding: Finding) -> Result:
             "if it runs elsewhere, set its host and port in [discovery]",
         )
     return Result(Verdict.NOTE, finding.source, f"not at {finding.target}: {finding.how}")
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 async def _ask(subject: str, url: str, mend: str) -> Result:

@@ -9,7 +9,7 @@ one program at a time do this.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -83,7 +83,7 @@ async def applied(connection: Connection) -> dict[str, str]:
 async def _migrate(connection: Connection) -> list[str]:
     known = await applied(connection)
     migrations = scripts("migrations")
-    _check(known, migrations)
+    check_applied(known, migrations)
     if not known:
         # Asked only where it is needed: a sink whose role may not change the schema runs on one that is up to date.
         await connection.execute(
@@ -111,7 +111,12 @@ async def _migrate(connection: Connection) -> list[str]:
     return done
 
 
-def _check(known: dict[str, str], migrations: Sequence[Script]) -> None:
+def check_applied(known: Mapping[str, str], migrations: Sequence[Script]) -> None:
+    """Whether what was applied is what this program knows.
+
+    Raises:
+        DatabaseError: it was edited, or the database is newer.
+    """
     ours = {script.name: script.checksum for script in migrations}
     for name, checksum in known.items():
         if name == _VIEWS:
