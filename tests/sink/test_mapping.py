@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue, KeyValueList
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     ExponentialHistogram,
@@ -29,7 +30,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from postel.otlp.signal import Signal
-from postel.signals import load_all
+from postel.signals import Declarations, load_all
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.rows import Rows
 
@@ -147,9 +148,32 @@ def test_every_point_and_record_has_exactly_one_fate(sent: tuple[Signal, Any]) -
     stored = len(rows.points) + len(rows.logs) + sum(len(r.cells) for t in rows.wide.values() for r in t.values())
     duplicate = sum(tally.duplicate for tally in rows.ledger.values())
     assert _count(sent[1]) == rows.records == stored + duplicate + len(rows.dead)
-    assert len(rows.dead) <= dead
+    assert len(rows.dead) <= len(dead)
+    assert {letter.reason for letter in rows.dead.values()} <= set(dead)
     again = Rows()
     MAPPER.map(*sent, NOW, again)
     assert (again.points.keys(), again.logs.keys(), again.dead.keys()) == (
         rows.points.keys(), rows.logs.keys(), rows.dead.keys()
     )  # fmt: skip
+
+
+def test_the_sources_of_a_node_are_read_from_every_event_that_is_declared_to_tell_them() -> None:
+    declared = load_all()
+    agent = declared["agent"]
+    told = "postel.node.sources"
+    events = {
+        event.name: replace(event, attributes=(*event.attributes, told)) if event.key == "source_lost" else event
+        for event in agent.events.values()
+    }
+    mapper = Mapper(Declarations({**declared.sources, "agent": replace(agent, events=events)}))
+    list_ = AnyValue(array_value=ArrayValue(values=[AnyValue(string_value="system")]))
+    for key, expected in (("node_registered", ["system"]), ("source_lost", ["system"]), ("node_booted", None)):
+        request = ExportLogsServiceRequest()
+        resource = request.resource_logs.add()
+        resource.resource.attributes.add(key="host.id", value=AnyValue(string_value="n1"))
+        record = resource.scope_logs.add().log_records.add(event_name=agent.event(key).name)
+        record.attributes.add(key=told, value=list_)
+        record.time_unix_nano = 1_768_471_200_000_000_000
+        rows = Rows()
+        assert mapper.map(Signal.LOGS, request, NOW, rows) == []
+        assert rows.nodes["n1"].sources == expected

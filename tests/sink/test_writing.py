@@ -108,9 +108,22 @@ async def test_each_sender_hears_of_its_own_refusals_only(migrated_database: str
         connection.execute("ALTER TABLE otel_log ADD CHECK (body <> '\"poison\"')")
     async with ingesting(migrated_database) as ingest:
         requests = [logs(n, 100 + n, body="poison" if n == 3 else "") for n in range(6)]
+        requests[5].resource_logs[0].scope_logs[0].log_records[0].time_unix_nano = 2**64 - 1
         answers = await asyncio.gather(*(ingest(Signal.LOGS, request) for request in requests))
-    assert [answer.rejected for answer in answers] == [0, 0, 0, 2, 0, 0]
+    assert [answer.rejected for answer in answers] == [0, 0, 0, 2, 0, 1]
     assert "check constraint" in answers[3].reason
+
+
+async def test_each_sender_of_a_group_hears_its_own_reasons_only(migrated_database: str) -> None:
+    requests = [logs(n) for n in range(4)]
+    requests[1].resource_logs[0].scope_logs[0].log_records[0].time_unix_nano = 2**64 - 1
+    requests[2].resource_logs[0].scope_logs[0].log_records[0].event_name = "x" * 3000
+    async with ingesting(migrated_database) as ingest:
+        answers = await asyncio.gather(*(ingest(Signal.LOGS, request) for request in requests))
+    assert [answer.rejected for answer in answers] == [0, 1, 1, 0]
+    assert "time" in answers[1].reason
+    assert "key column" in answers[2].reason
+    assert ";" not in answers[1].reason + answers[2].reason
     assert await recount(migrated_database) == []
 
 
@@ -162,7 +175,7 @@ async def test_a_request_that_nobody_foresaw_keeps_no_other_out(
     async with ingesting(migrated_database) as ingest:
         mapped = ingest._mapper.map
 
-        def fail_for_two(signal: Signal, request: Any, *rest: Any) -> int:
+        def fail_for_two(signal: Signal, request: Any, *rest: Any) -> list[str]:
             if request == logs(2):
                 raise RuntimeError("nobody foresaw this")
             return mapped(signal, request, *rest)

@@ -34,7 +34,9 @@ class Node(BaseModel):
     first_seen: datetime
     last_seen: datetime
     age: float = Field(description="Seconds since the node was last heard of.")
-    sources: Any = Field(description="The sources that have sent data from this node.")
+    sources: Any = Field(
+        description="The sources that the node's agent last said it watches; empty until it has said so."
+    )
     versions: Any = Field(description="Their versions.")
     demo: bool = Field(description="True for synthetic data of `postel demo`.")
 

@@ -62,21 +62,23 @@ class Mapper:
             for column in metric.columns:
                 feed = _Feed(column, declarations.tables[column.table], dict(column.when))
                 self._feeds.setdefault(metric.name, []).append(feed)
-        self._registration = declarations["agent"].event("node_registered").name
-        self._sources = next(name for name in declarations["agent"].attributes if name.endswith(".node.sources"))
+        agent = declarations["agent"]
+        self._sources = next(name for name in agent.attributes if name.endswith(".node.sources"))
+        # The whole list of a node's sources, wherever it is told: when the node starts, and when one comes or goes.
+        self._tell_sources = {event.name for event in agent.events.values() if self._sources in event.attributes}
 
-    def map(self, signal: Signal, request: ExportRequest, now: datetime, rows: Rows) -> int:
+    def map(self, signal: Signal, request: ExportRequest, now: datetime, rows: Rows) -> list[str]:
         """Add a request's rows to those that are there.
 
         Returns:
-            How many of its points or records became dead letters.
+            For each of its points or records that became a dead letter, why.
         """
         if signal is Signal.METRICS:
             return self._map_metrics(request, now, rows)
         return self._map_logs(request, now, rows)
 
-    def _map_metrics(self, request: Any, now: datetime, rows: Rows) -> int:
-        dead = 0
+    def _map_metrics(self, request: Any, now: datetime, rows: Rows) -> list[str]:
+        reasons: list[str] = []
         for resource_metrics in request.resource_metrics:
             origin = origin_of(resource_metrics.resource)
             seen: datetime | None = None
@@ -85,17 +87,22 @@ class Mapper:
                 for metric in scope_metrics.metrics:
                     identity = metric_identity(origin, scope, metric)
                     for point in _points(metric):
-                        at = self._map_point(identity, metric, point, now, rows)
-                        dead += at is None
-                        seen = max(seen or at, at) if at else seen
+                        try:
+                            at = self._map_point(identity, metric, point, now, rows)
+                        except UnstorableError as error:
+                            reasons.append(str(error))
+                        else:
+                            seen = max(seen or at, at)
             if seen:
                 _see(rows, origin, seen)
-        return dead
+        return reasons
 
-    def _map_point(
-        self, identity: MetricIdentity, metric: Metric, point: Any, now: datetime, rows: Rows
-    ) -> datetime | None:
-        """The point's time, or None when it became a dead letter."""
+    def _map_point(self, identity: MetricIdentity, metric: Metric, point: Any, now: datetime, rows: Rows) -> datetime:
+        """The point's time.
+
+        Raises:
+            UnstorableError: the point became a dead letter.
+        """
         feed, zone = self._feed(metric, point)
         destination = feed.table.name if feed else POINTS
         try:
@@ -108,7 +115,7 @@ class Mapper:
         except UnstorableError as error:
             named = {"metric": identity.name, "resource": identity.origin.resource, "point": _dict(point)}
             _bury(rows, destination, str(error), named, _hour_of(point.time_unix_nano, now))
-            return None
+            raise
         return at
 
     def _feed(self, metric: Metric, point: Any) -> tuple[_Feed | None, str]:
@@ -145,8 +152,8 @@ class Mapper:
             if attribute in origin.resource:
                 row.labels[column] = str(origin.resource[attribute])
 
-    def _map_logs(self, request: Any, now: datetime, rows: Rows) -> int:
-        dead = 0
+    def _map_logs(self, request: Any, now: datetime, rows: Rows) -> list[str]:
+        reasons: list[str] = []
         for resource_logs in request.resource_logs:
             origin = origin_of(resource_logs.resource)
             seen: datetime | None = None
@@ -158,16 +165,16 @@ class Mapper:
                     except UnstorableError as error:
                         named = {"resource": origin.resource, "record": _dict(record)}
                         _bury(rows, LOGS, str(error), named, _hour_of(record.time_unix_nano, now))
-                        dead += 1
+                        reasons.append(str(error))
                         continue
                     _add_log(row, rows)
                     seen = max(seen or row.time, row.time)
-                    if record.event_name == self._registration:
+                    if record.event_name in self._tell_sources:
                         sources = attributes(record.attributes).get(self._sources)
                         _see(rows, origin, row.time, sources=sources if isinstance(sources, list) else None)
             if seen:
                 _see(rows, origin, seen)
-        return dead
+        return reasons
 
 
 def _points(metric: Metric) -> Iterator[Any]:

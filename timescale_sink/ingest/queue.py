@@ -142,15 +142,14 @@ class IngestQueue:
     async def _commit(self, group: Sequence[_Waiting]) -> list[Outcome]:
         rows = Rows()
         # Mapping is all CPU; in a thread, health checks and new requests are answered meanwhile.
-        dead = await asyncio.to_thread(self._map, group, rows)
+        reasons = await asyncio.to_thread(self._map, group, rows)
         mixed = len(group) > 1
         refused = await self._writer.write(rows, mixed=mixed)
         if not mixed:
-            dead[0] += len(refused)
-        reason = _line({letter.reason for letter in [*rows.dead.values(), *refused]})
-        return [Outcome(count, reason if count else "") for count in dead]
+            reasons[0] += [letter.reason for letter in refused]
+        return [Outcome(len(own), _line(set(own))) for own in reasons]
 
-    def _map(self, group: Sequence[_Waiting], rows: Rows) -> list[int]:
+    def _map(self, group: Sequence[_Waiting], rows: Rows) -> list[list[str]]:
         now = datetime.now(UTC)
         return [self._mapper.map(waiting.signal, waiting.request, now, rows) for waiting in group]
 
