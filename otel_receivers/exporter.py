@@ -6,6 +6,7 @@ Pure. Numbers are encoded by ``opentelemetry.exporter.otlp.proto.common``, the S
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableSequence
+from functools import cache
 from typing import Any, TypeVar
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -18,6 +19,7 @@ from opentelemetry.sdk.metrics.export import MetricsData
 from otel_receivers.receiver import Batch
 from otel_receivers.spool_file import Request
 from postel.otlp.signal import Signal
+from postel.signals import load_all
 
 _Message = TypeVar("_Message", ExportMetricsServiceRequest, ExportLogsServiceRequest)
 
@@ -57,12 +59,25 @@ def point_count(request: ExportMetricsServiceRequest) -> int:
 
 
 def begins(request: ExportMetricsServiceRequest) -> bool:
-    """Whether a counter is first met here: a point whose start is its own time (:mod:`otel_receivers.epochs`)."""
+    """Whether a counter of a typed table is first met here: a point whose start is its own time.
+
+    Only typed tables have increases that would count the next point in full (:mod:`otel_receivers.epochs`). Of the
+    others a point comes like that at most ticks of a host whose interfaces and disks come and go.
+    """
+    typed = _typed()
     return any(
         point.start_time_unix_nano == point.time_unix_nano
         for metric in _metrics(request)
-        if metric.sum.is_monotonic
+        if metric.sum.is_monotonic and metric.name in typed
         for point in metric.sum.data_points
+    )
+
+
+@cache
+def _typed() -> frozenset[str]:
+    """The metrics that feed a typed column."""
+    return frozenset(
+        metric.name for declaration in load_all() for metric in declaration.metrics.values() if metric.columns
     )
 
 

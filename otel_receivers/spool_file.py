@@ -19,6 +19,8 @@ from postel.otlp.signal import Signal
 
 # What a row costs beside its body: its other columns, its index entry and the unused part of its last page.
 ROW_OVERHEAD = 256
+# How many times as long as all else a request waits that `begins` a counter: what comes after it needs it.
+BEGINS_AGES = 2
 _VERSION = 2
 # Free pages are given back to the file system in portions, so that no call takes long.
 _VACUUM_PAGES = 2_000
@@ -58,8 +60,8 @@ class Request:
         signal: metrics or logs.
         body: the protobuf message's bytes.
         items: its data points or log records.
-        begins: it holds the point with which a counter was first met. Readers count that point as nothing and every
-            other first point in full, so it leaves the spool unsent last of all.
+        begins: it holds the point with which a counter of a typed table was first met. Readers count that point as
+            nothing and every other first point in full, so it leaves the spool unsent last of all.
     """
 
     signal: Signal
@@ -91,7 +93,7 @@ class SpoolFile:
     Args:
         path: the database; its folder exists.
         max_bytes: bodies and `ROW_OVERHEAD` of each, at most.
-        max_age: seconds that a request is kept at most.
+        max_age: seconds that a request is kept at most; one that `begins` a counter `BEGINS_AGES` times as long.
 
     Raises:
         sqlite3.Error: whatever SQLite says; the caller decides what it means.
@@ -184,9 +186,10 @@ class SpoolFile:
             self._drop([(i, 0) for i in ids], reason)
 
     def trim(self) -> None:
-        """Let go of what is older than `max_age` (counted under ``age``), but for requests that `begins` marks."""
-        limit = time.time() - self._max_age
-        while rows := self._oldest("begins = 0 AND created < ?", limit):
+        """Let go of what is older than `max_age`, or `BEGINS_AGES` times that; counted under ``age``."""
+        now = time.time()
+        limits = (now - self._max_age, now - self._max_age * BEGINS_AGES)
+        while rows := self._oldest("created < CASE begins WHEN 0 THEN ? ELSE ? END", *limits):
             with self._transaction():
                 self._drop(rows, "age")
 

@@ -136,7 +136,11 @@ class Otlp(_Section):
     certificate: Path | None = Field(None, description="a file with the certificate authority to trust, PEM")
     request_bytes: int = Field(1 << 20, ge=16384, le=16 << 20, description="bytes in one request, 16384 to 16777216")
     spool_bytes: int = Field(512 << 20, ge=1 << 20, description="bytes kept on disk at most, 1048576 or more")
-    spool_age: float = Field(7 * 86400, gt=0, description="seconds that unsent data is kept at most, above 0")
+    spool_age: float = Field(
+        7 * 86400,
+        gt=0,
+        description="seconds that unsent data is kept at most, a counter's first point twice as long; above 0",
+    )
 
     @model_validator(mode="after")
     def _send_to_own_collector(self) -> Self:

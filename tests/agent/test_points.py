@@ -150,10 +150,16 @@ def _points(request: Any) -> list[str]:
 
 @pytest.mark.parametrize(("start", "begins"), [(NOW, True), (NOW - 1, False)])
 def test_the_request_of_a_first_meeting_is_marked(start: int, *, begins: bool) -> None:
-    met = recorder()
-    met.number("postel_scrape_errors", 3, start_unix_nano=start)
-    met.number("postel_receiver_up", 1)
+    met = recorder("system")
+    typed = next(m for m in load_all()["system"].metrics.values() if m.columns and m.monotonic)
+    met.number(typed.key, 3, dict(typed.columns[0].when), start_unix_nano=start)
     assert [request.begins for request in exporter.requests(met.batch(), 1 << 20)] == [begins]
+
+
+def test_a_counter_that_feeds_no_typed_column_marks_nothing() -> None:
+    met = recorder()
+    met.number("postel_scrape_errors", 3, start_unix_nano=NOW)
+    assert [request.begins for request in exporter.requests(met.batch(), 1 << 20)] == [False]
 
 
 def test_equal_resources_do_not_swallow_each_other() -> None:

@@ -113,13 +113,24 @@ def test_the_point_with_which_a_counter_was_met_goes_last(tmp_path: Path, monkey
             file.append([replace(request(number), begins=number in {3, 7})], {})
         assert file.dropped() == {"size": 15}
         began = time.time()
-        monkeypatch.setattr(time, "time", lambda: began + 1000)
+        monkeypatch.setattr(time, "time", lambda: began + 150)
         file.trim()
         assert file.dropped() == {"size": 15, "age": 3}
         # Where there is nothing else, the oldest of them makes room.
         for number in range(20, 24):
             file.append([replace(request(number), begins=True)], {})
         assert drained(file) == [7, 20, 21, 22, 23]
+
+
+def test_it_ages_out_too_at_twice_the_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with spool_file(tmp_path, max_age=100) as file:
+        file.append([replace(request(number), begins=number % 2 == 0) for number in range(200)], {})
+        began = time.time()
+        for seconds, dropped in ((99, {}), (101, {"age": 100}), (199, {"age": 100}), (201, {"age": 200})):
+            monkeypatch.setattr(time, "time", lambda seconds=seconds: began + seconds)
+            file.trim()
+            assert file.dropped() == dropped
+        assert file.size == 0
 
 
 def test_the_file_itself_stays_near_its_bound_and_shrinks_when_drained(tmp_path: Path) -> None:
