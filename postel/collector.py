@@ -2,7 +2,7 @@
 
 `make collector` builds it into ``.build/collector/<hash of its sources>/`` of the checkout; an installed wheel holds
 only the configuration and takes the program from ``PATH``. A distribution's Collector does not do: agent.yaml names
-Postel's own ``ready_gate``.
+Postel's own extensions.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def built_collector(checkout: Path = _CHECKOUT) -> Path | None:
     if not manifest.is_file():
         return None
     digest = hashlib.sha256()
-    for source in (manifest, *sorted(manifest.parent.glob("readygate/*"))):
+    extensions = (path for path in sorted(manifest.parent.glob("extensions/**/*")) if path.is_file())
+    for source in (manifest, *extensions):
         digest.update(hashlib.sha256(source.read_bytes()).digest())
     return checkout / ".build" / "collector" / digest.hexdigest()[:16] / PROGRAM
 

@@ -27,8 +27,8 @@ def _program(path: Path) -> Path:
 def test_build_is_named_after_all_of_its_sources(tmp_path: Path) -> None:
     assert built_collector(tmp_path) is None, "no checkout"
     checkout = _checkout(tmp_path, "dist:\n")
-    extension = checkout / "collector-config" / "readygate"
-    extension.mkdir()
+    extension = checkout / "collector-config" / "extensions" / "readygate"
+    extension.mkdir(parents=True)
     builds = [built_collector(checkout)]
     (extension / "gate.go").write_text("package readygate\n")
     builds.append(built_collector(checkout))
@@ -73,10 +73,11 @@ def test_every_component_of_the_config_is_in_the_manifest() -> None:
         "memory_limiter": "/memorylimiterprocessor ",
         "otlp_grpc": "/otlpexporter ",
         "file_storage": "/filestorage ",
-        "ready_gate": "/readygate ",
+        "ready_gate": "/extensions/readygate ",
+        "patient_client": "/extensions/patientclient ",
         "health_check": "/healthcheckextension ",
     }
     for section in ("receivers", "processors", "exporters", "extensions"):
-        built = " ".join(entry["gomod"] for entry in manifest[section])
+        built = "".join(f"{entry.get('import', entry['gomod'])} " for entry in manifest[section])
         for component in config[section]:
             assert modules[component.partition("/")[0]] in built

@@ -66,11 +66,11 @@ def _build(target: Path) -> None:
     work = target.parent.with_name(f"{target.parent.name}.{os.getpid()}")
     work.mkdir(parents=True)
     try:
-        go = _find_go() or _install_go()
+        go = find_go() or _install_go()
         env = _go_environment(go, work)
         say(f"OpenTelemetry Collector with {_version(go)}: fetching and compiling, about a minute or two ...")
         # The builder looks for a path in its manifest from the folder where it runs.
-        shutil.copytree(SOURCES / "readygate", work / "readygate")
+        shutil.copytree(SOURCES / "extensions", work / "extensions")
         run([go, "install", f"{_BUILDER}@v{_manifest_version()}"], log=log, env=env, cwd=work)
         run([work / "builder", "--config", MANIFEST, "--ldflags", "-s -w"], log=log, env=env, cwd=work)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,8 @@ def _manifest_version() -> str:
     return found[1]
 
 
-def _find_go() -> Path | None:
+def find_go() -> Path | None:
+    """A Go that is recent enough for the Collector: on ``PATH``, where Go is usually put, or in the checkout."""
     for name in ("go", "/usr/local/go/bin/go", "/usr/lib/go/bin/go", str(_GO_WHEEL / "go" / "bin" / "go")):
         found = shutil.which(name)
         if found and (version := re.search(r"go(\d+)\.(\d+)", _version(Path(found)))):
