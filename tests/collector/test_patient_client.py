@@ -18,7 +18,7 @@ from support.otlp_receiver import running_receiver
 
 # Each try of a refused request takes no longer than this.
 _QUICK = "exporters::otlp_grpc/sink::retry_on_failure: {initial_interval: 50ms, max_interval: 100ms}"
-_WARNING = "The receiver refuses everything"
+_REFUSAL = "The receiver refuses everything"
 
 # All statuses of gRPC but OK, those that OTLP calls retryable, and the two that the sink gives because of the data.
 _NOT_ABOUT_THE_DATA = [
@@ -68,7 +68,7 @@ async def test_a_wrong_token_costs_nothing(program: Path, tmp_path: Path) -> Non
     printed = collector.log()
     assert "Permanent error" not in printed
     # For metrics and logs once each, although a request was tried about ten times in the second.
-    assert printed.count(_WARNING) == 4
+    assert printed.count(_REFUSAL) == 4
     assert "Unauthenticated" in printed
     assert "Internal" in printed
 
@@ -87,7 +87,7 @@ def test_is_tried_until_the_sink_takes_it_whatever_it_answers(collector: Collect
     _until(lambda: sink.bodies() == ["kept"])
     assert remaining == []
     printed = collector.log()
-    assert printed.count(_WARNING) == len(_NOT_ABOUT_THE_DATA)
+    assert printed.count(_REFUSAL) == len(_NOT_ABOUT_THE_DATA)
     assert printed.count("refused by the test") == len(_NOT_ABOUT_THE_DATA), "with the sink's own words"
 
 
@@ -111,7 +111,7 @@ def test_what_can_never_be_stored_is_not_tried_again(collector: Collector, sink:
     time.sleep(0.5)
     assert asked == ["poison", "good"]
     assert "Permanent error" in collector.log()
-    assert _WARNING not in collector.log()
+    assert _REFUSAL not in collector.log()
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ func (c *client) call(
 	if !isAboutSettings(answer.Code()) {
 		return err
 	}
-	c.warnOnce(method, answer)
+	c.sayOnce(method, answer)
 	retryable := answer.Proto() // a copy, with the details
 	retryable.Code = int32(codes.Unavailable)
 	retryable.Message = answer.Code().String() + ", tried again: " + answer.Message()
@@ -112,15 +112,15 @@ func (c *client) taken(method string) {
 	}
 }
 
-// warnOnce logs the first of a series; it ends with a request that is taken, or with another refusal.
-func (c *client) warnOnce(method string, answer *status.Status) {
+// sayOnce logs the first of a series; it ends with a request that is taken, or with another refusal.
+func (c *client) sayOnce(method string, answer *status.Status) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if last, found := c.refused[method]; found && last == answer.Code() {
 		return
 	}
 	c.refused[method] = answer.Code()
-	c.log.Warn(
+	c.log.Error(
 		"The receiver refuses everything: look at address and token. Nothing is dropped; it is tried until it is taken.",
 		zap.String("method", method), zap.Stringer("code", answer.Code()), zap.String("message", answer.Message()),
 	)
