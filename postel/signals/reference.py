@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from postel.errors import PostelError
 from postel.signals.model import Column, Declaration, Declarations, Event, Metric, Table
 
-_HEAD = "<!-- Made by `postel describe --write docs/reference` from the metadata.yaml files; do not edit. -->"
+# What every page begins with; nothing else is replaced or removed.
+_MARK = "<!-- Made by `postel describe"
+_HEAD = f"{_MARK} --write docs/reference` from the metadata.yaml files; do not edit. -->"
 
 
 def render(declarations: Declarations) -> dict[str, str]:
@@ -23,13 +26,22 @@ def render(declarations: Declarations) -> dict[str, str]:
 
 
 def write(pages: Mapping[str, str], folder: Path) -> None:
-    """Write all pages into ``folder`` and remove pages of sources that are gone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for page in folder.glob("*.md"):
-        if page.name not in pages:
-            page.unlink()
-    for name, text in pages.items():
-        (folder / name).write_text(text, "utf-8")
+    """Write all pages into ``folder`` and remove pages of sources that are gone.
+
+    Raises:
+        PostelError: a file there is somebody's own, or the folder cannot be written; the message names it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = {page.name for page in folder.glob("*.md") if page.read_text("utf-8", "replace").startswith(_MARK)}
+        if foreign := sorted(name for name in pages if name not in made and (folder / name).exists()):
+            raise PostelError(f"{folder / foreign[0]} is not a page of the reference; write it into another folder")
+        for name in made - pages.keys():
+            (folder / name).unlink()
+        for name, text in pages.items():
+            (folder / name).write_text(text, "utf-8")
+    except OSError as error:
+        raise PostelError(f"{error.filename or folder}: cannot be written: {error.strerror}") from None
 
 
 def _index(declarations: Declarations) -> Iterator[str]:

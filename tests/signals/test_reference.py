@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from postel import settings_reference
+from postel.errors import PostelError
 from postel.settings import load_settings
 from postel.signals import load_all, reference
 
@@ -31,7 +32,22 @@ def test_the_settings_page_is_a_file_that_is_read_as_the_defaults(
 
 
 def test_write_removes_the_page_of_a_source_that_is_gone(tmp_path: Path) -> None:
-    (tmp_path / "gone.md").write_text("old", "utf-8")
+    (tmp_path / "gone.md").write_text(next(iter(reference.render(load_all()).values())), "utf-8")
+    (tmp_path / "own.md").write_text("somebody's", "utf-8")
     reference.write(reference.render(load_all()), tmp_path)
     assert not (tmp_path / "gone.md").exists()
+    assert (tmp_path / "own.md").exists()
     assert (tmp_path / "zone_mta.md").read_text("utf-8").count("### `zonemta.") == len(load_all()["zone_mta"].metrics)
+
+
+def test_write_replaces_nothing_of_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# My project\n", "utf-8")
+    with pytest.raises(PostelError, match=r"README\.md is not a page of the reference"):
+        reference.write(reference.render(load_all()), tmp_path)
+    assert [(path.name, path.read_text("utf-8")) for path in tmp_path.iterdir()] == [("README.md", "# My project\n")]
+
+
+def test_write_names_the_folder_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PostelError, match="file: cannot be written: File exists"):
+        reference.write(reference.render(load_all()), tmp_path / "file")
