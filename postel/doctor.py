@@ -1,11 +1,10 @@
 """``postel doctor``: checks every connection and permission on the way of the data, and says how to mend what is wrong.
 
-It changes nothing: it starts no server, writes no row and sends no OTLP.
+It changes nothing: it starts no server, writes no row, and what it sends by OTLP is an empty request.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -14,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import urlsplit
 
 import click
 import fasteners
@@ -24,8 +22,12 @@ import psycopg
 from otel_receivers.discovery import Finding, look_everywhere, places
 from otel_receivers.node import identify
 from postel.collector import find_collector, turned_off
-from postel.errors import DatabaseAwayError, DatabaseError
-from postel.settings import Settings
+from postel.errors import DatabaseAwayError, DatabaseError, SettingsError
+from postel.listening import reachable
+from postel.otlp.client import sender_of
+from postel.otlp.errors import Malformed, Refused, Retryable, Unauthenticated
+from postel.otlp.signal import Signal
+from postel.settings import Otlp, Settings
 from postel.up import runs_collector
 from timescale_sink.store import embedded
 from timescale_sink.store.database import Connection, ask_server, check_rights, connect, database_url
@@ -217,24 +219,14 @@ async def _letters(connection: Connection) -> AsyncIterator[Result]:
 async def _sink(settings: Settings) -> AsyncIterator[Result]:
     yield await _ask(
         "sink",
-        f"http://{settings.sink.http_address}/readyz",
+        f"http://{reachable(settings.sink.http_address)}/readyz",
         "start it with `postel up` or `postel sink`; if it runs, its log says why it is not ready",
     )
 
 
 async def _collector(settings: Settings) -> AsyncIterator[Result]:
     if not runs_collector(settings):
-        target = urlsplit(settings.otlp.endpoint)
-        port = target.port or (443 if target.scheme == "https" else 80)
-        try:
-            async with asyncio.timeout(_HTTP_SECONDS):
-                _, writer = await asyncio.open_connection(target.hostname, port)
-            writer.close()
-        except (OSError, TimeoutError) as error:
-            reason = str(error) or "no answer"
-            yield Result(Verdict.FAIL, "endpoint", f"{settings.otlp.endpoint}: {reason}", "correct [otlp] endpoint")
-            return
-        yield Result(Verdict.OK, "endpoint", f"{settings.otlp.endpoint} accepts connections")
+        yield await _export(settings.otlp)
         return
     if turned_off():
         yield Result(Verdict.NOTE, "collector", "POSTEL_COLLECTOR is none; the agent sends straight to the sink")
@@ -249,9 +241,42 @@ async def _collector(settings: Settings) -> AsyncIterator[Result]:
         return
     yield await _ask(
         "collector",
-        f"http://{settings.otlp.collector_health_address}/",
+        f"http://{reachable(settings.otlp.collector_health_address)}/",
         "start it with `postel up`; if it runs, its lines in the log say what is wrong",
     )
+    yield await _export(settings.otlp)
+
+
+async def _export(otlp: Otlp) -> Result:
+    """What the agent's receiver says of a request like the agent's own, with nothing in it."""
+    impatient = otlp.model_copy(update={"timeout": _HTTP_SECONDS})
+    try:
+        sender = sender_of(impatient)
+    except SettingsError as error:
+        text, _, mend = str(error).partition("; accepted: ")
+        return Result(Verdict.FAIL, "endpoint", text, mend or "correct what it names")
+    try:
+        await sender.send(Signal.METRICS, b"")
+    except Malformed as error:
+        # It read the request as OTLP, and let it in; a request that has something in it may well be taken.
+        return Result(Verdict.NOTE, "endpoint", f"{otlp.endpoint} takes no empty request: {error}")
+    except Unauthenticated as error:
+        return Result(
+            Verdict.FAIL,
+            "endpoint",
+            f"{otlp.endpoint} lets nobody in: {error}",
+            "correct [otlp] headers, the token in it",
+        )
+    except (Retryable, Refused) as error:
+        return Result(
+            Verdict.FAIL,
+            "endpoint",
+            f"{otlp.endpoint} takes no OTLP by {otlp.protocol}: {error}",
+            "start what listens there, or correct [otlp] endpoint and protocol",
+        )
+    finally:
+        await sender.close()
+    return Result(Verdict.OK, "endpoint", f"{otlp.endpoint} takes OTLP by {otlp.protocol}")
 
 
 async def _agent(settings: Settings) -> AsyncIterator[Result]:
@@ -296,7 +321,9 @@ def _held(settings: Settings) -> bool:
 
 
 async def _page(settings: Settings) -> AsyncIterator[Result]:
-    yield await _ask("page", f"http://{settings.serve.address}/healthz", "start it with `postel up` or `postel serve`")
+    yield await _ask(
+        "page", f"http://{reachable(settings.serve.address)}/healthz", "start it with `postel up` or `postel serve`"
+    )
 
 
 async def _servers(settings: Settings) -> AsyncIterator[Result]:

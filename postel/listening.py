@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from postel.errors import AddressInUseError, PostelError
 
@@ -45,6 +45,22 @@ def listen(address: str, setting: str, *, backlog: int = 128) -> socket.socket:
             raise AddressInUseError(address, setting) from error
         raise PostelError(f"cannot listen on {address}: {error.strerror}; set {setting} to another address") from error
     return listener
+
+
+def reachable(address: str) -> str:
+    """Where this machine itself reaches what listens on an address: loopback, where that is every interface.
+
+    Args:
+        address: ``host:port`` or ``[v6]:port``.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        ip = ip_address(host.strip("[]"))
+    except ValueError:
+        return address
+    if not ip.is_unspecified:
+        return address
+    return f"[::1]:{port}" if isinstance(ip, IPv6Address) else f"127.0.0.1:{port}"
 
 
 def is_loopback(host: str) -> bool:

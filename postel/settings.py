@@ -30,6 +30,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings.exceptions import SettingsError as UnreadableVariableError
 
 from postel.errors import SettingsError
+from postel.listening import reachable
 
 # Where a file is looked for when --config names none; the first that exists is read.
 CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
@@ -147,7 +148,7 @@ class Otlp(_Section):
         if not self.endpoint:
             own = self.collector_grpc_address if self.protocol == "grpc" else self.collector_http_address
             # The model is frozen for its users; here it is still being made.
-            object.__setattr__(self, "endpoint", f"http://{own}")
+            object.__setattr__(self, "endpoint", f"http://{reachable(own)}")
         return self
 
 
@@ -303,7 +304,7 @@ def _check_sections() -> None:
 def _default_config() -> Path | None:
     if named := os.environ.get("POSTEL_CONFIG"):
         return Path(named)
-    return next((place for place in CONFIG_PLACES if place.is_file()), None)
+    return next((place for place in CONFIG_PLACES if place.exists()), None)
 
 
 def _read(path: Path) -> dict[str, Any]:

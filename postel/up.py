@@ -21,7 +21,7 @@ import httpx
 from postel import log
 from postel.collector import collector_config, find_collector, turned_off
 from postel.errors import PostelError
-from postel.listening import listen
+from postel.listening import listen, reachable
 from postel.settings import Settings
 from postel.supervisor import Program, Supervisor
 
@@ -72,7 +72,7 @@ def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
             clean_line=_plain,
         )
     else:
-        sink = settings.sink.http_address
+        sink = reachable(settings.sink.http_address)
         sender["POSTEL_OTLP__ENDPOINT"] = f"http://{sink}"
         sender["POSTEL_OTLP__PROTOCOL"] = "http/protobuf"
         if token := settings.sink.token:
@@ -88,7 +88,8 @@ def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
 def runs_collector(settings: Settings) -> bool:
     """Whether the agent sends to the Collector that `up` starts, rather than to one that the user runs."""
     target = urlsplit(settings.otlp.endpoint).netloc
-    return target in (settings.otlp.collector_grpc_address, settings.otlp.collector_http_address)
+    own = (settings.otlp.collector_grpc_address, settings.otlp.collector_http_address)
+    return target in (*own, *map(reachable, own))
 
 
 def _collector_environment(settings: Settings) -> dict[str, str]:
@@ -104,7 +105,7 @@ def _collector_environment(settings: Settings) -> dict[str, str]:
         "POSTEL_COLLECTOR_HTTP": settings.otlp.collector_http_address,
         "POSTEL_COLLECTOR_HEALTH": settings.otlp.collector_health_address,
         "POSTEL_COLLECTOR_STORAGE": str(storage),
-        "POSTEL_SINK_GRPC": settings.sink.grpc_address,
+        "POSTEL_SINK_GRPC": reachable(settings.sink.grpc_address),
         "POSTEL_SINK_TOKEN": token.get_secret_value() if token else "",
     }
 
@@ -141,7 +142,7 @@ def _addresses(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 async def _announce(settings: Settings) -> None:
-    page = f"http://{settings.serve.address}"
+    page = f"http://{reachable(settings.serve.address)}"
     async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
         while asyncio.get_running_loop().time() < deadline:

@@ -20,7 +20,7 @@ from structlog import get_logger
 from dashboards.web.guard import Guard
 from postel import __version__
 from postel.errors import DatabaseError
-from postel.listening import is_loopback, listen
+from postel.listening import is_loopback, listen, reachable
 from postel.settings import Settings
 from postel.signals import load_all
 from timescale_sink.api import routes
@@ -95,7 +95,7 @@ async def run(settings: Settings) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         if not loopback_only:
             _log.warning("every host that reaches this address can read the page and the API", address=address)
-        _log.info(f"the page is at http://{address}/")
+        _log.info(f"the page is at http://{reachable(address)}/")
         try:
             await server.serve([listener])
         finally:

@@ -219,3 +219,14 @@ def test_any_content_is_settings_or_one_clear_error(content: dict[str, object]) 
     else:
         return
     assert explained.startswith("postel.toml: ")
+
+
+def test_a_folder_named_like_the_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "postel.toml").mkdir()
+    with pytest.raises(SettingsError, match=r"postel\.toml: cannot be read: Is a directory"):
+        load_settings()
+
+
+def test_the_agent_sends_to_a_collector_on_every_interface_by_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTEL_OTLP__COLLECTOR_HTTP_ADDRESS", "0.0.0.0:4318")
+    assert load_settings().otlp.endpoint == "http://127.0.0.1:4318"

@@ -8,7 +8,11 @@ import psycopg
 import pytest
 
 from postel import doctor
-from postel.settings import Database, Settings
+from postel.otlp.answers import Outcome
+from postel.otlp.errors import Malformed, Retryable
+from postel.settings import Database, Otlp, Settings
+from support.otlp_receiver import running_receiver
+from support.ports import free_port
 from support.postgres import fresh_database
 
 
@@ -68,3 +72,45 @@ def test_a_server_that_is_away(tmp_path: Path) -> None:
     away = found(diagnose("postgresql://postel@127.0.0.1:1/postel", tmp_path), "database")
     assert away.verdict is doctor.Verdict.FAIL
     assert away.mend.startswith("start the server, or correct")
+
+
+def otlp(endpoint: str, protocol: str, **more: object) -> Otlp:
+    return Otlp.model_validate({"endpoint": endpoint, "protocol": protocol, **more})
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_the_agents_receiver_is_asked_as_the_agent_asks_it(protocol: str) -> None:
+    async with running_receiver(token="abc") as receiver:  # noqa: S106 - a test's
+        endpoint, other = (receiver.grpc, receiver.http) if protocol == "grpc" else (receiver.http, receiver.grpc)
+        let_in = {"headers": {"authorization": "Bearer abc"}}
+        taken = await doctor._export(otlp(endpoint, protocol, **let_in))
+        assert (taken.verdict, taken.text) == (doctor.Verdict.OK, f"{endpoint} takes OTLP by {protocol}")
+        assert [request.ByteSize() for _, request in receiver.taken] == [0], "nothing is stored for a doctor"
+
+        nobody = await doctor._export(otlp(endpoint, protocol))
+        assert nobody.verdict is doctor.Verdict.FAIL
+        assert "[otlp] headers" in nobody.mend
+
+        wrong = await doctor._export(otlp(other, protocol, **let_in))
+        assert wrong.verdict is doctor.Verdict.FAIL
+        assert "[otlp] endpoint and protocol" in wrong.mend
+
+        receiver.answer = Malformed("nothing in it")
+        empty = await doctor._export(otlp(endpoint, protocol, **let_in))
+        assert empty.verdict is doctor.Verdict.NOTE
+        receiver.answer = Retryable(1, "the disk is full")
+        full = await doctor._export(otlp(endpoint, protocol, **let_in))
+        assert full.verdict is doctor.Verdict.FAIL
+        assert "the disk is full" in full.text
+        receiver.answer = Outcome()
+
+    away = await doctor._export(otlp(endpoint, protocol))
+    assert away.verdict is doctor.Verdict.FAIL
+    assert endpoint in away.text
+
+
+async def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "ca.pem"
+    result = await doctor._export(otlp(f"https://127.0.0.1:{free_port()}", "http/protobuf", certificate=missing))
+    assert result.verdict is doctor.Verdict.FAIL
+    assert str(missing) in result.text

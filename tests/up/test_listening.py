@@ -1,0 +1,20 @@
+"""Which address reaches what listens on another one."""
+
+import pytest
+
+from postel.listening import reachable
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("0.0.0.0:3001", "127.0.0.1:3001"),
+        ("[::]:3001", "[::1]:3001"),
+        ("[0:0:0:0:0:0:0:0]:3001", "[::1]:3001"),
+        ("192.0.2.7:3001", "192.0.2.7:3001"),
+        ("mail.example.org:3001", "mail.example.org:3001"),
+        ("localhost:3001", "localhost:3001"),
+    ],
+)
+def test_every_interface_is_reached_by_loopback(address: str, reached: str) -> None:
+    assert reachable(address) == reached
