@@ -1,15 +1,20 @@
 """The bounded queue between the servers and the writer: what arrives during a commit is committed together.
 
-A request is answered when the transaction that holds it is committed. When the queue is full, the database is away, or
+A request is answered when the transactions that hold it are committed. When the queue is full, the database is away, or
 a commit fails, the sender is told to come again, and nothing of the request is acknowledged.
+
+One that is too large for a transaction is written in pieces. What is committed of it when its sender must be answered
+is remembered, so that the repetition goes on from there: whatever the size, it ends after some repetitions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import psycopg
@@ -21,11 +26,21 @@ from postel.otlp.errors import Retryable
 from postel.otlp.signal import ExportRequest, Signal
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.rows import Rows
+from timescale_sink.ingest.slices import Slices
 from timescale_sink.ingest.writer import COMMIT_SECONDS, Writer
 
-# Bytes of requests that wait, and that one transaction takes: the latter commits well within COMMIT_SECONDS.
+# Bytes of requests that wait at most, and that one transaction takes.
 WAITING_BYTES = 64 << 20
 TOGETHER_BYTES = 4 << 20
+# Records that one transaction takes: at first, and at most. About a second's work of two slow cores; where that is too
+# much to commit in time it is halved, and where it takes less than this share of that time doubled again.
+TOGETHER_RECORDS = 20_000
+_FEWEST_RECORDS = 100
+_QUICK_SHARE = 0.25
+# What is counted at once; a larger request is counted in a thread.
+_SMALL_BYTES = 64 << 10
+# Requests whose progress is remembered. A sender repeats one for hours, but has few at a time.
+_REMEMBERED = 64
 RETRY_SECONDS = 2.0
 # Told to a sender at most; dead_letter has them all.
 _REASONS = 3
@@ -46,7 +61,34 @@ class _Waiting:
     signal: Signal
     request: ExportRequest
     size: int
-    answer: asyncio.Future[Outcome]
+    records: int
+    # For each record that became a dead letter, why.
+    answer: asyncio.Future[list[str]]
+
+
+@dataclass(slots=True, eq=False)
+class _Progress:
+    """How far a request is that is written in pieces: its first ``done`` records are committed."""
+
+    done: int = 0
+    rejected: int = 0
+    reasons: set[str] = field(default_factory=set)
+    # The piece that is being written, even when nobody waits for it any more.
+    under_way: asyncio.Future[list[str]] | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def begin(self, answer: asyncio.Future[list[str]], stop: int) -> None:
+        """The piece that ends before record ``stop`` is waiting to be written."""
+        self.under_way = answer
+
+        def advance(answer: asyncio.Future[list[str]]) -> None:
+            self.under_way = None
+            if not answer.cancelled() and answer.exception() is None:
+                self.done = stop
+                self.rejected += len(answer.result())
+                self.reasons.update(answer.result())
+
+        answer.add_done_callback(advance)
 
 
 class IngestQueue:
@@ -56,6 +98,8 @@ class IngestQueue:
         self._mapper = mapper
         self._writer = writer
         self._waiting: deque[_Waiting] = deque()
+        self._progress: dict[bytes, _Progress] = {}
+        self._together = TOGETHER_RECORDS
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._closed = False
@@ -74,18 +118,61 @@ class IngestQueue:
             raise Retryable(RETRY_SECONDS, "the sink is stopping")
         if self._bytes and self._bytes + size > WAITING_BYTES:
             raise Retryable(RETRY_SECONDS, "the sink has more to write than it can take in")
-        waiting = _Waiting(signal, request, size, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
+        if size <= _SMALL_BYTES:
+            return await self._whole(signal, request, size, len(Slices(signal, request)))
+        slices = await asyncio.to_thread(Slices, signal, request)
+        if len(slices) <= self._together:
+            return await self._whole(signal, request, size, len(slices))
         self._bytes += size
-        self._arrived.set()
+        try:
+            return await self._in_pieces(signal, request, slices)
+        finally:
+            self._bytes -= size
+
+    async def _whole(self, signal: Signal, request: ExportRequest, size: int, records: int) -> Outcome:
+        answer = self._enqueue(signal, request, size, records)
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
                 # A sender that goes away must not undo what others wait for with it.
-                return await asyncio.shield(waiting.answer)
+                reasons = await asyncio.shield(answer)
         except TimeoutError:
             # It may still be committed; the repetition then finds its rows there. What is not begun is not begun.
-            waiting.answer.cancel()
+            answer.cancel()
             raise Retryable(RETRY_SECONDS, f"not committed within {COMMIT_SECONDS:g} s") from None
+        return Outcome(len(reasons), _line(set(reasons)))
+
+    async def _in_pieces(self, signal: Signal, request: ExportRequest, slices: Slices) -> Outcome:
+        key = await asyncio.to_thread(_digest, signal, request)
+        progress = self._progress.pop(key) if key in self._progress else _Progress()
+        # At the end: the first is the one that was not asked for longest.
+        self._progress[key] = progress
+        if len(self._progress) > _REMEMBERED:
+            del self._progress[next(iter(self._progress))]
+        try:
+            # Two senders may have the same request, or one sends it again before it heard of the first.
+            async with asyncio.timeout(COMMIT_SECONDS), progress.lock:
+                while progress.done < len(slices):
+                    if progress.under_way is None:
+                        stop = min(progress.done + self._together, len(slices))
+                        piece = await asyncio.to_thread(slices.cut, progress.done, stop)
+                        progress.begin(self._enqueue(signal, piece, 0, stop - progress.done), stop)
+                    else:
+                        await asyncio.shield(progress.under_way)
+        except TimeoutError:
+            so_far = f"{progress.done} of {len(slices)} records are committed"
+            raise Retryable(RETRY_SECONDS, f"{so_far}, the others not within {COMMIT_SECONDS:g} s") from None
+        # Forgotten: sent once more it is looked at once more.
+        self._progress.pop(key, None)
+        return Outcome(progress.rejected, _line(progress.reasons))
+
+    def _enqueue(self, signal: Signal, request: ExportRequest, size: int, records: int) -> asyncio.Future[list[str]]:
+        if self._closed:
+            raise Retryable(RETRY_SECONDS, "the sink is stopping")
+        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(signal, request, size, records, answer))
+        self._bytes += size
+        self._arrived.set()
+        return answer
 
     @property
     def failing(self) -> bool:
@@ -116,30 +203,39 @@ class IngestQueue:
 
     def _take(self) -> list[_Waiting]:
         group = [self._waiting.popleft()]
-        size = group[0].size
-        while self._waiting and size + self._waiting[0].size <= TOGETHER_BYTES:
+        size, records = group[0].size, group[0].records
+        while self._waiting:
+            size += self._waiting[0].size
+            records += self._waiting[0].records
+            if size > TOGETHER_BYTES or records > self._together:
+                break
             group.append(self._waiting.popleft())
-            size += group[-1].size
         return group
 
     async def _write(self, group: Sequence[_Waiting]) -> None:
+        began = time.monotonic()
         try:
-            outcomes = await self._commit(group)
+            reasons = await self._commit(group)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing was committed and all may come again
             if len(group) > 1 and not isinstance(error, _PASSING):
                 # What one request brings along must not keep those from being stored that came with it.
                 for waiting in group:
                     await self._write([waiting])
             else:
+                if isinstance(error, TimeoutError):
+                    records = sum(waiting.records for waiting in group)
+                    self._together = max(min(self._together, records) // 2, _FEWEST_RECORDS)
                 self._fail(group, error)
             return
+        if time.monotonic() - began < _QUICK_SHARE * COMMIT_SECONDS:
+            self._together = min(self._together * 2, TOGETHER_RECORDS)
         if self._failing:
             self._failing = False
             _log.info("the database takes data again")
-        for waiting, outcome in zip(group, outcomes, strict=True):
-            _answer(waiting, outcome)
+        for waiting, own in zip(group, reasons, strict=True):
+            _answer(waiting, own)
 
-    async def _commit(self, group: Sequence[_Waiting]) -> list[Outcome]:
+    async def _commit(self, group: Sequence[_Waiting]) -> list[list[str]]:
         rows = Rows()
         # Mapping is all CPU; in a thread, health checks and new requests are answered meanwhile.
         reasons = await asyncio.to_thread(self._map, group, rows)
@@ -147,7 +243,7 @@ class IngestQueue:
         refused = await self._writer.write(rows, mixed=mixed)
         if not mixed:
             reasons[0] += [letter.reason for letter in refused]
-        return [Outcome(len(own), _line(set(own))) for own in reasons]
+        return reasons
 
     def _map(self, group: Sequence[_Waiting], rows: Rows) -> list[list[str]]:
         now = datetime.now(UTC)
@@ -163,7 +259,11 @@ class IngestQueue:
             _answer(waiting, Retryable(RETRY_SECONDS, f"not committed: {_reason(error)}"))
 
 
-def _answer(waiting: _Waiting, answer: Outcome | Exception) -> None:
+def _digest(signal: Signal, request: ExportRequest) -> bytes:
+    return hashlib.blake2b(signal.value.encode() + request.SerializeToString(deterministic=True)).digest()
+
+
+def _answer(waiting: _Waiting, answer: list[str] | Exception) -> None:
     if waiting.answer.done():
         return
     if isinstance(answer, Exception):

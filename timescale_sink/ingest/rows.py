@@ -125,7 +125,8 @@ class Sighting:
         """Take in a later one of the same node."""
         self.host = other.host or self.host
         self.first, self.last = min(self.first, other.first), max(self.last, other.last)
-        self.demo = self.demo or other.demo
+        # Everything of a demo node is deleted by a command: it is one only if all that it says is marked.
+        self.demo = self.demo and other.demo
         self.sources = other.sources if other.sources is not None else self.sources
         self.versions |= other.versions
         self.attributes |= other.attributes

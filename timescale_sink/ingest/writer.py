@@ -24,7 +24,7 @@ COMMIT_SECONDS = 5.0
 # Series ids that are known to be stored, so that a point costs no second look. The set begins anew when it is large,
 # and now and then, because `postel demo --remove` deletes series under a running sink.
 _SERIES_KNOWN = 200_000
-_SERIES_SECONDS = 300.0
+_SERIES_SECONDS = 60.0
 # A node that says nothing new of itself is written again when this much of its time has passed.
 _NODE_EVERY = timedelta(seconds=10)
 
@@ -158,16 +158,23 @@ class Writer:
 
 
 async def _add_letters(connection: Connection, letters: list[DeadLetter], fates: Fates) -> None:
-    for letter in sorted(letters):
-        cursor = await connection.execute(
-            """
-            INSERT INTO dead_letter (record_id, hour, destination, reason, record) VALUES (%s, %s, %s, %s, %s::jsonb)
-            ON CONFLICT DO NOTHING
-            """,
-            (letter.record_id, letter.hour, letter.destination, letter.reason, letter.record.decode()),
-        )
+    if not letters:
+        return
+    columns = [list(column) for column in zip(*sorted(letters), strict=True)]
+    columns[-1] = [record.decode() for record in columns[-1]]
+    cursor = await connection.execute(
+        """
+        INSERT INTO dead_letter (record_id, hour, destination, reason, record)
+        SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::jsonb[])
+        ON CONFLICT DO NOTHING RETURNING record_id
+        """,
+        columns,
+    )
+    stored = {row[0] for row in await cursor.fetchall()}
+    for letter in letters:
         tally = fates.tally(letter.hour, letter.destination)
-        if cursor.rowcount:
+        if letter.record_id in stored:
+            stored.remove(letter.record_id)
             tally.dead_lettered += 1
         else:
             tally.duplicate += 1
@@ -187,7 +194,7 @@ async def _add_nodes(connection: Connection, nodes: Mapping[str, Sighting]) -> N
                 last_seen = greatest(known.last_seen, excluded.last_seen),
                 sources = coalesce(%(sources)s::jsonb, known.sources),
                 versions = known.versions || excluded.versions,
-                demo = excluded.demo,
+                demo = known.demo AND excluded.demo,
                 attributes = known.attributes || excluded.attributes
             """,
             {
