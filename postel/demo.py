@@ -40,6 +40,8 @@ _DISK_BYTES = 120e9
 # Moments in one request while the past is sent.
 _TOGETHER = 40
 _RETRY_SECONDS = 1.0
+# Data that is newer comes from a demo that runs, or has run a moment ago.
+_LIVE_SECONDS = 60.0
 
 _log = structlog.get_logger()
 
@@ -68,8 +70,11 @@ async def remove(settings: Settings) -> None:
     """Delete everything that carries the mark, and say how much that was."""
     from timescale_sink.store import commands  # noqa: PLC0415 - sending needs no database driver
 
-    for table, rows in (await commands.remove_demo(settings)).items():
+    removed = await commands.remove_demo(settings)
+    for table, rows in removed.rows.items():
         click.echo(f"{table}: {rows} rows deleted")
+    if removed.age is not None and removed.age < _LIVE_SECONDS:
+        click.echo(f"the newest is {max(removed.age, 0):.0f} s old: if a demo still runs, stop it and remove again")
 
 
 async def _send_all(sender: Sender, limit: int) -> None:

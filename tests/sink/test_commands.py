@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import psycopg
@@ -10,6 +11,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from psycopg import conninfo
 from pydantic import SecretStr
 
 from postel.errors import DatabaseError
@@ -109,7 +111,7 @@ async def test_check_finds_what_was_changed_by_hand(
 
 async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) -> None:
     deleted = await commands.remove_demo(_settings(written, tmp_path))
-    assert deleted == {
+    assert deleted.rows == {
         "metrics_system": 300,
         "metrics_zonemta": 0,
         "otel_metric_point": 300,
@@ -124,7 +126,9 @@ async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) ->
         ).fetchall()
     assert left == [("n1",)]
     assert await recount(written) == []
-    assert set((await commands.remove_demo(_settings(written, tmp_path))).values()) == {0}
+    assert deleted.age is not None
+    again = await commands.remove_demo(_settings(written, tmp_path))
+    assert (set(again.rows.values()), again.age) == ({0}, None)
     assert await recount(written) == []
 
 
@@ -135,7 +139,52 @@ async def test_status_names_server_migrations_and_tables(
     said = capsys.readouterr().out
     assert said.startswith("server: PostgreSQL ")
     assert "applied: 0001_tables.sql" in said
-    assert "table: metrics_system, " in said
+    assert re.search(r"^table: metrics_system, .*, 600 rows$", said, re.MULTILINE)
+    assert re.search(r"^table: dead_letter, .*, 2 rows$", said, re.MULTILINE)
+
+
+async def test_a_large_table_is_estimated(
+    written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(written, autocommit=True) as connection:
+        connection.execute("ANALYZE otel_log")
+    monkeypatch.setattr(commands, "_COUNTED_BYTES", 1)
+    await commands.status(_settings(written, tmp_path))
+    assert re.search(r"^table: otel_log, .*, about 20 rows$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_node_that_sent_real_data_is_never_taken_for_a_demo(
+    migrated_database: str, tmp_path: Path, *, first: bool
+) -> None:
+    """Whatever sends the mark by mistake, before or after: its rows are not deleted."""
+    async with ingesting(migrated_database) as ingest:
+        for demo in (first, not first):
+            await ingest(Signal.METRICS, _metrics("n1", demo=demo))
+        both = _logs("n2", demo=first)
+        both.MergeFrom(_logs("n2", demo=not first))
+        await ingest(Signal.LOGS, both)
+    deleted = await commands.remove_demo(_settings(migrated_database, tmp_path))
+    assert set(deleted.rows.values()) == {0}
+
+
+async def test_a_table_that_was_dropped_is_named(written: str, tmp_path: Path) -> None:
+    with psycopg.connect(written, autocommit=True) as connection:
+        connection.execute("DROP TABLE dead_letter")
+    with pytest.raises(DatabaseError, match=r"changed by hand: relation .dead_letter. does not exist"):
+        await commands.check(_settings(written, tmp_path))
+
+
+async def test_a_role_that_may_not_read_is_named(written: str, tmp_path: Path) -> None:
+    with psycopg.connect(written, autocommit=True) as connection:
+        connection.execute("CREATE ROLE reader_of_nothing LOGIN; GRANT SELECT ON postel_migration TO reader_of_nothing")
+    try:
+        url = conninfo.make_conninfo(written, user="reader_of_nothing")
+        with pytest.raises(DatabaseError, match="may not do that: permission denied for table"):
+            await commands.check(_settings(url, tmp_path))
+    finally:
+        with psycopg.connect(written, autocommit=True) as connection:
+            connection.execute("DROP OWNED BY reader_of_nothing; DROP ROLE reader_of_nothing")
 
 
 async def test_a_database_without_a_schema_is_named(postgres: str, tmp_path: Path) -> None:

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
 import click
 import psycopg
+from psycopg import sql
 
-from postel.errors import DatabaseError
+from postel.errors import DatabaseAwayError, DatabaseError
 from postel.settings import Settings
 from postel.signals import load_all
 from timescale_sink.store import migrate as migrations
 from timescale_sink.store.check import differences
 from timescale_sink.store.database import Connection, ask_server, connect, database_url
+
+# A table of this size is counted within a second; a larger one's rows are the server's estimate.
+_COUNTED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `remove_demo` deleted.
+
+    Attributes:
+        rows: table -> rows deleted.
+        age: seconds since the newest of the demo's data; None where there was none.
+    """
+
+    rows: dict[str, int]
+    age: float | None
 
 
 async def url(settings: Settings) -> None:
@@ -20,37 +41,43 @@ async def url(settings: Settings) -> None:
 
 async def migrate(settings: Settings) -> None:
     """Apply what is missing and say what that was."""
-    connection = await connect(await database_url(settings))
-    try:
+    async with _connected(settings) as connection:
         done = await migrations.migrate(connection)
-    finally:
-        await connection.close()
     click.echo(f"applied: {', '.join(done)}" if done else "the schema is up to date")
 
 
 async def status(settings: Settings) -> None:
     """Print the server, the migrations and the size of each table."""
-    connection = await _migrated(settings)
-    try:
+    async with _migrated(settings) as connection:
         server = await ask_server(connection)
         extension = f", TimescaleDB {server.timescale_version}" if server.timescale_version else ""
         click.echo(f"server: PostgreSQL {server.version}{extension} ({server.tier.value})")
         for name in sorted(await migrations.applied(connection)):
             click.echo(f"applied: {name}")
-        rows = await (
+        # The parts of a hypertable or a partitioned table hold what it holds.
+        tables = await (
             await connection.execute(
                 """
-                SELECT relname, pg_size_pretty(pg_total_relation_size(oid)), greatest(reltuples, 0)::bigint
-                FROM pg_class
-                WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
-                ORDER BY relname
+                SELECT whole.relname, pg_size_pretty(sum(pg_total_relation_size(part.oid))),
+                    sum(pg_relation_size(part.oid))::bigint, sum(greatest(part.reltuples, 0))::bigint
+                FROM pg_class AS whole
+                JOIN pg_class AS part ON part.oid = whole.oid
+                    OR part.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = whole.oid)
+                WHERE whole.relkind IN ('r', 'p') AND whole.relnamespace = current_schema()::regnamespace
+                    AND NOT whole.relispartition
+                GROUP BY whole.relname ORDER BY whole.relname
                 """
             )
         ).fetchall()
-        for name, size, count in rows:
-            click.echo(f"table: {name}, {size}, about {count} rows")
-    finally:
-        await connection.close()
+        for name, size, held, estimate in tables:
+            rows = f"about {estimate}" if held > _COUNTED_BYTES else await _count(connection, name)
+            click.echo(f"table: {name}, {size}, {rows} rows")
+
+
+async def _count(connection: Connection, table: str) -> int:
+    query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
+    row = await (await connection.execute(query)).fetchone()
+    return int(row[0]) if row else 0
 
 
 async def check(settings: Settings) -> int:
@@ -59,11 +86,8 @@ async def check(settings: Settings) -> int:
     Returns:
         The exit code: 0 where they agree, 1 where they do not.
     """
-    connection = await _migrated(settings)
-    try:
+    async with _migrated(settings) as connection:
         found = await differences(connection, load_all())
-    finally:
-        await connection.close()
     for difference in found:
         click.echo(str(difference))
     if found:
@@ -73,18 +97,13 @@ async def check(settings: Settings) -> int:
     return 1 if found else 0
 
 
-async def remove_demo(settings: Settings) -> dict[str, int]:
-    """Delete everything of the nodes that carry the demo mark.
-
-    Returns:
-        Table -> rows deleted.
-    """
-    connection = await _migrated(settings)
-    try:
-        async with connection.transaction():
-            return await _remove_demo(connection, [*load_all().tables])
-    finally:
-        await connection.close()
+async def remove_demo(settings: Settings) -> Removed:
+    """Delete everything of the nodes of which all data carries the demo mark."""
+    async with _migrated(settings) as connection, connection.transaction():
+        row = await (
+            await connection.execute("SELECT extract(epoch FROM now() - max(last_seen))::float8 FROM node WHERE demo")
+        ).fetchone()
+        return Removed(await _remove_demo(connection, [*load_all().tables]), row[0] if row else None)
 
 
 async def _remove_demo(connection: Connection, typed: list[str]) -> dict[str, int]:
@@ -123,14 +142,31 @@ async def _delete(connection: Connection, table: str, where: str, weight: str) -
     return int(row[0]) if row else 0
 
 
-async def _migrated(settings: Settings) -> Connection:
+@asynccontextmanager
+async def _migrated(settings: Settings) -> AsyncIterator[Connection]:
+    """A connection to a database that has the schema."""
+    async with _connected(settings) as connection:
+        if not await migrations.applied(connection):
+            raise DatabaseError("the database has no schema yet: run `postel db migrate`, or start the sink once")
+        yield connection
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[Connection]:
+    """A connection; what the server says against a statement is one line, with what mends it."""
     connection = await connect(await database_url(settings))
     try:
-        known = await migrations.applied(connection)
-    except psycopg.Error:
+        yield connection
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        said = _first_line(error)
+        raise DatabaseError(f"the schema was changed by hand: {said}; restore it from a backup") from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise DatabaseError(f"the role of [database] url may not do that: {_first_line(error)}") from None
+    except psycopg.OperationalError as error:
+        raise DatabaseAwayError(f"the database went away: {_first_line(error)}") from None
+    finally:
         await connection.close()
-        raise
-    if not known:
-        await connection.close()
-        raise DatabaseError("the database has no schema yet: run `postel db migrate`, or start the sink once")
-    return connection
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
