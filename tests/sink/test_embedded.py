@@ -37,6 +37,7 @@ class Users:
 
     folder: Path
     programs: list[subprocess.Popen[str]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> str:
         """Start one more; returns the URL that it got."""
@@ -46,6 +47,7 @@ class Users:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, **self.environment},
         )
         self.programs.append(program)
         assert program.stdout
@@ -193,3 +195,25 @@ def test_a_folder_too_long_for_its_socket_is_refused(users: Users) -> None:
     with pytest.raises(DatabaseError, match=r"too long for a Unix socket.* set a shorter one"):
         start(long)
     assert not long.exists()
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_a_data_folder_that_is_a_file_is_named(users: Users, below: str) -> None:
+    file = users.folder / "file"
+    file.touch()
+    with pytest.raises(DatabaseError, match=rf"data_dir {file / below} cannot be made: .*set another one"):
+        start(file / below)
+
+
+def test_another_users_server_keeps_nobody_out(users: Users, tmp_path: Path) -> None:
+    """The wheel's lock is a file of the one who comes first, in the folder for temporary files."""
+    lock = tmp_path / ".lockfile"
+    lock.touch()
+    lock.chmod(0)
+    users.environment = {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "none")}
+    before = lock.stat().st_mtime_ns, lock.stat().st_atime_ns
+    _keep(users.start())
+    users.end()
+    # Root could open it all the same: it must not even try.
+    assert (lock.stat().st_mtime_ns, lock.stat().st_atime_ns) == before
+    assert {path.name for path in users.folder.iterdir()} >= {"postgres.lock", "postgres.users.lock"}

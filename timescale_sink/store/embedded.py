@@ -57,7 +57,12 @@ def start(data_dir: Path, *, leave_running: bool = False) -> str:
     """
     _check_length(data_dir)
     folder = data_dir / "postgres"
-    data_dir.mkdir(0o700, parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(
+            f"data_dir {data_dir} cannot be made: {error.strerror}; set another one, or [database] url"
+        ) from None
     deadline = time.monotonic() + RECOVERY_SECONDS
     attempts = 0
     while True:
@@ -101,8 +106,10 @@ def _start(folder: Path, *, leave_running: bool) -> str:
     # As root the wheel opens every folder above the data, such as /root, for all to read, and leaves the server in the
     # groups of root, although it starts it as another user.
     vars(wheel).update(ensure_prefix_permissions=_let_search, pgexec=_without_roots_groups)
-    # The wheel's own lock is one file for all of the host's users, and is no lock between the threads of a program.
     with _STARTING, fasteners.InterProcessLock(folder.with_name("postgres.lock")):
+        # The wheel's own is a file in the folder for temporary files: who makes it keeps the host's other users out.
+        lock = fasteners.InterProcessLock(folder.with_name("postgres.users.lock"))
+        PostgresServer._lock = lock  # noqa: SLF001
         if not (folder / "PG_VERSION").exists():
             _initialise(folder, get_server)
         # The wheel keeps its handles, keeps trusting a server that has died, and takes any process for the server whose
@@ -112,13 +119,15 @@ def _start(folder: Path, *, leave_running: bool) -> str:
             del handles[folder]
         if folder not in handles:
             # Who ends meanwhile takes itself out of the users under this lock.
-            with PostgresServer._lock:  # noqa: SLF001
+            with lock:
                 _clear(folder)
         try:
             server = get_server(folder, cleanup_mode=None if leave_running else "stop")
         except BaseException:
             handles.pop(folder, None)
             raise
+        # For its end, when the class may have another folder's.
+        server._lock = lock  # noqa: SLF001
         return str(server.get_uri())
 
 
