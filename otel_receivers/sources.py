@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import httpx
 import structlog
@@ -14,7 +14,7 @@ from otel_receivers import exporter
 from otel_receivers.discovery import Finding, Place, look, look_everywhere, places
 from otel_receivers.http_page import client
 from otel_receivers.node import Node
-from otel_receivers.points import Recorder
+from otel_receivers.points import Recorder, Value
 from otel_receivers.receiver import Batch, Target, Tick
 from otel_receivers.spool import Spool
 from postel.settings import Settings
@@ -54,12 +54,13 @@ class SourceWatch:
     def registered(self, findings: Sequence[Finding]) -> Batch:
         """The event of a start of the agent."""
         recorder = self._recorder()
-        sources = [finding.source for finding in findings if finding.found]
+        found = [finding.source for finding in findings if finding.found]
         recorder.event(
             "node_registered",
-            f"The agent started on {self._node.host}; found here: {', '.join(sources) or 'no mail server'}.",
+            f"The agent started on {self._node.host}; found here: {', '.join(found) or 'no mail server'}.",
             {
-                "postel.node.sources": sources,
+                # One that was there before and does not answer at once is not lost yet.
+                "postel.node.sources": _watched({*self._known, *found}),
                 "postel.node.id.origin": self._node.origin,
                 "host.boot.id": self._node.boot_id,
             },
@@ -107,7 +108,8 @@ class SourceWatch:
         return time.monotonic() - self._looked.get(place.source, float("-inf")) >= interval
 
     def _compare(self, findings: Sequence[Finding]) -> Batch:
-        recorder = self._recorder()
+        appeared: list[Finding] = []
+        lost: list[tuple[Finding, Target]] = []
         for finding in findings:
             self._looked[finding.source] = time.monotonic()
             if finding.listening:
@@ -115,29 +117,42 @@ class SourceWatch:
             if finding.found:
                 self._misses.pop(finding.source, None)
                 if self._known.get(finding.source) != finding.target:
-                    self._appeared(finding, recorder)
+                    self._known[finding.source] = finding.target
+                    appeared.append(finding)
             elif finding.source in self._known:
                 self._misses[finding.source] = self._misses.get(finding.source, 0) + 1
                 if self._misses[finding.source] >= _MISSES:
-                    self._lost(finding, recorder)
+                    del self._misses[finding.source]
+                    lost.append((finding, self._known.pop(finding.source)))
+        # All changes are known first: each event of a round tells what is watched after all of them.
+        recorder = self._recorder()
+        for finding in appeared:
+            self._appeared(finding, recorder)
+        for finding, target in lost:
+            self._lost(finding, target, recorder)
         return recorder.batch()
 
     def _appeared(self, finding: Finding, recorder: Recorder) -> None:
-        self._known[finding.source] = finding.target
-        attributes = _place(finding.source, finding.target)
+        attributes = self._place(finding.source, finding.target)
         if finding.version:
             attributes["service.version"] = finding.version
         body = f"{finding.source} answers at {finding.target}, recognised by {finding.how}."
         recorder.event("source_appeared", body, attributes)
         _log.info("a source appeared", source=finding.source, at=str(finding.target))
 
-    def _lost(self, finding: Finding, recorder: Recorder) -> None:
-        target = self._known.pop(finding.source)
-        del self._misses[finding.source]
-        attributes = {**_place(finding.source, target), "error.type": finding.error_type}
+    def _lost(self, finding: Finding, target: Target, recorder: Recorder) -> None:
+        attributes = {**self._place(finding.source, target), "error.type": finding.error_type}
         body = f"{finding.source} no longer answers at {target}: {finding.how}."
         recorder.event("source_lost", body, attributes)
         _log.error("a source is lost", source=finding.source, at=str(target), how=finding.how)
+
+    def _place(self, source: str, target: Target) -> dict[str, Value]:
+        return {
+            "postel.source.name": source,
+            "server.address": target.host,
+            "server.port": target.port,
+            "postel.node.sources": _watched(self._known),
+        }
 
     async def _store(self, spool: Spool, batches: Sequence[Batch], state: Mapping[str, str]) -> None:
         requests = [request for batch in batches for request in exporter.requests(batch, self._limit)]
@@ -149,8 +164,9 @@ class SourceWatch:
         return Recorder(self._declaration, self._resource, Tick(time.time_ns()))
 
 
-def _place(source: str, target: Target) -> dict[str, str | int]:
-    return {"postel.source.name": source, "server.address": target.host, "server.port": target.port}
+def _watched(found: Iterable[str]) -> list[str]:
+    """What is watched where these mail servers are: the host itself always is."""
+    return ["system", *sorted(found)]
 
 
 def _targets(text: str) -> dict[str, Target]:

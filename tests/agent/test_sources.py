@@ -68,8 +68,13 @@ def attributes(record: LogRecord) -> dict[str, object]:
     }
 
 
-def with_zone_mta(settings: Settings, port: int) -> Settings:
-    return settings.model_copy(update={"discovery": settings.discovery.model_copy(update={"zone_mta_port": port})})
+def watched(record: LogRecord) -> list[str]:
+    (told,) = [a.value.array_value.values for a in record.attributes if a.key == "postel.node.sources"]
+    return [value.string_value for value in told]
+
+
+def looking_at(settings: Settings, **ports: int) -> Settings:
+    return settings.model_copy(update={"discovery": settings.discovery.model_copy(update=ports)})
 
 
 async def test_a_first_start_registers_the_node_and_does_not_call_it_a_boot(
@@ -80,6 +85,7 @@ async def test_a_first_start_registers_the_node_and_does_not_call_it_a_boot(
     (record,) = await stored(spool)
     assert record.event_name == "postel.node.registered"
     assert attributes(record)["host.boot.id"] == node.boot_id
+    assert watched(record) == ["system"]
     assert (await spool.state())[sources.BOOT_ID] == node.boot_id
     assert {entry["event"] for entry in logs} >= {"looked for zone_mta: not found", "looked for haraka: not found"}
 
@@ -108,7 +114,7 @@ async def test_a_source_that_comes_and_goes_is_said_once_each_over_restarts(
         return seen
 
     async with server(sized(AFTER_TRAFFIC)) as port:
-        current = with_zone_mta(settings, port)
+        current = looking_at(settings, zone_mta_port=port)
         assert "zone_mta" in (await run({}, 3))[0]
         records = await stored(spool)
         assert [record.event_name for record in records] == ["postel.node.registered", "postel.source.appeared"]
@@ -118,18 +124,35 @@ async def test_a_source_that_comes_and_goes_is_said_once_each_over_restarts(
             "server.port": port,
             "log.record.uid": attributes(records[1])["log.record.uid"],
         }
+        assert [watched(record) for record in records] == [["system", "zone_mta"]] * 2
         # A new start of the agent meets it again and says nothing.
         await run(await spool.state(), 3)
-        assert [record.event_name for record in await stored(spool)] == ["postel.node.registered"]
+        (record,) = await stored(spool)
+        assert (record.event_name, watched(record)) == ("postel.node.registered", ["system", "zone_mta"])
     # Now it is gone; it stays in the set of those to be scraped, which is what tells that it is down.
     state = await spool.state()
     assert json.loads(state[sources.SOURCES])["zone_mta"] == ["127.0.0.1", port]
     monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
     seen = await run(state, 4)
     assert all("zone_mta" in listening for listening in seen)
-    names = [record.event_name for record in await stored(spool)]
-    assert names == ["postel.node.registered", "postel.source.lost"]
+    records = await stored(spool)
+    assert [record.event_name for record in records] == ["postel.node.registered", "postel.source.lost"]
+    # It was not lost yet when the agent started.
+    assert [watched(record) for record in records] == [["system", "zone_mta"], ["system"]]
     assert "zone_mta" not in json.loads((await spool.state())[sources.SOURCES])
+
+
+async def test_each_event_of_a_round_tells_what_is_watched_after_all_of_it(
+    settings: Settings, node: Node, spool: Spool
+) -> None:
+    """The reader keeps the list of whichever event came last."""
+    rspamd = sized(b"pong\r\n", b"HTTP/1.1 200 OK\r\nServer: rspamd/3.4\r\n")
+    async with server(sized(AFTER_TRAFFIC)) as first, server(rspamd) as second:
+        both = looking_at(settings, zone_mta_port=first, rspamd_tcp_port=second)
+        await SourceWatch(both, AGENT, node, {}).start(spool)
+    records = await stored(spool)
+    assert [attributes(record).get("postel.source.name") for record in records] == [None, "zone_mta", "rspamd"]
+    assert [watched(record) for record in records] == [["system", "rspamd", "zone_mta"]] * 3
 
 
 async def test_a_place_where_another_server_listens_is_scraped_too(
@@ -137,7 +160,7 @@ async def test_a_place_where_another_server_listens_is_scraped_too(
 ) -> None:
     """An error page in Zone-MTA's place is worth a `postel.receiver.up` of 0."""
     async with server(sized(b"<html></html>", b"HTTP/1.1 500 Oh\r\n")) as port:
-        watch = SourceWatch(with_zone_mta(settings, port), AGENT, node, {})
+        watch = SourceWatch(looking_at(settings, zone_mta_port=port), AGENT, node, {})
         await watch.start(spool)
         async for listening in watch.run(spool):
             assert "zone_mta" in listening
