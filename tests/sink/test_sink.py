@@ -32,6 +32,7 @@ from psycopg import conninfo
 from support.postgres import fresh_database
 from support.running_postel import until
 from support.sink import RunningSink, running_sink
+from timescale_sink.store import migrate
 
 _RESOURCE = Resource({"host.id": "n1", "service.name": "test", "service.instance.id": "i"})
 
@@ -229,3 +230,28 @@ def test_a_database_that_is_not_there_ends_the_sink(sink: RunningSink) -> None:
     assert ended.returncode == 2
     assert "no_such_database" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_asked_to_stop_while_another_program_migrates_it_stops(sink: RunningSink) -> None:
+    with psycopg.connect(sink.url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (migrate._LOCK,))
+        sink.start(ready=False)
+        until(lambda: "another program changes the schema now" in sink.log, 10, "it waits for the lock")
+        began = time.monotonic()
+        assert sink.end(signal.SIGTERM) == 0
+        assert time.monotonic() - began < 3
+        waiting = other.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone()
+    assert waiting == (1,), "nothing of it waits on in the server"
+    assert "Traceback" not in sink.log
+
+
+def test_asked_to_stop_while_its_database_is_away_it_stops(tmp_path: Path) -> None:
+    """A host that swallows what is sent to it: each connection attempt would take four seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, running_sink(tmp_path, "") as sink:
+        sink.url = f"postgresql://postel@127.0.0.1:{silent.getsockname()[1]}/postel"
+        sink.start(ready=False)
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert sink.end(signal.SIGTERM) == 0
+        assert time.monotonic() - began < 3
+        assert "Traceback" not in sink.log

@@ -35,7 +35,10 @@ from timescale_sink.store.database import ask_server, check_rights, connect, cre
 from timescale_sink.store.migrate import migrate
 
 _LONGEST_WAIT = 10.0
-_STOP_SECONDS = 8.0
+# For what is being written at a stop, and then for the answers. Together with the end of an embedded server this is
+# less than the supervisor's patience; what is left is not answered, and comes again.
+_STOP_SECONDS = 5.0
+_ANSWER_SECONDS = 3.0
 _log = structlog.get_logger()
 
 
@@ -85,22 +88,34 @@ class Service:
                     await keeper
 
     async def _open(self, stop: asyncio.Event) -> str | None:
+        """The database's URL, once the schema is there; None: stopped before."""
+        opening = asyncio.create_task(self._prepared(stop))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([opening, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if opening.done():
+            return opening.result()
+        # Another program's migration, say, may take long; a transaction of this one's is undone.
+        opening.cancel()
+        with contextlib.suppress(asyncio.CancelledError, DatabaseError):
+            await opening
+        return None
+
+    async def _prepared(self, stop: asyncio.Event) -> str:
         wait = 0.5
         said = False
-        while not stop.is_set():
+        while True:
             try:
-                url = await database_url(self._settings)
+                url = await database_url(self._settings, stopping=stop.is_set)
                 await self._prepare(url)
             except DatabaseAwayError as error:
                 if not said:
                     _log.warning("waiting for the database", reason=str(error))
                     said = True
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), wait)
+                await asyncio.sleep(wait)
                 wait = min(wait * 2, _LONGEST_WAIT)
             else:
                 return url
-        return None
 
     @staticmethod
     async def _prepare(url: str) -> None:
@@ -120,7 +135,7 @@ class Service:
         while self._settings.database.url is None and not stop.is_set():
             await asyncio.sleep(5)
             with contextlib.suppress(DatabaseError):
-                await database_url(self._settings)
+                await database_url(self._settings, stopping=stop.is_set)
 
 
 async def run(settings: Settings) -> None:
@@ -151,7 +166,13 @@ async def _servers(settings: Settings, service: Service) -> AsyncIterator[None]:
     listener = listen(settings.sink.http_address, "[sink] http_address")
     application = Starlette(routes=[*routes(service, limit=limit, token=token), *_health(service)])
     http_server = uvicorn.Server(
-        uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5)
+        uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=int(_ANSWER_SECONDS),
+        )
     )
     # The signals are handled by `run`: uvicorn's own handlers would end the process before the last commit.
     http_server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
@@ -162,7 +183,7 @@ async def _servers(settings: Settings, service: Service) -> AsyncIterator[None]:
         yield
     finally:
         http_server.should_exit = True
-        await grpc_server.stop(5)
+        await grpc_server.stop(_ANSWER_SECONDS)
         await http
         listener.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,19 +54,22 @@ class Server:
     timescale_version: str | None
 
 
-async def database_url(settings: Settings, *, leave_running: bool = False) -> str:
+async def database_url(
+    settings: Settings, *, leave_running: bool = False, stopping: Callable[[], bool] = lambda: False
+) -> str:
     """``[database] url``, or that of the embedded PostgreSQL, which is started when it does not run.
 
     Args:
         settings: which database.
         leave_running: an embedded server that this call starts outlives the program.
+        stopping: asked while an embedded server does not start; once it says true that is given up.
 
     Raises:
         DatabaseError: the embedded server does not start.
     """
     if settings.database.url is not None:
         return settings.database.url.get_secret_value()
-    return await asyncio.to_thread(embedded.start, settings.data_dir, leave_running=leave_running)
+    return await asyncio.to_thread(embedded.start, settings.data_dir, leave_running=leave_running, stopping=stopping)
 
 
 async def connect(url: str) -> Connection:

@@ -42,12 +42,13 @@ _SOCKET = ".s.PGSQL.5432"
 _SOCKET_BYTES = 103
 
 
-def start(data_dir: Path, *, leave_running: bool = False) -> str:
+def start(data_dir: Path, *, leave_running: bool = False, stopping: Callable[[], bool] = lambda: False) -> str:
     """Start the server, or join the one that runs there; it stops when the last program that asked has ended.
 
     Args:
         data_dir: Postel's data folder.
         leave_running: this program's end does not stop it; that of a later one does.
+        stopping: asked between two tries; once it says true no further one is made.
 
     Returns:
         Its URL.
@@ -73,7 +74,7 @@ def start(data_dir: Path, *, leave_running: bool = False) -> str:
         except (subprocess.SubprocessError, AssertionError) as error:
             attempts += 1
             recovering = _postmaster(folder) is not None
-            if time.monotonic() > deadline or (attempts >= _ATTEMPTS and not recovering):
+            if stopping() or time.monotonic() > deadline or (attempts >= _ATTEMPTS and not recovering):
                 raise DatabaseError(
                     f"the embedded PostgreSQL in {folder} does not start ({error}); its log is {folder / 'log'}"
                 ) from None

@@ -178,7 +178,10 @@ async def _comment_on(connection: Connection, what: str, text: str) -> None:
 
 @asynccontextmanager
 async def _locked(connection: Connection) -> AsyncIterator[None]:
-    await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+    row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone()
+    if row and not row[0]:
+        _log.info("another program changes the schema now; waiting for its end")
+        await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
     try:
         yield
     finally:
