@@ -70,9 +70,7 @@ class SourceWatch:
     async def start(self, spool: Spool) -> None:
         """Look everywhere, say what is there, and store the events of a start."""
         findings = await look_everywhere(self._places)
-        for finding in findings:
-            found = "found" if finding.found else "not found"
-            _log.info(f"looked for {finding.source}: {found}", at=str(finding.target), how=finding.how)
+        _log.info(f"looked for mail servers: {_summary(findings)}")
         batches = [self.registered(findings)]
         if self._boot_before not in (None, self._node.boot_id):
             recorder = self._recorder()
@@ -167,6 +165,18 @@ class SourceWatch:
 def _watched(found: Iterable[str]) -> list[str]:
     """What is watched where these mail servers are: the host itself always is."""
     return ["system", *sorted(found)]
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    """What was found and what was not, in one line; `agent --once` tells each place and reason."""
+    found = [f"{finding.source} at {finding.target}" for finding in findings if finding.found]
+    # Where something else listens than was looked for, that is worth its words: a setting may be wrong.
+    not_found = [
+        f"{finding.source} at {finding.target} ({finding.how})" if finding.listening else finding.source
+        for finding in findings
+        if not finding.found
+    ]
+    return f"found: {', '.join(found) or 'none'}; not found: {', '.join(not_found) or 'none'}"
 
 
 def _targets(text: str) -> dict[str, Target]:

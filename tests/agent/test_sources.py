@@ -87,7 +87,22 @@ async def test_a_first_start_registers_the_node_and_does_not_call_it_a_boot(
     assert attributes(record)["host.boot.id"] == node.boot_id
     assert watched(record) == ["system"]
     assert (await spool.state())[sources.BOOT_ID] == node.boot_id
-    assert {entry["event"] for entry in logs} >= {"looked for zone_mta: not found", "looked for haraka: not found"}
+    (said,) = (entry["event"] for entry in logs)
+    assert said.startswith("looked for mail servers: found: ")
+    assert "; not found: zone_mta, wildduck, " in said
+
+
+async def test_one_line_says_what_was_found_and_what_listens_in_anothers_place(
+    settings: Settings, node: Node, spool: Spool
+) -> None:
+    async with server(sized(AFTER_TRAFFIC)) as first, server(sized(b"ok", b"HTTP/1.1 200 OK\r\n")) as second:
+        with capture_logs() as logs:
+            watch = SourceWatch(looking_at(settings, zone_mta_port=first, rspamd_tcp_port=second), AGENT, node, {})
+            await watch.start(spool)
+    (said,) = (entry["event"] for entry in logs if entry["event"].startswith("looked for"))
+    assert f": found: zone_mta at 127.0.0.1:{first}" in said
+    assert "; not found: wildduck, " in said
+    assert f", rspamd at 127.0.0.1:{second} (listens, is another server), rspamd_controller" in said
 
 
 async def test_a_boot_is_said_where_the_boot_id_is_another(settings: Settings, node: Node, spool: Spool) -> None:
