@@ -8,11 +8,39 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 
 import structlog
 
 # Set by postel.supervisor's callers: the name of the program then stands in front of each line already.
 SUPERVISED = "POSTEL_SUPERVISED"
+
+
+class Throttle:
+    """Keeps a line that anybody outside can cause from filling the log: one now, then one a period at most.
+
+    Args:
+        seconds: the period.
+    """
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        self._seconds = seconds
+        self._held = 0
+        self._next = 0.0
+
+    def __call__(self, count: int = 1) -> int:
+        """How many there are to tell of now, those held back included; 0: hold the line back.
+
+        Args:
+            count: how many there are this time.
+        """
+        self._held += count
+        now = time.monotonic()
+        if now < self._next:
+            return 0
+        self._next = now + self._seconds
+        held, self._held = self._held, 0
+        return held
 
 
 def configure(component: str, *, level: int = logging.INFO) -> None:

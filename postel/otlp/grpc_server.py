@@ -12,17 +12,15 @@ from __future__ import annotations
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
-import structlog
 from grpc import aio
 
 from postel.errors import AddressInUseError
 from postel.listening import listen
 from postel.otlp import codec
 from postel.otlp import token as bearer
-from postel.otlp.answers import Ingest, failure
+from postel.otlp.answers import Ingest
+from postel.otlp.refusals import Refusals
 from postel.otlp.signal import TRACE_METHOD, Signal
-
-log = structlog.get_logger()
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -62,8 +60,9 @@ def create_server(
             ("grpc.so_reuseport", 0),
         ]
     )
+    refusals = Refusals()
     for signal in Signal:
-        handler: Handler = grpc.unary_unary_rpc_method_handler(_receiver(ingest, signal, limit, token))
+        handler: Handler = grpc.unary_unary_rpc_method_handler(_receiver(ingest, signal, refusals, limit, token))
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(signal.service, {"Export": handler}),))
     service = TRACE_METHOD.split("/")[1]
     refuse: Handler = grpc.unary_unary_rpc_method_handler(_refuse_traces)
@@ -78,16 +77,14 @@ def create_server(
     return server, port
 
 
-def _receiver(ingest: Ingest, signal: Signal, limit: int, token: str | None) -> Any:
+def _receiver(ingest: Ingest, signal: Signal, refusals: Refusals, limit: int, token: str | None) -> Any:
     async def receive(body: bytes, context: Context) -> bytes:
         try:
             bearer.check(_authorization(context), token)
             message = await codec.decode_aside(signal, body, codec.PROTOBUF, limit=limit)
             outcome = await ingest(signal, message)
-        except Exception as error:
-            answer = failure(error)
-            if not answer.foreseen:
-                log.exception("an OTLP request failed", signal=signal.value)
+        except Exception as error:  # noqa: BLE001 - the table of answers has one for each
+            answer = refusals.answer(error, signal, context.peer())
             await context.abort(_CODES[answer.code], answer.reason, answer.trailers)
         return signal.response(outcome.rejected, outcome.reason).SerializeToString()
 

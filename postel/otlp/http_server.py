@@ -9,7 +9,6 @@ Source: OTLP specification 1.x, "OTLP/HTTP" (binary and JSON request, response, 
 
 from __future__ import annotations
 
-import structlog
 from google.rpc import code_pb2  # type: ignore[import-untyped]
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,11 +16,10 @@ from starlette.routing import Route
 
 from postel.otlp import codec
 from postel.otlp import token as bearer
-from postel.otlp.answers import Failure, Ingest, failure
+from postel.otlp.answers import Failure, Ingest
 from postel.otlp.errors import TooLarge
+from postel.otlp.refusals import Refusals
 from postel.otlp.signal import TRACE_PATH, Signal
-
-log = structlog.get_logger()
 
 
 def routes(ingest: Ingest, *, limit: int = codec.DEFAULT_LIMIT, token: str | None = None) -> list[Route]:
@@ -32,17 +30,20 @@ def routes(ingest: Ingest, *, limit: int = codec.DEFAULT_LIMIT, token: str | Non
         limit: bytes of a body at most, both as sent and after decompression.
         token: what ``Authorization: Bearer`` must carry; None: every sender is taken.
     """
+    refusals = Refusals()
 
     def receiver(signal: Signal) -> Route:
         async def receive(request: Request) -> Response:
-            return await _receive(ingest, signal, request, limit=limit, token=token)
+            return await _receive(ingest, signal, request, refusals, limit=limit, token=token)
 
         return Route(signal.path, receive, methods=["POST"], name=f"otlp_{signal.value}")
 
     return [*map(receiver, Signal), Route(TRACE_PATH, _refuse_traces, methods=["POST"], name="otlp_traces")]
 
 
-async def _receive(ingest: Ingest, signal: Signal, request: Request, *, limit: int, token: str | None) -> Response:
+async def _receive(
+    ingest: Ingest, signal: Signal, request: Request, refusals: Refusals, *, limit: int, token: str | None
+) -> Response:
     content_type = request.headers.get("content-type", "")
     try:
         bearer.check(request.headers.get("authorization", ""), token)
@@ -54,11 +55,9 @@ async def _receive(ingest: Ingest, signal: Signal, request: Request, *, limit: i
         outcome = await ingest(signal, message)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
-    except Exception as error:
-        answer = failure(error)
-        if not answer.foreseen:
-            log.exception("an OTLP request failed", signal=signal.value)
-        return _refuse(answer, content_type)
+    except Exception as error:  # noqa: BLE001 - the table of answers has one for each
+        sender = request.client.host if request.client else ""
+        return _refuse(refusals.answer(error, signal, sender), content_type)
     response = signal.response(outcome.rejected, outcome.reason)
     return Response(codec.encode(response, media_type), media_type=media_type)
 

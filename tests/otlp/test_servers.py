@@ -209,6 +209,25 @@ async def test_a_foreseen_exception_is_no_record_of_the_log(wires: Wires) -> Non
     assert records == []
 
 
+async def test_a_sender_that_is_refused_again_and_again_is_one_line_of_each_server() -> None:
+    with capture_logs() as records:
+        # Servers of its own: those of the other tests have said all this within the minute.
+        async for wires in _wires():
+            wires.receiver.answer = Malformed("it makes no sense")
+            for _ in range(3):
+                await wires.call(b"")
+                await wires.post(b"", PROTOBUF)
+            wires.receiver.answer = TooLarge("another kind")
+            await wires.post(b"", PROTOBUF)
+    reasons = [(record["event"], record["reason"], record["requests"]) for record in records]
+    assert reasons == [
+        ("refused OTLP requests", "it makes no sense", 1),
+        ("refused OTLP requests", "it makes no sense", 1),
+        ("refused OTLP requests", "another kind", 1),
+    ]
+    assert all("127.0.0.1" in record["sender"] for record in records)
+
+
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
 async def test_too_large_over_grpc_asks_for_no_retry(small: Wires, compression: grpc.Compression) -> None:
     # The compressed form of the second is a thousandth of the limit: what counts is what it decompresses to.

@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, NumberDataPoint
+from structlog.testing import capture_logs
 
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable
@@ -101,6 +102,19 @@ async def test_a_record_that_only_the_database_refuses_is_found_and_set_aside(mi
     )
     assert ask(migrated_database, letters) == [("metrics_system", 2), ("otel_log", 2)]
     assert await recount(migrated_database) == []
+
+
+async def test_what_cannot_be_stored_is_a_line_of_the_log_and_then_one_a_minute(migrated_database: str) -> None:
+    bad = logs(1, 2, 3)
+    for record in bad.resource_logs[0].scope_logs[0].log_records[:2]:
+        record.time_unix_nano = 2**63
+    with capture_logs() as records:
+        async with ingesting(migrated_database) as ingest:
+            for _ in range(3):
+                assert (await ingest(Signal.LOGS, bad)).rejected == 2
+    (line,) = records
+    assert (line["event"], line["records"]) == ("records cannot be stored; dead_letter has them", 2)
+    assert "time" in line["reason"]
 
 
 async def test_each_sender_hears_of_its_own_refusals_only(migrated_database: str) -> None:

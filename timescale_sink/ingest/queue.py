@@ -21,6 +21,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
+from postel.log import Throttle
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import ExportRequest, Signal
@@ -104,6 +105,7 @@ class IngestQueue:
         self._arrived = asyncio.Event()
         self._closed = False
         self._failing = False
+        self._dead = Throttle()
 
     async def __call__(self, signal: Signal, request: ExportRequest, /) -> Outcome:
         """Wait until the request is committed.
@@ -232,6 +234,9 @@ class IngestQueue:
         if self._failing:
             self._failing = False
             _log.info("the database takes data again")
+        dead = [reason for own in reasons for reason in own]
+        if dead and (count := self._dead(len(dead))):
+            _log.warning("records cannot be stored; dead_letter has them", records=count, reason=_line(set(dead)))
         for waiting, own in zip(group, reasons, strict=True):
             _answer(waiting, own)
 
