@@ -36,10 +36,19 @@ def node() -> Node:
 
 @pytest.fixture(scope="session")
 def zone_mta_packages(node: Node) -> Path:
+    return _packages("zone-mta-3.11", node)
+
+
+@pytest.fixture(scope="session")
+def pglite_packages(node: Node) -> Path:
+    return _packages("pglite", node)
+
+
+def _packages(name: str, node: Node) -> Path:
     try:
-        return install("zone-mta-3.11", node)
+        return install(name, node)
     except InstallationError as error:
-        require("zone-mta", available=False, how=str(error))
+        require(name, available=False, how=str(error))
         raise
 
 
