@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TextIO
 
 import structlog
 
-from otel_receivers import exporter
+from otel_receivers import exporter, printing
 from otel_receivers.discovery import Finding, look_everywhere, places
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
@@ -238,20 +236,20 @@ async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: Spoo
                 group.create_task(agent.follow(collecting.zone_mta()))
 
 
-async def run_once(settings: Settings, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
+async def run_once(settings: Settings) -> None:
     """Ask every source once and print what it gave; nothing is stored or sent.
 
-    Args:
-        settings: of the agent.
-        stdout: takes OTLP JSON only, an export request a line.
-        stderr: takes what was looked for and what was found, a sentence a line.
+    stdout has OTLP JSON only, an export request a line; stderr what was looked for and found, a sentence a line.
+
+    Raises:
+        PostelError: stdout is closed or cannot be written, or the node's id cannot be kept.
     """
-    out, err = stdout or sys.stdout, stderr or sys.stderr
+    printing.require_stdout()
     node = await asyncio.to_thread(partial(identify, settings.data_dir, setting=settings.node.id))
     collecting = Collecting(settings, node, Epochs())
     findings = await look_everywhere(places(settings.discovery))
     for finding in findings:
-        print(sentence(finding), file=err)
+        printing.say(sentence(finding))
     receivers = [await asyncio.to_thread(collecting.system)]
     if any(finding.source == "zone_mta" and finding.listening for finding in findings):
         receivers.append(collecting.zone_mta())
@@ -265,14 +263,11 @@ async def run_once(settings: Settings, stdout: TextIO | None = None, stderr: Tex
             for complaint in filter(
                 None, (collected.failure, *(p.message for b in collected.batches for p in b.problems))
             ):
-                print(f"{receiver.name}: {complaint}", file=err)
+                printing.say(f"{receiver.name}: {complaint}")
     finally:
         for receiver in receivers:
             await receiver.close()
-    for batch in batches:
-        for message in exporter.messages(batch):
-            out.write(json_mapping.encode(message).decode() + "\n")
-    out.flush()
+    printing.put(json_mapping.encode(message).decode() for batch in batches for message in exporter.messages(batch))
 
 
 def sentence(finding: Finding) -> str:
