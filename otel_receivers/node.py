@@ -122,7 +122,7 @@ def _own_id(data_dir: Path) -> tuple[str, str]:
         return "machine-id", _hashed(machine)
     generated = str(uuid.uuid4())
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = kept.with_suffix(".json.partial")
         with partial.open("w", encoding="utf-8") as file:
             json.dump({"id": generated}, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import sys
 import uuid
 from pathlib import Path
@@ -47,6 +48,13 @@ def test_a_generated_id_is_kept_and_wins_over_a_machine_id_that_appears(
     assert json.loads((tmp_path / "new/node.json").read_text()) == {"id": node.id}
     monkeypatch.setattr(node_module, "_machine_id", lambda: "0" * 32)
     assert identify(tmp_path / "new").id == node.id
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_the_folder_made_for_an_id_is_its_owners_alone(tmp_path: Path) -> None:
+    """The database and the spool come to lie in it; each of the programs may be the first to make it."""
+    identify(tmp_path / "new")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
 @pytest.mark.usefixtures("nothing_kept")
