@@ -11,6 +11,7 @@ from otel_receivers.epochs import Epochs
 from otel_receivers.system.receiver import SystemReceiver
 from postel.signals import Declaration, load_all
 from support.hosts import INTERVAL, Recorded, node
+from support.requirements import require
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,13 @@ def _psutil_forgets() -> None:
     """psutil remembers by process what devices counted, and hosts change from test to test."""
     psutil.net_io_counters.cache_clear()  # type: ignore[attr-defined] # an attribute set at run time
     psutil.disk_io_counters.cache_clear()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def proc() -> Path:
+    """This host's own /proc."""
+    require("proc", available=Path("/proc/net/tcp").exists(), how="the tests of this source run on Linux")
+    return Path("/proc")
 
 
 @pytest.fixture(scope="session")

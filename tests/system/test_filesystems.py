@@ -34,13 +34,13 @@ class Server:
 
 def test_a_hanging_filesystem_holds_up_no_other_and_is_not_asked_again_until_it_answers() -> None:
     server = Server("/nfs")
-    prober = Prober(server.ask, patience=0.1)
+    prober = Prober(server.ask, patience=1)
     groups = [[mount("/")], [mount("/nfs")], [mount("/var")]]
     threads = threading.active_count()
 
     began = time.monotonic()
     found, hanging = prober.probe(groups)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert [f.mount.mountpoint for f in found] == ["/", "/var"]
     assert hanging == ["/nfs"]
     for _ in range(5):
@@ -63,10 +63,10 @@ def test_a_hanging_filesystem_holds_up_no_other_and_is_not_asked_again_until_it_
 def test_many_hanging_filesystems_take_no_longer_than_the_patience_for_all() -> None:
     names = [f"/nfs{number}" for number in range(50)]
     server = Server(*names)
-    prober = Prober(server.ask, patience=0.1, patience_for_all=0.3)
+    prober = Prober(server.ask, patience=0.5, patience_for_all=1.2)
     began = time.monotonic()
     found, hanging = prober.probe([[mount("/")], *([mount(name)] for name in names)])
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert [f.mount.mountpoint for f in found] == ["/"]
     assert 1 <= len(hanging) <= 4
     server.back.set()

@@ -60,10 +60,7 @@ def test_no_process_name_fools_the_state(name: str, state: str) -> None:
     assert parse.process_state(stat) == parse.PROCESS_STATES[state]
 
 
-def test_counts_of_a_real_table() -> None:
-    table = Path("/proc/net/tcp")
-    if not table.exists():
-        pytest.skip("no /proc/net/tcp")
-    text = table.read_bytes()
+def test_counts_of_a_real_table(proc: Path) -> None:
+    text = (proc / "net/tcp").read_bytes()
     lines = text.count(b"\n") - 1
     assert sum(parse.tcp_states(text).values()) == lines

@@ -24,7 +24,7 @@ from otel_receivers.system.snapshot import Host
 from postel.signals import Declaration
 from support.hosts import INTERVAL, NANOS, Points, points, tick, value
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="compares with /proc")
+pytestmark = pytest.mark.usefixtures("proc")
 
 Make = Callable[..., SystemReceiver]
 
