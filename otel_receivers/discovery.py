@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -19,6 +19,7 @@ from otel_receivers.receiver import Target
 from postel.settings import Discovery
 
 TIMEOUT = 3.0
+_HTTP_OK = 200
 _LOOPBACK = "127.0.0.1"
 _PAGE_HEAD = 64 << 10
 _BANNER_BYTES = 512
@@ -58,6 +59,14 @@ class _Recognised:
 
 
 @dataclass(frozen=True, slots=True)
+class _Another:
+    """It is not what was looked for; ``how`` follows on "listens,"."""
+
+    how: str = "is another server"
+    error_type: str = "unrecognised"
+
+
+@dataclass(frozen=True, slots=True)
 class _Connection:
     """An open connection to a place, and a client for those that are recognised by a page instead."""
 
@@ -67,18 +76,22 @@ class _Connection:
     http: httpx.AsyncClient
 
 
-# Given a place where somebody listens: how it is recognised; None where it is something else.
-_Recognise = Callable[[_Connection], Awaitable[_Recognised | None]]
+# Given a place where somebody listens: how it is recognised, or what is there instead.
+_Recognise = Callable[[_Connection], Awaitable[_Recognised | _Another]]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where to look for a source: targets in the order of preference, the first that is recognised counts."""
+    """Where to look for a source: targets in the order of preference, the first that is recognised counts.
+
+    ``settings`` are the keys of ``[discovery]`` to look at where something listens and is not what was looked for.
+    """
 
     source: str
     targets: tuple[Target, ...]
     recognise: _Recognise
     interval: float = 30.0
+    settings: str = ""
 
 
 def places(settings: Discovery) -> tuple[Place, ...]:
@@ -88,7 +101,8 @@ def places(settings: Discovery) -> tuple[Place, ...]:
         Place(
             "zone_mta",
             (Target(settings.zone_mta_host, settings.zone_mta_port),),
-            _page(settings.zone_mta_metrics_path, rb"^# TYPE zonemta_", "its Prometheus page"),
+            _page(settings.zone_mta_metrics_path, rb"^# TYPE zonemta_"),
+            settings="zone_mta_port and zone_mta_metrics_path",
         ),
         Place(
             "wildduck",
@@ -98,7 +112,7 @@ def places(settings: Discovery) -> tuple[Place, ...]:
         Place(
             "wildduck_metrics",
             (Target(settings.wildduck_host, _WILDDUCK_METRICS_PORT),),
-            _page("/metrics", rb"^# TYPE wildduck_", "its Prometheus page"),
+            _page("/metrics", rb"^# TYPE wildduck_"),
         ),
         # Every look at an SMTP or IMAP port leaves a line in that server's log.
         Place(
@@ -117,16 +131,14 @@ def places(settings: Discovery) -> tuple[Place, ...]:
 
 async def look(place: Place, http: httpx.AsyncClient) -> Finding:
     """Look at one place; never raises for what a server does."""
-    finding: Finding | None = None
+    looked: list[Finding] = []
     for target in place.targets:
-        latest = await _look_at(place, target, http)
-        if latest.found:
-            return latest
-        # Of several targets, one where at least something listens says more than one where nothing does.
-        if finding is None or (latest.listening and not finding.listening):
-            finding = latest
-    assert finding is not None, "a place has a target"  # noqa: S101 - by construction
-    return finding
+        looked.append(await _look_at(place, target, http))
+        if looked[-1].found:
+            return looked[-1]
+    # Of several targets, one where at least something listens says more than one where nothing does.
+    first, *others = sorted(looked, key=lambda finding: not finding.listening)
+    return replace(first, how="; ".join([first.how, *(f"at {other.target}: {other.how}" for other in others)]))
 
 
 async def look_everywhere(all_places: Sequence[Place]) -> list[Finding]:
@@ -145,23 +157,24 @@ async def _look_at(place: Place, target: Target, http: httpx.AsyncClient) -> Fin
         # ValueError: a name that cannot be one, such as "a..b", fails in its encoding.
         how = "nobody listens" if isinstance(error, OSError) else "not a host name"
         return Finding(place.source, target, listening=False, found=False, how=how, error_type="connection")
+    recognised: _Recognised | _Another
     try:
         async with asyncio.timeout(TIMEOUT):
             recognised = await place.recognise(_Connection(target, reader, writer, http))
     except (TimeoutError, httpx.TimeoutException):
-        how = "listens, says nothing"
-        return Finding(place.source, target, listening=True, found=False, how=how, error_type="timeout")
+        recognised = _Another(f"gives no answer within {TIMEOUT:g} s", "timeout")
     except (OSError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        how = f"listens, answers badly ({type(error).__name__})"
-        return Finding(place.source, target, listening=True, found=False, how=how, error_type="protocol")
+        recognised = _Another(f"answers badly ({type(error).__name__})", "protocol")
     finally:
         writer.close()
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(TIMEOUT):
                 await writer.wait_closed()
-    if recognised is None:
-        how = "listens, is another server"
-        return Finding(place.source, target, listening=True, found=False, how=how, error_type="unrecognised")
+    if isinstance(recognised, _Another):
+        how = f"listens, {recognised.how}"
+        if place.settings:
+            how += f"; see [discovery] {place.settings}"
+        return Finding(place.source, target, listening=True, found=False, how=how, error_type=recognised.error_type)
     return Finding(place.source, target, listening=True, found=True, how=recognised.how, version=recognised.version)
 
 
@@ -170,12 +183,12 @@ async def _listens(_connection: _Connection) -> _Recognised:
 
 
 def _banner(pattern: bytes, goodbye: bytes) -> _Recognise:
-    async def recognise(connection: _Connection) -> _Recognised | None:
+    async def recognise(connection: _Connection) -> _Recognised | _Another:
         line = (await connection.reader.readline())[:_BANNER_BYTES]
         connection.writer.write(goodbye)
         await connection.writer.drain()
         if not re.search(pattern, line):
-            return None
+            return _Another()
         version = re.search(rb"/(\d+\.\d+[\w.]*)", line)
         text = line.decode("ascii", "replace").strip()
         return _Recognised(f"its greeting {text!r}", version[1].decode("ascii") if version else "")
@@ -184,27 +197,36 @@ def _banner(pattern: bytes, goodbye: bytes) -> _Recognise:
 
 
 def _server_header(path: str, name: str) -> _Recognise:
-    async def recognise(connection: _Connection) -> _Recognised | None:
+    async def recognise(connection: _Connection) -> _Recognised | _Another:
         url = f"http://{connection.target}{path}"
+        # A server that takes one connection at a time would wait on the one that asks nothing.
+        connection.writer.close()
         async with connection.http.stream("GET", url, timeout=TIMEOUT) as response:
             server = response.headers.get("server", "")
         if not re.search(name, server):
-            return None
+            return _Another()
         version = re.search(r"/(\d+\.[\w.]+)", server)
         return _Recognised(f"its header Server: {server}", version[1] if version else "")
 
     return recognise
 
 
-def _page(path: str, pattern: bytes, how: str) -> _Recognise:
-    async def recognise(connection: _Connection) -> _Recognised | None:
-        head = b""
+def _page(path: str, pattern: bytes) -> _Recognise:
+    async def recognise(connection: _Connection) -> _Recognised | _Another:
         url = f"http://{connection.target}{path}"
+        head = b""
+        connection.writer.close()
         async with connection.http.stream("GET", url, timeout=TIMEOUT) as response:
+            if response.status_code != _HTTP_OK:
+                status = str(response.status_code)
+                return _Another(f"answers GET {path} with HTTP {status}", status)
             async for part in response.aiter_bytes():
                 head += part
                 if len(head) >= _PAGE_HEAD:
                     break
-        return _Recognised(how) if re.search(pattern, head, re.MULTILINE) else None
+        if not re.search(pattern, head, re.MULTILINE):
+            kind = response.headers.get("content-type", "without a content type").partition(";")[0]
+            return _Another(f"answers GET {path} with another page ({kind})")
+        return _Recognised("its Prometheus page")
 
     return recognise

@@ -140,7 +140,9 @@ class SourceWatch:
 
     def _lost(self, finding: Finding, target: Target, recorder: Recorder) -> None:
         attributes = {**self._place(finding.source, target), "error.type": finding.error_type}
-        body = f"{finding.source} no longer answers at {target}: {finding.how}."
+        # One of several targets may have been its own, and another be the one that says more now.
+        there = "" if finding.target == target else f"; at {finding.target}"
+        body = f"{finding.source} no longer answers at {target}{there}: {finding.how}."
         recorder.event("source_lost", body, attributes)
         _log.error("a source is lost", source=finding.source, at=str(target), how=finding.how)
 

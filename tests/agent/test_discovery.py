@@ -113,6 +113,72 @@ async def test_a_silent_one_does_not_hold_up(case: Case, monkeypatch: pytest.Mon
     assert (finding.found, finding.listening, finding.error_type) == (False, True, "timeout")
 
 
+SETTINGS = "; see [discovery] zone_mta_port and zone_mta_metrics_path"
+PAGES = [
+    pytest.param(b"500 Oh", b"", b"oh", "answers GET /stats with HTTP 500", "500", id="500"),
+    pytest.param(b"302 Found", b"Location: /login\r\n", b"", "answers GET /stats with HTTP 302", "302", id="302"),
+    # Also where it looks like the page: the receiver takes no other status than 200.
+    pytest.param(b"404 No", b"", AFTER_TRAFFIC, "answers GET /stats with HTTP 404", "404", id="404"),
+    pytest.param(
+        b"200 OK",
+        b"Content-Type: text/html; charset=utf-8\r\n",
+        b"<html></html>",
+        "answers GET /stats with another page (text/html)",
+        "unrecognised",
+        id="html",
+    ),
+    pytest.param(
+        b"200 OK",
+        b"",
+        b"hi",
+        "answers GET /stats with another page (without a content type)",
+        "unrecognised",
+        id="text",
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "headers", "body", "how", "error_type"), PAGES)
+async def test_what_a_zone_mta_answers_instead_of_its_page_is_told_with_the_setting(
+    status: bytes, headers: bytes, body: bytes, how: str, error_type: str
+) -> None:
+    port = free_port()
+    says = b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, headers, len(body), body)
+    async with server(port, says):
+        looked = await look_everywhere(places(Discovery(zone_mta_port=port, zone_mta_metrics_path="/stats")))
+    (finding,) = [f for f in looked if f.source == "zone_mta"]
+    assert (finding.found, finding.listening) == (False, True)
+    assert (finding.how, finding.error_type) == (f"listens, {how}{SETTINGS}", error_type)
+
+
+@pytest.mark.parametrize("says", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n# HELP"])
+async def test_a_zone_mta_whose_page_hangs_is_told_with_the_time_waited(
+    says: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "TIMEOUT", 0.2)
+    port = free_port()
+    async with server(port, says):
+        finding = await found("zone_mta", zone_mta_port=port)
+    assert finding.how == f"listens, gives no answer within 0.2 s{SETTINGS}"
+    assert finding.error_type == "timeout"
+
+
+async def test_a_server_of_one_connection_at_a_time_is_recognised() -> None:
+    waiting = asyncio.Lock()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with waiting:
+            if await reader.readline():
+                writer.write(ZONE_MTA)
+                await writer.drain()
+            writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(handle, "127.0.0.1", port):
+        finding = await found("zone_mta", zone_mta_port=port)
+    assert finding.found, finding.how
+
+
 async def test_nonsense_is_a_bad_answer() -> None:
     port = free_port()
     async with server(port, b"\x15\x03\x01\x00\x02\x02\x50" * 4):
@@ -126,6 +192,18 @@ async def test_wildduck_is_looked_for_at_its_second_port(monkeypatch: pytest.Mon
     async with server(second, WILDDUCK):
         finding = await found("wildduck")
     assert (finding.found, finding.target.port) == (True, second)
+
+
+async def test_both_ports_of_wildduck_are_told_where_neither_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = free_ports(2)
+    monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
+    finding = await found("wildduck")
+    assert (finding.listening, finding.target.port) == (False, first)
+    assert finding.how == f"nobody listens; at 127.0.0.1:{second}: nobody listens"
+    async with server(second, NGINX):
+        finding = await found("wildduck")
+    assert (finding.listening, finding.target.port) == (True, second)
+    assert finding.how == f"listens, is another server; at 127.0.0.1:{first}: nobody listens"
 
 
 async def test_a_host_that_is_no_name_is_not_found_and_stops_nothing() -> None:

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from structlog.testing import capture_logs
 
-from otel_receivers import sources
+from otel_receivers import discovery, sources
 from otel_receivers.node import Node, identify
 from otel_receivers.sources import SourceWatch
 from otel_receivers.spool import Spool
@@ -73,7 +73,7 @@ def watched(record: LogRecord) -> list[str]:
     return [value.string_value for value in told]
 
 
-def looking_at(settings: Settings, **ports: int) -> Settings:
+def looking_at(settings: Settings, **ports: int | None) -> Settings:
     return settings.model_copy(update={"discovery": settings.discovery.model_copy(update=ports)})
 
 
@@ -155,6 +155,26 @@ async def test_a_source_that_comes_and_goes_is_said_once_each_over_restarts(
     # It was not lost yet when the agent started.
     assert [watched(record) for record in records] == [["system", "zone_mta"], ["system"]]
     assert "zone_mta" not in json.loads((await spool.state())[sources.SOURCES])
+
+
+async def test_a_lost_source_is_told_with_all_places_where_it_was_looked_for(
+    settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = free_ports(2)
+    monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
+    monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
+    known = {sources.SOURCES: json.dumps({"wildduck": ["127.0.0.1", second]})}
+    watch = SourceWatch(looking_at(settings, wildduck_api_port=None), AGENT, node, known)
+    await watch.start(spool)
+    rounds = watch.run(spool)
+    await anext(rounds)
+    await anext(rounds)
+    _, lost = await stored(spool)
+    assert lost.body.string_value == (
+        f"wildduck no longer answers at 127.0.0.1:{second}; "
+        f"at 127.0.0.1:{first}: nobody listens; at 127.0.0.1:{second}: nobody listens."
+    )
 
 
 async def test_each_event_of_a_round_tells_what_is_watched_after_all_of_it(
