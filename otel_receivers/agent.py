@@ -100,8 +100,8 @@ class Collecting:
         batch = Batch()
         failure = ""
         errors: tuple[str, ...] = ()
-        # A thread of the tick before may have come back after its time was up.
-        self._epochs.undo(receiver.name)
+        # A thread of a tick before may still come back: what it then says of counters is refused.
+        self._epochs.begin(receiver.name, tick)
         try:
             async with asyncio.timeout(receiver.interval * _COLLECT_SHARE):
                 batch = await receiver.collect(tick)
@@ -242,10 +242,10 @@ async def run_once(settings: Settings) -> None:
     stdout has OTLP JSON only, an export request a line; stderr what was looked for and found, a sentence a line.
 
     Raises:
-        PostelError: stdout is closed or cannot be written, or the node's id cannot be kept.
+        PostelError: stdout is closed or cannot be written, or the node's kept id cannot be read.
     """
     printing.require_stdout()
-    node = await asyncio.to_thread(partial(identify, settings.data_dir, setting=settings.node.id))
+    node = await asyncio.to_thread(partial(identify, settings.data_dir, setting=settings.node.id, keep=False))
     collecting = Collecting(settings, node, Epochs())
     findings = await look_everywhere(places(settings.discovery))
     for finding in findings:

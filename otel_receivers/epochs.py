@@ -7,6 +7,8 @@ first point of a start counts 0 when its time equals its start, else in full (th
 * met for the first time: start = that point's time. What it counted before is not this agent's to claim.
 * the counting life changed (process restarted, host booted): start = the life's begin. Everything is new.
 * a value fell although the life is the same: start = just after the previous point. Everything is new.
+* at a time that was passed before (the clock was set back): start = that point's time, and nothing is remembered. Where
+  rows of those times exist they stay, so that such a point may never be seen; the counter goes on from the latest one.
 * otherwise: the start stays.
 
 The sum over any history then never exceeds what really happened since the counter was met, and falls short only by
@@ -15,11 +17,12 @@ what happened between the last point before a restart and the restart (or the fi
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 from otel_receivers.receiver import Tick
 
@@ -27,9 +30,15 @@ from otel_receivers.receiver import Tick
 _SAME_LIFE_NANOS = 2_000_000_000
 # PostgreSQL keeps microseconds, JavaScript milliseconds: starts that must differ do so by this much.
 _STEP_NANOS = 1_000_000
+# A clock that was further ahead is believed now: what it said then was refused by the sink, or is soon out of sight.
+_AHEAD_NANOS = 86_400_000_000_000
 # Series that come and go (network interfaces of containers) are forgotten, longest unseen first, beyond this many.
 _SERIES_KEPT = 5_000
 PREFIX = "epochs/"
+
+
+class AbandonedTickError(Exception):
+    """The tick was given up meanwhile; whoever still works at it finds nobody who wants its points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,7 @@ class Epochs:
     def __init__(self, stored: Mapping[str, str] | None = None) -> None:
         self._sources: dict[str, _Source] = {}
         self._changed: set[str] = set()
+        self._ticks: dict[str, Tick | None] = {}
         self._lock = threading.Lock()
         self._stored = {key: text for key, text in (stored or {}).items() if key.startswith(PREFIX)}
         for key, text in self._stored.items():
@@ -106,16 +116,22 @@ class Epochs:
 
         Returns:
             series -> start, nanoseconds since 1970.
+
+        Raises:
+            AbandonedTickError: the source's owner is at another tick by now (:meth:`begin`).
         """
         with self._lock:
+            if self._ticks.get(_owner(source), tick) != tick:
+                raise AbandonedTickError(f"{source}: the tick at {tick.time_unix_nano} was given up")
             return self._starts(source, tick.time_unix_nano, values, life, together=together)
 
     def _starts(
         self, source: str, now: int, values: Mapping[str, float], life: Life | None, *, together: bool
     ) -> dict[str, int]:
         known = self._sources.get(source)
+        if known is not None and known.last - _AHEAD_NANOS <= now <= known.last:
+            return dict.fromkeys(values, now)
         if known is None or now <= known.last:
-            # Never met, or the clock was set back: points of a time that is taken cannot be compared with those there.
             known = _Source(life, now, whole=False, last=now)
         elif _began_anew(known, life, values, together=together):
             known = _Source(life, _new_start(known, now, life), whole=True, last=now)
@@ -151,19 +167,34 @@ class Epochs:
             self._changed -= set(self._of(owner))
             return changed
 
+    def begin(self, owner: str, tick: Tick) -> None:
+        """From now on the owner's counters are asked for at this tick alone, until it is stored or undone."""
+        with self._lock:
+            self._undo(owner)
+            self._ticks[owner] = tick
+
     def undo(self, owner: str) -> None:
         """Forget what happened since the last :meth:`changes`: the points of those ticks were never stored."""
         with self._lock:
-            for name in self._of(owner):
-                before = _decode(self._stored.get(PREFIX + name, ""))
-                if before is None:
-                    del self._sources[name]
-                else:
-                    self._sources[name] = before
-                self._changed.discard(name)
+            self._undo(owner)
+            if owner in self._ticks:
+                self._ticks[owner] = None
+
+    def _undo(self, owner: str) -> None:
+        for name in self._of(owner):
+            before = _decode(self._stored.get(PREFIX + name, ""))
+            if before is None:
+                del self._sources[name]
+            else:
+                self._sources[name] = before
+            self._changed.discard(name)
 
     def _of(self, owner: str) -> list[str]:
-        return [name for name in self._changed if name == owner or name.startswith(f"{owner}/")]
+        return [name for name in self._changed if _owner(name) == owner]
+
+
+def _owner(source: str) -> str:
+    return source.partition("/")[0]
 
 
 def _began_anew(known: _Source, life: Life | None, values: Mapping[str, float], *, together: bool) -> bool:
@@ -198,28 +229,35 @@ def _forget(known: _Source) -> None:
 
 
 def _encode(source: _Source) -> str:
+    """A page of 15,000 counters is stored at every tick: what most series share stands in front, once."""
     life = source.life
-    return json.dumps(
-        {
-            "life": None if life is None else [life.began_unix_nano, life.id],
-            "start": source.start,
-            "whole": source.whole,
-            "last": source.last,
-            "series": {name: [s.value, s.start, s.seen] for name, s in source.series.items()},
-        }
-    )
+    content = {
+        "life": None if life is None else [life.began_unix_nano, life.id],
+        "start": source.start,
+        "whole": source.whole,
+        "last": source.last,
+        "series": {
+            name: s.value if (s.start, s.seen) == (source.start, source.last) else [s.value, s.start, s.seen]
+            for name, s in source.series.items()
+        },
+    }
+    # Values beyond 64 bits come of no counter that a point could carry.
+    return orjson.dumps(content).decode()
 
 
 def _decode(text: str) -> _Source | None:
     try:
-        content: dict[str, Any] = json.loads(text)
-        life = content["life"]
+        content: dict[str, Any] = orjson.loads(text)
+        life, start, last = content["life"], content["start"], content["last"]
         return _Source(
             None if life is None else Life(*life),
-            content["start"],
+            start,
             content["whole"],
-            content["last"],
-            {name: _Series(*values) for name, values in content["series"].items()},
+            last,
+            {
+                name: _Series(*said) if isinstance(said, list) else _Series(said, start, last)
+                for name, said in content["series"].items()
+            },
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_receivers.epochs import Epochs, Life
+from otel_receivers.epochs import AbandonedTickError, Epochs, Life
 from otel_receivers.receiver import Tick
 
 SECOND = 1_000_000_000
@@ -62,18 +62,13 @@ class Server:
         return Life(round(self.began / SECOND) * SECOND)
 
 
+HAPPENINGS = ["work", "scrape", "restart", "restart after a scrape", "agent restarts"]
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[str, int]]:
     """What happens between two scrapes, up to some restarts of server and agent, at any moments of the interval."""
-    return draw(
-        st.lists(
-            st.tuples(
-                st.sampled_from(["work", "scrape", "restart", "restart after a scrape", "agent restarts"]),
-                st.integers(0, 50),
-            ),
-            max_size=40,
-        )
-    )
+    return draw(st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.integers(0, 50)), max_size=40))
 
 
 def run(history: list[tuple[str, int]], offset: int, *, careful: bool) -> tuple[float, int]:
@@ -200,9 +195,60 @@ def test_a_boot_time_that_the_clock_moved_is_the_same_boot() -> None:
     assert starts(epochs, 115, moved, together=False, eth0=8) == {"eth0": 100 * SECOND}
 
 
-def test_a_clock_that_was_set_back_counts_nothing() -> None:
+def test_a_clock_that_was_set_back_counts_nothing_until_it_passes_where_it_was() -> None:
     epochs = Epochs()
-    starts(epochs, 1000, Life(50 * SECOND), a=7)
+    first = starts(epochs, 1000, Life(50 * SECOND), a=7)
+    assert starts(epochs, 130, Life(50 * SECOND), a=9) == {"a": 130 * SECOND}
+    assert starts(epochs, 160, Life(50 * SECOND), a=10) == {"a": 160 * SECOND}
+    assert starts(epochs, 1000, Life(50 * SECOND), a=11) == {"a": 1000 * SECOND}
+    # The rows from 130 to 1000 may be those of before; this one rises from the latest of them, which is of this epoch.
+    assert starts(epochs, 1030, Life(50 * SECOND), a=12) == first
+
+
+def test_a_clock_that_was_days_ahead_is_believed_when_it_is_right() -> None:
+    epochs = Epochs()
+    starts(epochs, 10 * 86_400, Life(50 * SECOND), a=7)
+    assert starts(epochs, 130, Life(50 * SECOND), a=9) == {"a": 130 * SECOND}
+    assert starts(epochs, 160, Life(50 * SECOND), a=10) == {"a": 130 * SECOND}
+
+
+@given(st.lists(st.tuples(st.sampled_from([*HAPPENINGS, "the clock is set back"]), st.integers(0, 50)), max_size=40))
+def test_never_more_than_happened_with_any_clock_where_the_first_row_of_a_time_stays(
+    history: list[tuple[str, int]],
+) -> None:
+    now = 1_700_000_000 * SECOND
+    server = Server(began=now - 12345 * SECOND, value=77)
+    epochs, stored = Epochs(), dict[str, str]()
+    rows: dict[int, Point] = {}
+    for what, amount in [*history, ("scrape", 0)]:
+        now += amount * 1_000_000_000
+        if what == "work":
+            server.work(amount)
+        elif what == "agent restarts":
+            epochs = Epochs(stored)
+        elif what == "the clock is set back":
+            now -= amount * INTERVAL
+        elif what == "restart":
+            server.restart(now)
+        if "scrape" in what:
+            tick = now // INTERVAL * INTERVAL
+            start = epochs.starts("zone_mta/a", Tick(tick), {"x": server.value}, life=server.life(), together=True)["x"]
+            rows.setdefault(tick, Point(tick, start, server.value))
+            stored.update(epochs.changes("zone_mta"))
+            server.met = True
+    assert 0 <= increase(rows.values()) <= server.done
+
+
+def test_a_tick_that_was_given_up_says_no_more_of_counters() -> None:
+    epochs = Epochs()
+    epochs.begin("s", Tick(100 * SECOND))
+    starts(epochs, 100, Life(50 * SECOND), a=7)
+    epochs.undo("s")
+    with pytest.raises(AbandonedTickError):
+        starts(epochs, 100, Life(50 * SECOND), a=7)
+    epochs.begin("s", Tick(130 * SECOND))
+    with pytest.raises(AbandonedTickError):
+        starts(epochs, 100, Life(50 * SECOND), a=7)
     assert starts(epochs, 130, Life(50 * SECOND), a=9) == {"a": 130 * SECOND}
 
 
