@@ -203,7 +203,7 @@ class Recorder:
             if name not in allowed:
                 raise UndeclaredError(f"{owner} has no attribute {name!r}; it has {', '.join(allowed) or 'none'}")
             _check_value(owner, self._declaration.attributes[name], value)
-        return dict(given)
+        return {name: well_formed(value) if isinstance(value, str) else value for name, value in given.items()}
 
     def _add(self, metric: DeclaredMetric, attributes: Attributes, point: NumberDataPoint | HistogramDataPoint) -> None:
         series = self._series.setdefault(metric.key, _Series(metric))
@@ -226,6 +226,11 @@ def number_of(value_type: str, value: float) -> int | float:
     if value != int(value) or abs(value) > INT64_MAX:
         raise UndeclaredError(f"{value!r} is not a whole number within 64 bits")
     return int(value)
+
+
+def well_formed(text: str) -> str:
+    """The text as OTLP can carry it; bytes that were no UTF-8 where it comes from are written out, each its own."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def encode_attributes(attributes: Mapping[str, Any]) -> list[KeyValue]:

@@ -19,7 +19,7 @@ import psutil
 from otel_receivers.system.parse import Mount
 
 _PATIENCE = 0.5  # seconds for one filesystem
-_PATIENCE_FOR_ALL = 2.0  # seconds of one tick, however many hang
+PATIENCE_FOR_ALL = 2.0  # seconds of one tick, however many hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Prober:
         ask: Callable[[str], Space | None] = space_of,
         *,
         patience: float = _PATIENCE,
-        patience_for_all: float = _PATIENCE_FOR_ALL,
+        patience_for_all: float = PATIENCE_FOR_ALL,
     ) -> None:
         self._ask = ask
         self._patience = patience

@@ -19,8 +19,9 @@ from opentelemetry.semconv._incubating.attributes import (
 
 from otel_receivers.epochs import Epochs, Life
 from otel_receivers.node import Node
-from otel_receivers.points import Recorder, UndeclaredError
+from otel_receivers.points import Recorder, UndeclaredError, well_formed
 from otel_receivers.receiver import Batch, Target, Tick
+from otel_receivers.system.filesystems import PATIENCE_FOR_ALL, Prober
 from otel_receivers.system.instruments import Instruments
 from otel_receivers.system.readers import READERS
 from otel_receivers.system.rename import Reading, config, rename
@@ -33,6 +34,11 @@ from postel.signals import Declaration
 # those of devices, which come and go alone.
 _GROUPS = {"system": "system", "postel": "system/columns", "process": "system/process"}
 _DEVICES = frozenset({system_attributes.SYSTEM_DEVICE, network_attributes.NETWORK_INTERFACE_NAME})
+# A counter that falls below this share of what it was counts from nothing again: in a container that was restarted
+# (lxcfs), while the kernel's boot id stays.
+_ANEW = 0.25
+# Of the interval, how long filesystems that hang may take of a tick.
+_PATIENCE_SHARE = 0.3
 
 
 class SystemReceiver:
@@ -73,7 +79,7 @@ class SystemReceiver:
         for metric in declaration.metrics.values():
             if "reader" in metric.source and metric.source["reader"] not in READERS:
                 raise DeclarationError(f"{declaration.path}: metrics.{metric.name}.source: no such reader")
-        self._host = host or Host()
+        self._host = host or Host(prober=Prober(patience_for_all=min(PATIENCE_FOR_ALL, interval * _PATIENCE_SHARE)))
         self._instruments = Instruments(config(declaration))
         self._log = kernel_log or KernelLog()
         self._kills = OomWatch(self._log)
@@ -139,17 +145,18 @@ class SystemReceiver:
                 recorder.problem("undeclared", str(error))
 
     def _steady(self, readings: list[Reading]) -> Iterator[Reading]:
-        """Hold the counters of the host as a whole, which must not fall within a boot.
+        """Hold the counters of the host as a whole where they fall a little, which is no new beginning.
 
         The kernel's idle time does so now and then, the sum over CPUs when one is taken offline.
         """
         last = self._epochs.last(_GROUPS["system"], self._boot)
         for reading in readings:
             before = last.get(_series(reading))
-            if before is None or reading.value >= before or not reading.metric.monotonic or _of_device(reading):
-                yield reading
+            if reading.metric.monotonic and before is not None and not _of_device(reading):
+                held = before * _ANEW <= reading.value < before
+                yield replace(reading, value=before) if held else reading
             else:
-                yield replace(reading, value=before)
+                yield reading
 
     def _starts(self, readings: list[Reading], tick: Tick) -> dict[str, int]:
         """The start of every sum: of counters by their epochs, of others the begin of what they tell of."""
@@ -214,7 +221,7 @@ def _of_device(reading: Reading) -> bool:
 
 def _series(reading: Reading) -> str:
     """Names a series in the epochs; the last attribute stands last."""
-    return "|".join([reading.metric.key, *map(str, _sorted_values(reading.attributes))])
+    return well_formed("|".join([reading.metric.key, *map(str, _sorted_values(reading.attributes))]))
 
 
 def _sorted_values(attributes: Mapping[str, str | int]) -> list[str | int]:

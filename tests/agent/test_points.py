@@ -78,6 +78,21 @@ def test_an_event_that_is_not_declared_is_refused(key: str, attributes: dict[str
         recorder().event(key, "text", attributes)
 
 
+def test_names_that_are_no_utf_8_stay_apart_and_can_be_sent() -> None:
+    odd = recorder("system")
+    for name in (b"eth\xff", b"eth\xfe"):
+        odd.number(
+            "system_network_io",
+            1,
+            {"network.interface.name": name.decode("utf-8", "surrogateescape"), "network.io.direction": "receive"},
+            start_unix_nano=1,
+        )
+    (request,) = exporter.requests(odd.batch(), 1 << 20)
+    assert request.items == 2
+    assert b"eth\\udcff" in request.body
+    assert b"eth\\udcfe" in request.body
+
+
 def test_points_on_the_wire() -> None:
     good = recorder()
     good.number("postel_receiver_up", 1.0, ATTRIBUTES)

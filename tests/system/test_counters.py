@@ -84,6 +84,22 @@ def test_idle_time_that_steps_back_is_held(recorded: Recorded) -> None:
     assert len({found[IDLE].start_time_unix_nano for found in seen}) == 1
 
 
+def test_a_container_that_was_restarted_counts_anew_within_the_boot(recorded: Recorded) -> None:
+    """lxcfs counts from nothing then, under the kernel's boot id of before."""
+    user = ("system.cpu.time", (("cpu.mode", "user"),))
+    receiver = recorded.receiver()
+    seen = [points(recorded.collect(receiver, 0))]
+    (recorded.proc / "stat").write_text(
+        "".join(
+            f"{name} 1000 0 500 9000 0 0 0 0 0 0\n" if (name := line.split(" ")[0]).startswith("cpu") else line
+            for line in (recorded.proc / "stat").read_text().splitlines(keepends=True)
+        )
+    )
+    seen.append(points(recorded.collect(receiver, 1)))
+    assert seen[1][user].value < seen[0][user].value / 4
+    assert increase([found[user] for found in seen]) == seen[1][user].value
+
+
 def test_a_disk_of_the_same_name_begins_anew_alone(recorded: Recorded) -> None:
     key = ("system.disk.limit", (("system.device", "sda"),))
     time = ("system.disk.io_time", (("system.device", "sda"),))
