@@ -22,9 +22,14 @@ from postel.signals import Declaration
 
 BOOT_ID = "node/boot_id"
 SOURCES = "node/sources"
+LISTENED = "node/listened"
 # A server that is slow once is not lost.
 _MISSES = 2
 _ROUND_SECONDS = 30.0
+# Seconds for which a source where nobody listens any more is still scraped, over restarts of the agent too: that it is
+# down is what its metrics then say. It is one that was removed after that.
+_MISSED_FOR = 7 * 86_400.0
+_STORED_EVERY = 3_600.0
 _log = structlog.get_logger()
 
 
@@ -35,7 +40,7 @@ class SourceWatch:
         settings: where to look.
         declaration: of the agent's own signals.
         node: this node.
-        state: of the spool: which sources were there when the agent last ran, and under which boot.
+        state: of the spool: which sources were there when the agent last ran, when, and under which boot.
     """
 
     def __init__(self, settings: Settings, declaration: Declaration, node: Node, state: Mapping[str, str]) -> None:
@@ -48,8 +53,11 @@ class SourceWatch:
         self._known = _targets(state.get(SOURCES, "{}"))
         self._misses: dict[str, int] = {}
         self._looked: dict[str, float] = {}
+        now = time.time()
+        self._listened = {s: at for s, at in _times(state.get(LISTENED, "{}")).items() if now - at < _MISSED_FOR}
         # A source that was scraped before is scraped at once again, also while it is down.
-        self._listening = set(self._known)
+        self._listening = {*self._known, *self._listened}
+        self._stored = float("-inf")
 
     def registered(self, findings: Sequence[Finding]) -> Batch:
         """The event of a start of the agent."""
@@ -97,7 +105,8 @@ class SourceWatch:
 
     async def _round(self, spool: Spool, http: httpx.AsyncClient) -> None:
         findings = [await look(place, http) for place in self._places if self._is_due(place)]
-        if (batch := self._compare(findings)).events:
+        batch = self._compare(findings)
+        if batch.events or time.monotonic() - self._stored >= _STORED_EVERY:
             await self._store(spool, [batch], {})
 
     def _is_due(self, place: Place) -> bool:
@@ -112,6 +121,7 @@ class SourceWatch:
             self._looked[finding.source] = time.monotonic()
             if finding.listening:
                 self._listening.add(finding.source)
+                self._listened[finding.source] = time.time()
             if finding.found:
                 self._misses.pop(finding.source, None)
                 if self._known.get(finding.source) != finding.target:
@@ -157,7 +167,8 @@ class SourceWatch:
     async def _store(self, spool: Spool, batches: Sequence[Batch], state: Mapping[str, str]) -> None:
         requests = [request for batch in batches for request in exporter.requests(batch, self._limit)]
         known = {source: [target.host, target.port] for source, target in self._known.items()}
-        await spool.append(requests, {**state, SOURCES: json.dumps(known)})
+        await spool.append(requests, {**state, SOURCES: json.dumps(known), LISTENED: json.dumps(self._listened)})
+        self._stored = time.monotonic()
 
     def _recorder(self) -> Recorder:
         # Events carry the time of what happened; the tick of this recorder stands on no point.
@@ -184,5 +195,12 @@ def _summary(findings: Sequence[Finding]) -> str:
 def _targets(text: str) -> dict[str, Target]:
     try:
         return {source: Target(str(host), int(port)) for source, (host, port) in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _times(text: str) -> dict[str, float]:
+    try:
+        return {str(source): float(at) for source, at in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError):
         return {}

@@ -155,6 +155,13 @@ async def test_a_source_that_comes_and_goes_is_said_once_each_over_restarts(
     # It was not lost yet when the agent started.
     assert [watched(record) for record in records] == [["system", "zone_mta"], ["system"]]
     assert "zone_mta" not in json.loads((await spool.state())[sources.SOURCES])
+    # Also by an agent that starts after it was lost, for as long as it may come back.
+    state = await spool.state()
+    assert "zone_mta" in (await run(state, 1))[0]
+    await stored(spool)
+    listened = json.loads(state[sources.LISTENED])
+    listened["zone_mta"] -= sources._MISSED_FOR
+    assert "zone_mta" not in (await run({**state, sources.LISTENED: json.dumps(listened)}, 1))[0]
 
 
 async def test_a_lost_source_is_told_with_all_places_where_it_was_looked_for(
@@ -208,5 +215,5 @@ async def test_a_place_where_another_server_listens_is_scraped_too(
 async def test_an_unreadable_state_is_as_if_nothing_was_known(
     settings: Settings, node: Node, spool: Spool, text: str
 ) -> None:
-    await SourceWatch(settings, AGENT, node, {sources.SOURCES: text}).start(spool)
+    await SourceWatch(settings, AGENT, node, {sources.SOURCES: text, sources.LISTENED: text}).start(spool)
     assert [record.event_name for record in await stored(spool)] == ["postel.node.registered"]
