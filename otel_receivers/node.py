@@ -92,18 +92,21 @@ class Node:
         return f"{self.id}:{target.port}" if is_loopback(target.host) else str(target)
 
 
-def identify(data_dir: Path, *, setting: str | None = None, boot_id_before: str | None = None) -> Node:
+def identify(
+    data_dir: Path, *, setting: str | None = None, boot_id_before: str | None = None, keep: bool = True
+) -> Node:
     """Find out who this node is.
 
     Args:
         data_dir: where a generated id is kept; made only when one is generated.
         setting: ``[node] id``.
         boot_id_before: the boot id when the agent last ran; a boot time within the clock's tolerance of it is it.
+        keep: an id that must be generated; False: nothing is written, and the next call generates another.
 
     Raises:
         PostelError: an id must be generated and cannot be kept.
     """
-    origin, node_id = ("setting", setting) if setting else _own_id(data_dir)
+    origin, node_id = ("setting", setting) if setting else _own_id(data_dir, keep=keep)
     return Node(
         id=node_id,
         origin=origin,
@@ -114,15 +117,21 @@ def identify(data_dir: Path, *, setting: str | None = None, boot_id_before: str 
     )
 
 
-def _own_id(data_dir: Path) -> tuple[str, str]:
+def _own_id(data_dir: Path, *, keep: bool) -> tuple[str, str]:
     kept = data_dir / "node.json"
     if (generated := _kept_id(kept)) is not None:
         return "generated", generated
     if machine := _machine_id():
         return "machine-id", _hashed(machine)
     generated = str(uuid.uuid4())
+    if keep:
+        _keep(kept, generated)
+    return "generated", generated
+
+
+def _keep(kept: Path, generated: str) -> None:
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = kept.with_suffix(".json.partial")
         with partial.open("w", encoding="utf-8") as file:
             json.dump({"id": generated}, file)
@@ -133,7 +142,6 @@ def _own_id(data_dir: Path) -> tuple[str, str]:
         raise PostelError(
             f"{kept}: the node's id cannot be kept: {error.strerror}; set [node] id or data_dir"
         ) from None
-    return "generated", generated
 
 
 def _kept_id(kept: Path) -> str | None:

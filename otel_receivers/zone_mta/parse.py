@@ -22,7 +22,7 @@ from prometheus_client.samples import Sample
 
 from otel_receivers import prometheus
 from otel_receivers.epochs import Epochs, Life
-from otel_receivers.points import Recorder, UndeclaredError, number_of
+from otel_receivers.points import INT64_MAX, Recorder, UndeclaredError, number_of
 from otel_receivers.prometheus import Family, PageError
 from otel_receivers.receiver import Problem, Tick
 from postel.signals import Attribute, Declaration, Kind, Metric
@@ -133,4 +133,7 @@ def _process_start(family: Family) -> int:
         seconds = number_of("double", samples[0].value)
     except UndeclaredError:
         raise PageError("malformed", f"{PROCESS_START} is {samples[0].value!r}") from None
-    return int(seconds * 1e9)
+    nanos = seconds * 1e9
+    if not 0 <= nanos <= INT64_MAX:
+        raise PageError("malformed", f"{PROCESS_START} is {seconds!r}")
+    return int(nanos)

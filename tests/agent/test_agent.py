@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
+from otel_receivers import node, printing
+from otel_receivers.agent import run_once
 from otel_receivers.discovery import places
 from otel_receivers.spool_file import SpoolFile
 from postel.otlp.signal import Signal
-from postel.settings import Discovery
+from postel.settings import Discovery, Settings
 from postel.signals import load_all
 from support.otlp_receiver import Receiver, running_receiver
 from support.ports import free_port, free_ports
@@ -267,6 +269,18 @@ async def test_once_prints_only_otlp_json_and_sends_nothing(tmp_path: Path) -> N
     assert f"looked for zone_mta at 127.0.0.1:{port}: found (its Prometheus page)" in said
     assert said.count("not found (nobody listens)") >= 4
     assert not (tmp_path / "data" / "spool.db").exists()
+
+
+async def test_once_keeps_no_id_and_needs_no_folder_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "_machine_id", lambda: None)
+    (tmp_path / "file").write_text("in the way of a folder")
+    printed: list[str] = []
+    monkeypatch.setattr(printing, "put", printed.extend)
+    for data_dir in (tmp_path / "file" / "data", tmp_path / "data"):
+        await run_once(Settings(data_dir=data_dir))
+        assert any("system.cpu.time" in line for line in printed)
+        printed.clear()
+    assert not await asyncio.to_thread((tmp_path / "data").exists)
 
 
 async def test_once_without_any_mail_server_is_no_failure(tmp_path: Path) -> None:

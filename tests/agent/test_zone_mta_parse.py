@@ -178,7 +178,7 @@ def test_the_same_series_twice_is_no_page() -> None:
         recorded(changed(line, line * 2))
 
 
-@pytest.mark.parametrize("value", [b"NaN", b"+Inf", b"x"])
+@pytest.mark.parametrize("value", [b"NaN", b"+Inf", b"x", b"-1", b"1e308"])
 def test_without_a_process_start_there_is_no_page(value: bytes) -> None:
     page = re.sub(rb"(?m)^process_start_time_seconds .*$", b"process_start_time_seconds " + value, AFTER_TRAFFIC)
     with pytest.raises(PageError):
