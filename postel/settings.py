@@ -8,65 +8,25 @@ file, the key and the accepted form (the field's description below).
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import unquote
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableVariableError
 
 from postel.errors import SettingsError
 from postel.listening import reachable
+from postel.settings_faults import explain, explain_unreadable
+from postel.settings_values import Address, DatabaseUrl, Host, Interval, Port, Seconds
 
 # Where a file is looked for when --config names none; the first that exists is read.
 CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
 
 # The node that `postel demo` makes up; no real one may be taken for it, and be deleted with it.
 DEMO_NODE = "postel-demo"
-
-_ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
-# A URL with one @ at most, and that before the path; or libpq's key=value form.
-_DATABASE_URL = re.compile(r"postgres(ql)?://([^@/]*@)?[^@?]*(\?.*)?|\s*\w+\s*=.*", re.DOTALL)
-
-
-def _port_exists(address: str) -> str:
-    if int(address.rpartition(":")[2]) > 65535:  # noqa: PLR2004 - the largest 16 bits hold
-        raise ValueError("the port is above 65535")
-    return address
-
-
-def _no_truth(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("true and false are no numbers")  # noqa: TRY004 - pydantic turns ValueErrors into messages
-    return value
-
-
-Port = Annotated[int, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
-Host = Annotated[str, Field(min_length=1, description="a host name or IP address")]
-Address = Annotated[
-    str,
-    Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"; the port is at most 65535'),
-    AfterValidator(_port_exists),
-]
-Seconds = Annotated[float, Field(gt=0, le=86400, description="seconds, a number above 0, such as 15")]
-# Scheduled times are multiples of the interval; whole seconds keep those of two nodes on the same grid.
-Interval = Annotated[
-    int, BeforeValidator(_no_truth), Field(ge=1, le=86400, description="whole seconds, 1 to 86400, such as 15")
-]
 
 
 class _Section(BaseModel):
@@ -162,20 +122,12 @@ class Intake(_Section):
 class Database(_Section):
     """``[database]``: the PostgreSQL or TimescaleDB that is written and read."""
 
-    url: SecretStr | None = Field(
+    url: DatabaseUrl | None = Field(
         None,
         description='"postgresql://user:password@host/name" with @ and / of the password as %40 and %2F; '
         "unset: an embedded one",
     )
     connections: int = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
-
-    @field_validator("url", mode="after")
-    @classmethod
-    def _of_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
-        # No more than this: libpq, which knows it exactly, would cost the agent memory for nothing.
-        if url and not _DATABASE_URL.fullmatch(url.get_secret_value()):
-            raise ValueError("not a URL of PostgreSQL")
-        return url
 
 
 class Sink(_Section):
@@ -276,18 +228,9 @@ def load_settings(config: Path | None = None) -> Settings:
     try:
         return Settings(**values)
     except UnreadableVariableError as error:
-        raise SettingsError(_explain_unreadable(str(error).partition('"')[2].partition('"')[0])) from None
+        raise SettingsError(explain_unreadable(str(error).partition('"')[2].partition('"')[0], Settings)) from None
     except ValidationError as error:
-        raise SettingsError(_explain(error, path, standard)) from None
-
-
-def _explain_unreadable(section: str) -> str:
-    variable = f"POSTEL_{section.upper()}"
-    if variable in os.environ:
-        return f"environment, {variable} is a section; set its keys one by one: {variable}__KEY"
-    tables = [name for name, field in _section_fields(section).items() if "dict" in str(field.annotation)]
-    named = " or ".join(f"{variable}__{name.upper()}" for name in tables)
-    return f'environment, {named} is wrong; accepted: a JSON object such as {{"authorization": "..."}}'
+        raise SettingsError(explain(error, Settings, path, standard)) from None
 
 
 def _check_sections() -> None:
@@ -346,60 +289,3 @@ def _standard_value(key: str, value: str) -> Any:
         pairs = (pair.partition("=") for pair in value.split(",") if pair.strip())
         return {unquote(name.strip()): unquote(content.strip()) for name, _, content in pairs}
     return value
-
-
-def _explain(error: ValidationError, path: Path | None, standard: dict[str, str] | None = None) -> str:
-    lines = []
-    for fault in error.errors():
-        keys = [str(key) for key in fault["loc"]]
-        field = _field(keys)
-        # A union reports each branch under its own name behind the key; the key is what the user wrote.
-        keys = keys[:2] if keys[:1] and keys[0] in Settings.model_fields else keys
-        variable = "POSTEL_" + "__".join(keys).upper()
-        named = f"[{keys[0]}] {'.'.join(keys[1:])}" if len(keys) > 1 else ".".join(keys)
-        if len(keys) > 1 and keys[0] == "otlp" and variable not in os.environ:
-            variable = (standard or {}).get(keys[1], variable)
-        place = f"environment, {variable}" if variable in os.environ else f"{path or 'settings'}: {named}"
-        if fault["type"] == "extra_forbidden":
-            known = _siblings(keys)
-            lines.append(f"{place} is not a known key; known are: {', '.join(known)}")
-        elif field is None:
-            lines.append(f"{path or 'settings'}: {fault['msg'].removeprefix('Value error, ')}")
-        else:
-            value = "a value that is not shown" if _secret(field) else repr(fault["input"])
-            keys_of_it = ", ".join(_section_fields(keys[0])) if len(keys) == 1 else ""
-            accepted = f"a section with the keys {keys_of_it}" if keys_of_it else field.description or fault["msg"]
-            lines.append(f"{place} = {value} is wrong; accepted: {accepted}")
-    return "\n".join(dict.fromkeys(lines))
-
-
-def _secret(field: FieldInfo) -> bool:
-    """Whether the field, or a key of the section that it is, holds a secret."""
-    section = field.annotation
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        return any(_secret(key) for key in section.model_fields.values())
-    return "Secret" in str(section)
-
-
-def _field(keys: list[str]) -> FieldInfo | None:
-    model: type[BaseModel] = Settings
-    field = None
-    for key in keys:
-        if key not in model.model_fields:
-            break
-        field = model.model_fields[key]
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        model = field.annotation
-    return field
-
-
-def _siblings(keys: list[str]) -> list[str]:
-    return list((_section_fields(keys[0]) if len(keys) > 1 else {}) or Settings.model_fields)
-
-
-def _section_fields(name: str) -> dict[str, FieldInfo]:
-    """The keys of a section; {} for what is none."""
-    field = Settings.model_fields.get(name)
-    section = field.annotation if field else None
-    return section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}

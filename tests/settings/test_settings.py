@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from postel.cli import main
 from postel.errors import SettingsError
-from postel.settings import Settings, _explain, load_settings
+from postel.settings import Settings, load_settings
+from postel.settings_faults import explain
 
 
 @pytest.fixture(autouse=True)
@@ -215,7 +216,7 @@ def test_any_content_is_settings_or_one_clear_error(content: dict[str, object]) 
     try:
         Settings(**content)  # type: ignore[arg-type]
     except ValidationError as error:
-        explained = _explain(error, path)
+        explained = explain(error, Settings, path, {})
     else:
         return
     assert explained.startswith("postel.toml: ")
