@@ -20,7 +20,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableVariableErro
 from postel.errors import SettingsError
 from postel.listening import reachable
 from postel.settings_faults import explain, explain_unreadable
-from postel.settings_values import Address, DatabaseUrl, Host, Interval, Port, Seconds
+from postel.settings_values import Address, DatabaseUrl, Host, Interval, Number, Port, Seconds, Whole
 
 # Where a file is looked for when --config names none; the first that exists is read.
 CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
@@ -95,9 +95,9 @@ class Otlp(_Section):
     compression: Literal["gzip", "none"] = Field("gzip", description='"gzip" or "none"')
     timeout: Seconds = 30
     certificate: Path | None = Field(None, description="a file with the certificate authority to trust, PEM")
-    request_bytes: int = Field(1 << 20, ge=16384, le=16 << 20, description="bytes in one request, 16384 to 16777216")
-    spool_bytes: int = Field(512 << 20, ge=1 << 20, description="bytes kept on disk at most, 1048576 or more")
-    spool_age: float = Field(
+    request_bytes: Whole = Field(1 << 20, ge=16384, le=16 << 20, description="bytes in one request, 16384 to 16777216")
+    spool_bytes: Whole = Field(512 << 20, ge=1 << 20, description="bytes kept on disk at most, 1048576 or more")
+    spool_age: Number = Field(
         7 * 86400,
         gt=0,
         description="seconds that unsent data is kept at most, a counter's first point twice as long; above 0",
@@ -127,7 +127,7 @@ class Database(_Section):
         description='"postgresql://user:password@host/name" with @ and / of the password as %40 and %2F; '
         "unset: an embedded one",
     )
-    connections: int = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
+    connections: Whole = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
 
 
 class Sink(_Section):
@@ -136,7 +136,7 @@ class Sink(_Section):
     grpc_address: Address = "127.0.0.1:4417"
     http_address: Address = "127.0.0.1:4418"
     token: SecretStr | None = Field(None, description="the bearer token that senders must show, a text")
-    request_bytes: int = Field(16 << 20, ge=1 << 20, description="bytes of one request after decompression at most")
+    request_bytes: Whole = Field(16 << 20, ge=1 << 20, description="bytes of one request after decompression at most")
 
 
 class Serve(_Section):

@@ -31,16 +31,17 @@ def _of_postgresql(url: SecretStr) -> SecretStr:
     return url
 
 
-Port = Annotated[int, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
+# TOML's true is no 1, although Python's is.
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+Number = Annotated[float, BeforeValidator(_no_truth)]
+Port = Annotated[Whole, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
 Host = Annotated[str, Field(min_length=1, description="a host name or IP address")]
 Address = Annotated[
     str,
     Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"; the port is at most 65535'),
     AfterValidator(_port_exists),
 ]
-Seconds = Annotated[float, Field(gt=0, le=86400, description="seconds, a number above 0, such as 15")]
+Seconds = Annotated[Number, Field(gt=0, le=86400, description="seconds, a number above 0, such as 15")]
 # Scheduled times are multiples of the interval; whole seconds keep those of two nodes on the same grid.
-Interval = Annotated[
-    int, BeforeValidator(_no_truth), Field(ge=1, le=86400, description="whole seconds, 1 to 86400, such as 15")
-]
+Interval = Annotated[Whole, Field(ge=1, le=86400, description="whole seconds, 1 to 86400, such as 15")]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_of_postgresql)]
