@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
+# Underscores are in no domain name, but in many of a Docker network.
+_HOST_NAME = re.compile(r"\w([\w-]*\w)?(\.\w([\w-]*\w)?)*\.?")
+# A colon at least; the interface of a link-local address may follow.
+_IPV6 = re.compile(r"[0-9a-fA-F.]*:[0-9a-fA-F:.]*(%[\w.-]+)?")
 # A URL with one @ at most, and that before the path; or libpq's key=value form.
 _DATABASE_URL = re.compile(r"postgres(ql)?://([^@/]*@)?[^@?]*(\?.*)?|\s*\w+\s*=.*", re.DOTALL)
 
@@ -24,6 +29,22 @@ def _no_truth(value: object) -> object:
     return value
 
 
+def _host(text: str) -> str:
+    """A name, or an address without brackets, as sockets take it."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if _IPV6.fullmatch(bare):
+        IPv6Address(bare)
+        return bare
+    if not _HOST_NAME.fullmatch(text):
+        raise ValueError("is neither a name nor an address")
+    # No top-level domain is a number (RFC 3696 section 2): this must be an address.
+    if text.rstrip(".").rpartition(".")[2].isdecimal():
+        IPv4Address(text)
+    # What sockets do with a name: it refuses parts above 63 characters.
+    text.encode("idna")
+    return text
+
+
 def _of_postgresql(url: SecretStr) -> SecretStr:
     # No more than this: libpq, which knows it exactly, would cost the agent memory for nothing.
     if url and not _DATABASE_URL.fullmatch(url.get_secret_value()):
@@ -35,7 +56,7 @@ def _of_postgresql(url: SecretStr) -> SecretStr:
 Whole = Annotated[int, BeforeValidator(_no_truth)]
 Number = Annotated[float, BeforeValidator(_no_truth)]
 Port = Annotated[Whole, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
-Host = Annotated[str, Field(min_length=1, description="a host name or IP address")]
+Host = Annotated[str, Field(description="a host name or IP address, without scheme and port"), AfterValidator(_host)]
 Address = Annotated[
     str,
     Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"; the port is at most 65535'),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ValidationError
 
+from otel_receivers.receiver import Target
 from postel.cli import main
 from postel.errors import SettingsError
 from postel.settings import Settings, load_settings
@@ -192,6 +193,68 @@ def test_what_libpq_takes_is_taken(tmp_path: Path, url: str) -> None:
     assert settings.database.url
     assert settings.database.url.get_secret_value() == url
     assert conninfo_to_dict(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://mta:12080",
+        "mta:12080",
+        "mta/",
+        "mta?x",
+        "user@mta",
+        "mta one",
+        "mta\\n",
+        " mta",
+        "a..b",
+        ".mta",
+        "-mta",
+        "m" * 64,
+        "[mta]",
+        "[10.0.0.1]",
+        "[::1]:12080",
+        "[::1",
+        "::1]",
+        "1:2",
+        "fe80::1%",
+        "fe80::1%eth0/x",
+        "fe80::1%eth0 x",
+        "10.0.0.256",
+        "10.0.0.1.",
+        "10.0.1",
+        "[]",
+        "*",
+        "",
+    ],
+)
+def test_what_is_neither_a_name_nor_an_address_is_no_host(tmp_path: Path, host: str) -> None:
+    path = write(tmp_path, f'[discovery]\nrspamd_host = "{host}"')
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert str(caught.value).startswith(f"{path}: [discovery] rspamd_host = ")
+    assert str(caught.value).endswith(" is wrong; accepted: a host name or IP address, without scheme and port")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("mta", "http://mta:12080"),
+        ("zone_mta-1.mail.test.", "http://zone_mta-1.mail.test.:12080"),
+        ("4mta.test", "http://4mta.test:12080"),
+        ("bücher.test", "http://bücher.test:12080"),
+        ("10.0.0.1", "http://10.0.0.1:12080"),
+        ("::1", "http://[::1]:12080"),
+        ("[2001:db8::1]", "http://[2001:db8::1]:12080"),
+        ("::ffff:10.0.0.1", "http://[::ffff:10.0.0.1]:12080"),
+        ("fe80::1%eth0", "http://[fe80::1%eth0]:12080"),
+    ],
+)
+def test_a_name_or_an_address_with_or_without_brackets_is_a_host(tmp_path: Path, host: str, url: str) -> None:
+    discovery = load_settings(write(tmp_path, f'[discovery]\nzone_mta_host = "{host}"')).discovery
+    target = Target(discovery.zone_mta_host, discovery.zone_mta_port)
+    # Sockets take an address without brackets, a URL with them.
+    assert target.host == host.strip("[]")
+    assert f"http://{target}" == url
 
 
 def test_two_listeners_on_one_address_are_refused(tmp_path: Path) -> None:
