@@ -20,7 +20,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableVariableErro
 from postel.errors import SettingsError
 from postel.listening import reachable
 from postel.settings_faults import explain, explain_unreadable
-from postel.settings_values import Address, DatabaseUrl, Host, Interval, Number, Port, Seconds, Whole
+from postel.settings_values import Address, DatabaseUrl, Endpoint, Host, Interval, Number, Port, Seconds, Whole
 
 # Where a file is looked for when --config names none; the first that exists is read.
 CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
@@ -85,11 +85,7 @@ class Otlp(_Section):
     collector_grpc_address: Address = "127.0.0.1:4317"
     collector_http_address: Address = "127.0.0.1:4318"
     collector_health_address: Address = "127.0.0.1:13133"
-    endpoint: str = Field(
-        "",
-        pattern=r"^https?://[^/\s]+",
-        description='a URL such as "http://127.0.0.1:4318" (HTTP) or "http://127.0.0.1:4317" (gRPC)',
-    )
+    endpoint: Endpoint = ""
     protocol: Literal["grpc", "http/protobuf"] = Field("http/protobuf", description='"grpc" or "http/protobuf"')
     headers: dict[str, SecretStr] = Field(default_factory=dict, description='a table such as {authorization = "..."}')
     compression: Literal["gzip", "none"] = Field("gzip", description='"gzip" or "none"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def explain(error: ValidationError, settings: Model, path: Path | None, standard
         elif field is None:
             lines.append(f"{path or 'settings'}: {fault['msg'].removeprefix('Value error, ')}")
         else:
-            value = "a value that is not shown" if _secret(field) else repr(fault["input"])
+            value = "a value that is not shown" if _secret(field) else repr(_shown(fault["input"]))
             keys_of_it = ", ".join(_section_fields(settings, keys[0])) if len(keys) == 1 else ""
             accepted = f"a section with the keys {keys_of_it}" if keys_of_it else field.description or fault["msg"]
             lines.append(f"{place} = {value} is wrong; accepted: {accepted}")
@@ -53,6 +54,11 @@ def explain_unreadable(section: str, settings: Model) -> str:
     tables = [name for name, field in _section_fields(settings, section).items() if "dict" in str(field.annotation)]
     named = " or ".join(f"{variable}__{name.upper()}" for name in tables)
     return f'environment, {named} is wrong; accepted: a JSON object such as {{"authorization": "..."}}'
+
+
+def _shown(value: object) -> object:
+    """The value without what may be a password or key in a URL."""
+    return re.sub(r"(?<=://).*(?=@)|(?<=[?#]).+", "...", value, flags=re.DOTALL) if isinstance(value, str) else value
 
 
 def _secret(field: FieldInfo) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -45,6 +46,29 @@ def _host(text: str) -> str:
     return text
 
 
+def endpoint_url(text: str) -> SplitResult:
+    """The parts of an endpoint: scheme, host, and perhaps port and path.
+
+    An exporter puts the signal's path behind the endpoint's own, which a query or fragment would swallow; it need not
+    honour either (OpenTelemetry specification, "OpenTelemetry Protocol Exporter", endpoint).
+
+    Raises:
+        ValueError: it is no such URL.
+    """
+    if not re.fullmatch(r"https?://[^\s?#]+", text):
+        raise ValueError("not a URL that a path can be put behind")
+    url = urlsplit(text)
+    _host(url.hostname or "")
+    if url.port == 0:
+        raise ValueError("nobody listens on port 0")
+    return url
+
+
+def _endpoint(text: str) -> str:
+    endpoint_url(text)
+    return text
+
+
 def _of_postgresql(url: SecretStr) -> SecretStr:
     # No more than this: libpq, which knows it exactly, would cost the agent memory for nothing.
     if url and not _DATABASE_URL.fullmatch(url.get_secret_value()):
@@ -65,4 +89,11 @@ Address = Annotated[
 Seconds = Annotated[Number, Field(gt=0, le=86400, description="seconds, a number above 0, such as 15")]
 # Scheduled times are multiples of the interval; whole seconds keep those of two nodes on the same grid.
 Interval = Annotated[Whole, Field(ge=1, le=86400, description="whole seconds, 1 to 86400, such as 15")]
+Endpoint = Annotated[
+    str,
+    Field(
+        description='a URL such as "http://127.0.0.1:4318" (HTTP) or "http://127.0.0.1:4317" (gRPC), without ? and #'
+    ),
+    AfterValidator(_endpoint),
+]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_of_postgresql)]

@@ -257,6 +257,51 @@ def test_a_name_or_an_address_with_or_without_brackets_is_a_host(tmp_path: Path,
     assert f"http://{target}" == url
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://h:4318?x=1",
+        "http://h:4318/otlp?x=1",
+        "http://h:4318/?",
+        "http://h:4318#x",
+        "http://h:4318/otlp#",
+        "http://h:99999",
+        "http://h:0",
+        "http://h:x",
+        "http://[::1",
+        "http://:4318",
+        "http://a b:4318",
+        "http://h:4318/a b",
+        "http://h..x:4318",
+        "h:4318",
+        "",
+    ],
+)
+def test_an_endpoint_to_which_no_path_can_be_added_is_refused(tmp_path: Path, endpoint: str) -> None:
+    path = write(tmp_path, f'[otlp]\nendpoint = "{endpoint}"')
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert str(caught.value).startswith(f"{path}: [otlp] endpoint = ")
+    assert "is wrong; accepted: a URL such as" in str(caught.value)
+    assert "without ? and #" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://h", "https://collector.test:4318/", "http://[::1]:4318/otlp/x", "http://u:p@10.0.0.1:1"]
+)
+def test_an_endpoint_is_a_scheme_a_host_and_perhaps_port_and_path(tmp_path: Path, endpoint: str) -> None:
+    assert load_settings(write(tmp_path, f'[otlp]\nendpoint = "{endpoint}"')).otlp.endpoint == endpoint
+
+
+def test_a_standard_endpoint_with_a_query_is_named_without_what_may_be_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://user:hid@hid/hidden@otlp.test/v2?key=hidden#hid")
+    with pytest.raises(
+        SettingsError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT = 'https://\.\.\.@otlp\.test/v2\?\.\.\.' is"
+    ) as it:
+        load_settings()
+    assert "hid" not in str(it.value)
+
+
 def test_two_listeners_on_one_address_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, '[sink]\ngrpc_address = "127.0.0.1:3001"')
     with pytest.raises(SettingsError, match=r"\[serve\] address and \[sink\] grpc_address are both 127.0.0.1:3001"):
