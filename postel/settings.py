@@ -1,8 +1,9 @@
 """Every setting of Postel: ``postel.toml``, and each key also as ``POSTEL_SECTION__KEY``.
 
-The environment wins over the file, the file over the standard ``OTEL_EXPORTER_OTLP_*`` variables, these over
-the defaults. An unknown key or a wrong type stops the program before anything starts, with a message that names the
-file, the key and the accepted form (the field's description below).
+The environment wins over the file, the file over the standard ``OTEL_EXPORTER_OTLP_*`` variables, these over the
+defaults. An empty variable is as if unset (OpenTelemetry, "Environment Variable Specification"). An unknown key or a
+wrong type stops the program before anything starts, with a message that names the file, the key and the accepted form
+(the field's description below).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableVariableErro
 from postel.errors import SettingsError
 from postel.listening import reachable
 from postel.settings_faults import explain, explain_unreadable
-from postel.settings_values import Address, DatabaseUrl, Endpoint, Host, Interval, Number, Port, Seconds, Whole
+from postel.settings_values import Address, DatabaseUrl, Endpoint, Folder, Host, Interval, Number, Port, Seconds, Whole
 
 # Where a file is looked for when --config names none; the first that exists is read.
 CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
@@ -151,6 +152,16 @@ class Privacy(_Section):
     addresses: Literal["keep", "hash", "domain"] = Field("keep", description='"keep", "hash" or "domain"')
 
 
+def _default_data_dir() -> Path:
+    try:
+        return Path.home() / ".local/share/postel"
+    except RuntimeError:
+        raise SettingsError(
+            "data_dir: its default is in the home folder, and this user's home folder is not known; "
+            "set data_dir, or POSTEL_DATA_DIR, to a folder"
+        ) from None
+
+
 class Settings(BaseSettings):
     """All settings, checked. Build it with :func:`load_settings`."""
 
@@ -158,9 +169,7 @@ class Settings(BaseSettings):
         env_prefix="POSTEL_", env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    data_dir: Path = Field(
-        default_factory=lambda: Path.home() / ".local/share/postel", description="a folder for all that Postel keeps"
-    )
+    data_dir: Folder = Field(default_factory=_default_data_dir)
     node: Node = Node()
     discovery: Discovery = Discovery()
     intervals: Intervals = Intervals()
@@ -171,11 +180,6 @@ class Settings(BaseSettings):
     serve: Serve = Serve()
     alerts: Alerts = Alerts()
     privacy: Privacy = Privacy()
-
-    @field_validator("data_dir", mode="after")
-    @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().absolute()
 
     @model_validator(mode="after")
     def _listeners_differ(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
@@ -69,6 +70,20 @@ def _endpoint(text: str) -> str:
     return text
 
 
+def _no_blank(value: object) -> object:
+    # Path("") is the working directory.
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("names no folder")
+    return value
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+
 def _of_postgresql(url: SecretStr) -> SecretStr:
     # No more than this: libpq, which knows it exactly, would cost the agent memory for nothing.
     if url and not _DATABASE_URL.fullmatch(url.get_secret_value()):
@@ -95,5 +110,11 @@ Endpoint = Annotated[
         description='a URL such as "http://127.0.0.1:4318" (HTTP) or "http://127.0.0.1:4317" (gRPC), without ? and #'
     ),
     AfterValidator(_endpoint),
+]
+Folder = Annotated[
+    Path,
+    BeforeValidator(_no_blank),
+    Field(description="a folder for all that Postel keeps; ~ is the user's home folder, where that is known"),
+    AfterValidator(_absolute),
 ]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_of_postgresql)]

@@ -1,4 +1,5 @@
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -300,6 +301,44 @@ def test_a_standard_endpoint_with_a_query_is_named_without_what_may_be_secret(mo
     ) as it:
         load_settings()
     assert "hid" not in str(it.value)
+
+
+@pytest.mark.parametrize("folder", ["", " ", "~nobody-of-this-name/postel"])
+def test_a_data_dir_that_names_no_folder_is_refused(tmp_path: Path, folder: str) -> None:
+    path = write(tmp_path, f'data_dir = "{folder}"')
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert str(caught.value).startswith(f"{path}: data_dir = {folder!r} is wrong; accepted: a folder for all that")
+
+
+def test_a_data_dir_is_absolute_from_the_working_directory_or_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/of-mine")
+    assert load_settings(write(tmp_path, 'data_dir = "~/postel"')).data_dir == Path("/home/of-mine/postel")
+    assert load_settings(write(tmp_path, 'data_dir = "data"')).data_dir == tmp_path / "data"
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has a number and no entry in /etc/passwd."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_folder_the_message_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="home folder is not known; set data_dir, or POSTEL_DATA_DIR, to a folder"):
+        load_settings()
+    path = write(tmp_path, 'data_dir = "~/postel"')
+    with pytest.raises(SettingsError, match="data_dir = '~/postel' is wrong; accepted: a folder for all that"):
+        load_settings(path)
+    monkeypatch.setenv("POSTEL_DATA_DIR", str(tmp_path / "data"))
+    assert load_settings(path).data_dir == tmp_path / "data"
 
 
 def test_two_listeners_on_one_address_are_refused(tmp_path: Path) -> None:
