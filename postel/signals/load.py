@@ -6,7 +6,7 @@ the files say together (a name has one owner, a typed column has one feeding poi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,15 +21,29 @@ from postel.signals.checks import faults, faults_together
 from postel.signals.model import Attribute, Column, Declaration, Declarations, Event, Kind, Metric, Severity, Table
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML with a repeated key refused: PyYAML keeps the last one silently."""
+class _Loader(yaml.SafeLoader):
+    """YAML whose every fault is a YAMLError with its line; a repeated key is one, of which PyYAML keeps the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's signature
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            # Of a day that no calendar has, a number that is none; PyYAML leaves them as Python raised them.
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "a map is expected", node.start_mark)
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
+            fault = ""
+            if not isinstance(key, Hashable):
+                fault = "a list or map cannot be a key"
+            elif key in seen:
+                fault = f"key {key!r} is there twice"
+            if fault:
+                raise yaml.constructor.ConstructorError(None, None, fault, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -66,8 +80,8 @@ def load(paths: Iterable[Path]) -> Declarations:
 def _parse(path: Path) -> schema.File:
     try:
         text = path.read_text("utf-8")
-        # _UniqueKeyLoader is a SafeLoader: it builds plain values only.
-        content = yaml.load(text, _UniqueKeyLoader)  # noqa: S506
+        # _Loader is a SafeLoader: it builds plain values only.
+        content = yaml.load(text, _Loader)  # noqa: S506
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:

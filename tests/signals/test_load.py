@@ -118,6 +118,25 @@ def test_a_file_that_is_no_declaration_is_named(tmp_path: Path, text: str) -> No
     assert str(caught.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("type: fresh\n? [a, b]\n: c\n", r"a list or map cannot be a key.*line 2, column 3"),
+        ("type: fresh\n{a: b}: c\n", r"a list or map cannot be a key.*line 2, column 1"),
+        ("tables:\n  metrics_fresh: {labels: {[a]: b}}\n", r"a list or map cannot be a key.*line 2, column 28"),
+        ("tables:\n  metrics_fresh: {interval: 2025-13-45}\n", r"month must be in 1\.\.12.*line 2, column 29"),
+        ("type: !!set x\n", r"a map is expected.*line 1, column 7"),
+        ("type: !!float\n", r".*line 1, column 7"),
+        ("type: !!int x\n", r"invalid literal for int.*line 1, column 7"),
+    ],
+)
+def test_what_python_cannot_build_of_the_yaml_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(DeclarationError, match=rf"(?s)is not YAML: {message}") as caught:
+        load([path])
+    assert str(caught.value).startswith(f"{path}: ")
+
+
 def test_all_shipped_declarations_fit_together() -> None:
     declarations = load_all()
     assert {"agent", "zone_mta"} <= set(declarations.sources)
