@@ -9,7 +9,17 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from postel.signals.model import Attribute, AttributeValue, Column, Declaration, Declarations, Kind, Metric
+from postel.signals.model import (
+    STANDARD_COLUMNS,
+    Attribute,
+    AttributeValue,
+    Column,
+    Declaration,
+    Declarations,
+    Kind,
+    Metric,
+    Table,
+)
 
 # A unit belongs into `unit`, and "total" is what a monotonic sum is ("Instrument naming rule", "Units").
 _UNIT_IN_NAME = re.compile(r"[._](total|seconds|milliseconds|bytes|percent|ratio)$")
@@ -17,23 +27,14 @@ _UNIT_IN_NAME = re.compile(r"[._](total|seconds|milliseconds|bytes|percent|ratio
 
 def faults(declaration: Declaration) -> Iterator[str]:
     """What one declaration says wrongly of itself."""
-    used = {table.zone for table in declaration.tables.values()}
     for table in declaration.tables.values():
-        used.update(table.labels.values())
+        for label in table.labels:
+            yield from _name_faults(f"tables.{table.name}.labels.{label}", label)
     for metric in declaration.metrics.values():
-        place = f"metrics.{metric.name}"
-        if _UNIT_IN_NAME.search(metric.name):
-            yield f"{place}: the name ends in a unit or 'total'; the unit stands in `unit`"
-        if metric.columns and metric.kind is Kind.HISTOGRAM:
-            yield f"{place}.columns: a histogram has no single value for a typed column"
-        yield from _attribute_faults(place, metric.attributes, declaration.attributes)
-        for column in metric.columns:
-            yield from _when_faults(f"{place}.columns.{column.name}", column.when, metric, declaration.attributes)
-        used.update(metric.attributes)
+        yield from _metric_faults(f"metrics.{metric.name}", metric, declaration.attributes)
     for event in declaration.events.values():
         yield from _attribute_faults(f"events.{event.name}", event.attributes, declaration.attributes)
-        used.update(event.attributes)
-    for name in declaration.attributes.keys() - used:
+    for name in declaration.attributes.keys() - _used(declaration):
         yield f"attributes.{name}: no metric, event or table uses it"
     for part, keys in (
         ("metrics", [m.key for m in declaration.metrics.values()]),
@@ -43,10 +44,42 @@ def faults(declaration: Declaration) -> Iterator[str]:
             yield f"{part}: the key {key!r} is there twice"
 
 
+def _used(declaration: Declaration) -> set[str]:
+    """The attributes that something carries."""
+    used = {
+        name for part in (declaration.metrics, declaration.events) for one in part.values() for name in one.attributes
+    }
+    for table in declaration.tables.values():
+        used.update(table.labels.values(), [table.zone] if table.zone else [])
+    return used
+
+
+def _metric_faults(place: str, metric: Metric, declared: Mapping[str, Attribute]) -> Iterator[str]:
+    if _UNIT_IN_NAME.search(metric.name):
+        yield f"{place}: the name ends in a unit or 'total'; the unit stands in `unit`"
+    if metric.columns and metric.kind is Kind.HISTOGRAM:
+        yield f"{place}.columns: a histogram has no single value for a typed column"
+    yield from _attribute_faults(place, metric.attributes, declared)
+    for column in metric.columns:
+        yield from _column_faults(f"{place}.columns.{column.name}", column, metric)
+        yield from _when_faults(f"{place}.columns.{column.name}", column.when, metric, declared)
+
+
 def _attribute_faults(place: str, names: tuple[str, ...], declared: Mapping[str, Attribute]) -> Iterator[str]:
     for name in names:
         if name not in declared:
             yield f"{place}.attributes: {name!r} is not declared under `attributes`"
+
+
+def _column_faults(place: str, column: Column, metric: Metric) -> Iterator[str]:
+    yield from _name_faults(place, column.name)
+    if column.type == "bigint" and metric.value_type != "int":
+        yield f"{place}.type: bigint cannot hold what {metric.name} gives: {metric.value_type}"
+
+
+def _name_faults(place: str, column: str) -> Iterator[str]:
+    if column in STANDARD_COLUMNS:
+        yield f"{place}: every table has a column of this name"
 
 
 def _when_faults(
@@ -72,12 +105,17 @@ def faults_together(declarations: Declarations) -> Iterator[str]:
         for metric in source.metrics.values():
             for column in metric.columns:
                 place = f"{source.path}: metrics.{metric.name}.columns.{column.name}"
-                table = declarations.tables.get(column.table)
-                if table is None:
-                    yield f"{place}: no file declares the table {column.table!r}"
-                    continue
-                if missing := set(metric.attributes) - set(column.when) - {table.zone}:
-                    yield f"{place}.when: says nothing of {', '.join(sorted(missing))}"
+                yield from _feed_faults(place, metric, column, declarations.tables.get(column.table))
                 feeder = fed.setdefault((column.table, column.name), column)
                 if feeder is not column:
                     yield f"{place}: {feeder.metric} feeds this column already"
+
+
+def _feed_faults(place: str, metric: Metric, column: Column, table: Table | None) -> Iterator[str]:
+    if table is None:
+        yield f"{place}: no file declares the table {column.table!r}"
+        return
+    if missing := set(metric.attributes) - set(column.when) - {table.zone}:
+        yield f"{place}.when: says nothing of {', '.join(sorted(missing))}"
+    if column.name in table.labels:
+        yield f"{place}: {table.name} has a label of this name"

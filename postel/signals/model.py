@@ -16,6 +16,10 @@ from typing import Any
 AttributeValue = str | bool | int | float
 
 
+# The columns of every typed table: its key, and the start of its counters.
+STANDARD_COLUMNS = ("time", "node_id", "instance", "zone", "started_at")
+
+
 class Kind(StrEnum):
     """The kind of a metric's points: OTLP ``Metric.data``."""
 

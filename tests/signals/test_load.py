@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from postel.errors import DeclarationError
-from postel.signals import Kind, load, load_all
+from postel.signals import STANDARD_COLUMNS, Kind, load, load_all
+from timescale_sink.ingest.rows import WideKey
 
 SOURCE = """
 type: fresh
@@ -76,6 +77,32 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
         ("service: fresh-server", "service: fresh-server\nservices: 1", "services: Extra inputs"),
         ("severity: info", "severity: loud", "events.fresh.started.severity: Input should be"),
         (
+            "value_type: int",
+            "value_type: double",
+            r"metrics\.fresh\.queue\.size\.columns\.open_size\.type: bigint cannot hold what .* gives: double",
+        ),
+        *(
+            (
+                "column: open_size",
+                f"column: {name}",
+                rf"metrics\.fresh\.queue\.size\.columns\.{name}: every table has a column of this name",
+            )
+            for name in STANDARD_COLUMNS
+        ),
+        *(
+            (
+                "zone: fresh.zone}",
+                f"zone: fresh.zone, labels: {{{name}: fresh.state}}}}",
+                rf"tables\.metrics_fresh\.labels\.{name}: every table has a column of this name",
+            )
+            for name in STANDARD_COLUMNS
+        ),
+        (
+            "zone: fresh.zone}",
+            "zone: fresh.zone, labels: {open_size: fresh.state}}",
+            r"metrics\.fresh\.queue\.size\.columns\.open_size: metrics_fresh has a label of this name",
+        ),
+        (
             "tables:\n",
             "tables:\n  metrics_fresh: {description: R., interval: 0}\n",
             "key 'metrics_fresh' is",
@@ -101,6 +128,32 @@ def test_a_name_has_one_owner(tmp_path: Path) -> None:
     second = write(tmp_path, SOURCE.replace("type: fresh", "type: stale"), "b.yaml")
     with pytest.raises(DeclarationError, match=r"b\.yaml: fresh\.queue\.size: is already declared in .*a\.yaml"):
         load([first, second])
+
+
+def test_a_column_of_another_files_table_is_none_of_its_labels(tmp_path: Path) -> None:
+    table = "  metrics_fresh: {description: Rows., interval: 30, zone: fresh.zone}"
+    first = write(tmp_path, SOURCE.replace(table, table.replace("}", ", labels: {name: fresh.state}}")), "a.yaml")
+    text = """
+type: stale
+scope: postel.stale
+service: stale-server
+description: A server.
+metrics:
+  stale.size:
+    description: Size.
+    unit: By
+    gauge: {value_type: int}
+    source: {reader: size}
+    columns: [{table: metrics_fresh, column: name, type: bigint}]
+"""
+    with pytest.raises(
+        DeclarationError, match=r"b\.yaml: metrics\.stale\.size\.columns\.name: metrics_fresh has a label"
+    ):
+        load([first, write(tmp_path, text, "b.yaml")])
+
+
+def test_the_columns_that_every_table_has_are_those_that_the_sink_writes() -> None:
+    assert set(STANDARD_COLUMNS) == {*WideKey._fields, "started_at"}
 
 
 def test_a_column_has_one_feeding_point(tmp_path: Path) -> None:
