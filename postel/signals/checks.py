@@ -20,6 +20,7 @@ from postel.signals.model import (
     Metric,
     Table,
 )
+from postel.signals.sources import METRIC_SOURCES, kind_of
 
 # A unit belongs into `unit`, and "total" is what a monotonic sum is ("Instrument naming rule", "Units").
 _UNIT_IN_NAME = re.compile(r"[._](total|seconds|milliseconds|bytes|percent|ratio)$")
@@ -32,6 +33,7 @@ def faults(declaration: Declaration) -> Iterator[str]:
             yield from _name_faults(f"tables.{table.name}.labels.{label}", label)
     for metric in declaration.metrics.values():
         yield from _metric_faults(f"metrics.{metric.name}", metric, declaration.attributes)
+    yield from _origin_faults(declaration.metrics)
     for event in declaration.events.values():
         yield from _attribute_faults(f"events.{event.name}", event.attributes, declaration.attributes)
     for name in declaration.attributes.keys() - _used(declaration):
@@ -60,6 +62,7 @@ def _metric_faults(place: str, metric: Metric, declared: Mapping[str, Attribute]
     if metric.columns and metric.kind is Kind.HISTOGRAM:
         yield f"{place}.columns: a histogram has no single value for a typed column"
     yield from _attribute_faults(place, metric.attributes, declared)
+    yield from _source_faults(f"{place}.source", metric)
     for column in metric.columns:
         yield from _column_faults(f"{place}.columns.{column.name}", column, metric)
         yield from _when_faults(f"{place}.columns.{column.name}", column.when, metric, declared)
@@ -69,6 +72,25 @@ def _attribute_faults(place: str, names: tuple[str, ...], declared: Mapping[str,
     for name in names:
         if name not in declared:
             yield f"{place}.attributes: {name!r} is not declared under `attributes`"
+
+
+def _source_faults(place: str, metric: Metric) -> Iterator[str]:
+    maps = METRIC_SOURCES[kind_of(metric.source, METRIC_SOURCES)].maps
+    given: dict[str, str] = {}
+    for theirs, ours in metric.source.get(maps, {}).items():
+        if ours not in metric.attributes:
+            yield f"{place}.{maps}.{theirs}: {ours!r} is no attribute of {metric.name}"
+        if given.setdefault(ours, theirs) != theirs:
+            yield f"{place}.{maps}.{theirs}: {ours!r} is what {given[ours]} gives already"
+
+
+def _origin_faults(metrics: Mapping[str, Metric]) -> Iterator[str]:
+    fed: dict[tuple[str, str], str] = {}
+    for name, metric in metrics.items():
+        kind = kind_of(metric.source, METRIC_SOURCES)
+        origin = metric.source[kind]
+        if METRIC_SOURCES[kind].alone and (other := fed.setdefault((kind, origin), name)) != name:
+            yield f"metrics.{name}.source.{kind}: {origin!r} feeds {other} already"
 
 
 def _column_faults(place: str, column: Column, metric: Metric) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """Reads and checks every ``metadata.yaml``; what is wrong is named by file and key.
 
-The YAML is checked for its shape first (pydantic), then for what one file says (attributes, columns), then for what
-the files say together (a name has one owner, a typed column has one feeding point).
+The YAML is checked for its shape first (pydantic), then for what one file says (attributes, sources, columns), then for
+what the files say together (a name has one owner, a typed column has one feeding point).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ from postel.errors import DeclarationError
 from postel.signals import schema
 from postel.signals.checks import faults, faults_together
 from postel.signals.model import Attribute, Column, Declaration, Declarations, Event, Kind, Metric, Severity, Table
+from postel.signals.sources import EVENT_SOURCES, METRIC_SOURCES, Source, kind_of
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,22 +90,22 @@ def _parse(path: Path) -> schema.File:
     try:
         return schema.File.model_validate(content)
     except ValidationError as error:
-        misshapen = (
-            f"{path}: {'.'.join(str(k) for k in fault['loc'] if k != '[key]') or 'file'}: "
-            f"{fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}"
-            for fault in error.errors()
-        )
-        raise DeclarationError("\n".join(misshapen)) from None
+        raise DeclarationError(_misshapen(error, path, ())) from None
+
+
+def _misshapen(error: ValidationError, path: Path, place: tuple[str, ...]) -> str:
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(k) for k in (*place, *fault["loc"]) if k != "[key]")
+        lines.append(f"{path}: {key or 'file'}: {fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}")
+    return "\n".join(lines)
 
 
 def _declaration(file: schema.File, path: Path) -> Declaration:
     attributes = {n: Attribute(n, a.description, a.type, tuple(a.enum)) for n, a in file.attributes.items()}
     tables = {n: Table(n, t.description, t.interval, t.zone, t.labels) for n, t in file.tables.items()}
-    metrics = {name: _metric(name, metric) for name, metric in file.metrics.items()}
-    events = {
-        name: Event(name, e.key or _key(name), e.description, Severity(e.severity), tuple(e.attributes), e.source)
-        for name, e in file.events.items()
-    }
+    metrics = {name: _metric(name, metric, path) for name, metric in file.metrics.items()}
+    events = {name: _event(name, event, path) for name, event in file.events.items()}
     declaration = Declaration(
         file.type, file.scope, file.service, file.description, attributes, tables, metrics, events, path
     )
@@ -113,7 +114,18 @@ def _declaration(file: schema.File, path: Path) -> Declaration:
     return declaration
 
 
-def _metric(name: str, metric: schema.Metric) -> Metric:
+def _event(name: str, event: schema.Event, path: Path) -> Event:
+    return Event(
+        name=name,
+        key=event.key or _key(name),
+        description=event.description,
+        severity=Severity(event.severity),
+        attributes=tuple(event.attributes),
+        source=_source(event.source, EVENT_SOURCES, path, ("events", name, "source")),
+    )
+
+
+def _metric(name: str, metric: schema.Metric, path: Path) -> Metric:
     kind, value = next(
         (kind, value)
         for kind, value in ((Kind.GAUGE, metric.gauge), (Kind.SUM, metric.sum), (Kind.HISTOGRAM, metric.histogram))
@@ -131,8 +143,21 @@ def _metric(name: str, metric: schema.Metric) -> Metric:
         monotonic=monotonic,
         attributes=tuple(metric.attributes),
         columns=columns,
-        source=metric.source,
+        source=_source(metric.source, METRIC_SOURCES, path, ("metrics", name, "source")),
     )
+
+
+def _source(
+    source: dict[str, Any], kinds: Mapping[str, type[Source]], path: Path, place: tuple[str, ...]
+) -> Mapping[str, Any]:
+    """A source with all keys of its kind that have a value."""
+    try:
+        kind = kind_of(source, kinds)
+        return kinds[kind].model_validate(source).model_dump(exclude_none=True)
+    except ValidationError as error:
+        raise DeclarationError(_misshapen(error, path, place)) from None
+    except ValueError as error:
+        raise DeclarationError(f"{path}: {'.'.join(place)}: {error}") from None
 
 
 def _key(name: str) -> str:

@@ -88,7 +88,7 @@ class Metric:
         unit: UCUM.
         value_type: ``int`` or ``double``.
         monotonic: True for a cumulative counter, False for everything else.
-        source: where the value comes from, read by the source's receiver (``prometheus``, ``instrument``, ``reader``).
+        source: where the value comes from, read by the source's receiver; its forms are in `postel.signals.sources`.
     """
 
     name: str

@@ -52,6 +52,7 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
         {"fresh.state": "open"},
         False,
     )
+    assert metric.source == {"prometheus": "fresh_queue", "labels": {}}
     assert source.event("fresh_started").attributes == ("fresh.state",)
 
 
@@ -102,6 +103,56 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
             "zone: fresh.zone, labels: {open_size: fresh.state}}",
             r"metrics\.fresh\.queue\.size\.columns\.open_size: metrics_fresh has a label of this name",
         ),
+        *(
+            (
+                "{prometheus: fresh_queue}",
+                source,
+                rf"metrics\.fresh\.queue\.size\.source: needs exactly one of prometheus, instrument, reader, got {got}",
+            )
+            for source, got in [
+                ("{promethues: fresh_queue}", "'promethues'"),
+                ("{promethues: fresh_queue, labels: {state: fresh.state}}", "'promethues', 'labels'"),
+                ("{prometheus: fresh_queue, reader: queue}", "'prometheus', 'reader'"),
+                ("{}", "nothing"),
+            ]
+        ),
+        *(
+            (
+                "{prometheus: fresh_queue}",
+                f"{{{key}: fresh_queue, {names}: {{state: fresh.state}}}}",
+                rf"metrics\.fresh\.queue\.size\.source\.{names}: Extra inputs are not permitted",
+            )
+            for key, names in [
+                ("prometheus", "lables"),
+                ("prometheus", "values"),
+                ("instrument", "labels"),
+                ("reader", "labels"),
+            ]
+        ),
+        *(
+            (
+                "{prometheus: fresh_queue}",
+                f"{{{key}: fresh_queue, {names}: {{state: fresh.state, zone: {ours}}}}}",
+                rf"metrics\.fresh\.queue\.size\.source\.{names}\.zone: {ours!r} is {fault}",
+            )
+            for key, names in [("prometheus", "labels"), ("instrument", "attributes")]
+            for ours, fault in [
+                ("fresh.domain", r"no attribute of fresh\.queue\.size"),
+                ("fresh.state", "what state gives already"),
+            ]
+        ),
+        ("{prometheus: fresh_queue}", "{prometheus: 3}", r"source\.prometheus: Input should be a valid string"),
+        (
+            "{prometheus: fresh_queue}",
+            "{instrument: fresh_queue, values: {state: {true: open}}}",
+            r"source\.values\.state\.1: Input should be a valid string",
+        ),
+        (
+            "source: {reader: start}",
+            "source: {prometheus: start}",
+            r"events\.fresh\.started\.source: needs exactly one of reader, got 'prometheus'",
+        ),
+        ("source: {reader: start}", "source: {reader: start, of: x}", r"events\.fresh\.started\.source\.of: Extra"),
         (
             "tables:\n",
             "tables:\n  metrics_fresh: {description: R., interval: 0}\n",
@@ -154,6 +205,36 @@ metrics:
 
 def test_the_columns_that_every_table_has_are_those_that_the_sink_writes() -> None:
     assert set(STANDARD_COLUMNS) == {*WideKey._fields, "started_at"}
+
+
+@pytest.mark.parametrize("key", ["prometheus", "instrument"])
+def test_what_a_receiver_looks_up_feeds_one_metric_of_a_source(tmp_path: Path, key: str) -> None:
+    def source(name: str, family: str) -> Path:
+        other = f"""metrics:
+  {name}.other.size:
+    description: Depth.
+    unit: By
+    gauge: {{value_type: int}}
+    source: {{{key}: {family}}}
+"""
+        text = SOURCE.replace("prometheus:", f"{key}:").replace("metrics:\n", other)
+        return write(tmp_path, text.replace("fresh", name), f"{name}.yaml")
+
+    message = rf"fresh\.queue\.size\.source\.{key}: 'fresh_queue' feeds fresh\.other\.size already"
+    with pytest.raises(DeclarationError, match=rf"fresh\.yaml: metrics\.{message}"):
+        load([source("fresh", "fresh_queue")])
+    # Two sources may have a family of the same name, and a reader of the receiver may serve several metrics.
+    declarations = load([source("fresh", "queue"), source("stale", "queue")])
+    assert declarations["stale"].metric("stale_other_size").source[key] == "queue"
+
+
+def test_a_reader_may_serve_several_metrics(tmp_path: Path) -> None:
+    metrics = "metrics:\n" + "".join(
+        f"  fresh.{name}: {{description: D., unit: By, gauge: {{value_type: int}}, source: {{reader: sizes}}}}\n"
+        for name in ("large", "small")
+    )
+    source = load([write(tmp_path, SOURCE.replace("metrics:\n", metrics))])["fresh"]
+    assert [source.metric(key).source["reader"] for key in ("fresh_large", "fresh_small")] == ["sizes", "sizes"]
 
 
 def test_a_column_has_one_feeding_point(tmp_path: Path) -> None:
