@@ -1,72 +1,33 @@
 """Every setting of Postel: ``postel.toml``, and each key also as ``POSTEL_SECTION__KEY``.
 
-The environment wins over the file, the file over the standard ``OTEL_EXPORTER_OTLP_*`` variables, these over
-the defaults. An unknown key or a wrong type stops the program before anything starts, with a message that names the
-file, the key and the accepted form (the field's description below).
+The environment wins over the file, the file over the standard ``OTEL_EXPORTER_OTLP_*`` variables, these over the
+defaults. An empty variable is as if unset (OpenTelemetry, "Environment Variable Specification"). An unknown key or a
+wrong type stops the program before anything starts, with a message that names the file, the key and the accepted form
+(the field's description below).
 """
 
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import unquote
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableVariableError
 
 from postel.errors import SettingsError
 from postel.listening import reachable
+from postel.settings_faults import explain, explain_unreadable
+from postel.settings_values import Address, DatabaseUrl, Endpoint, Folder, Host, Interval, Number, Port, Seconds, Whole
 
 # Where a file is looked for when --config names none; the first that exists is read.
 CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
 
 # The node that `postel demo` makes up; no real one may be taken for it, and be deleted with it.
 DEMO_NODE = "postel-demo"
-
-_ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
-# A URL with one @ at most, and that before the path; or libpq's key=value form.
-_DATABASE_URL = re.compile(r"postgres(ql)?://([^@/]*@)?[^@?]*(\?.*)?|\s*\w+\s*=.*", re.DOTALL)
-
-
-def _port_exists(address: str) -> str:
-    if int(address.rpartition(":")[2]) > 65535:  # noqa: PLR2004 - the largest 16 bits hold
-        raise ValueError("the port is above 65535")
-    return address
-
-
-def _no_truth(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("true and false are no numbers")  # noqa: TRY004 - pydantic turns ValueErrors into messages
-    return value
-
-
-Port = Annotated[int, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
-Host = Annotated[str, Field(min_length=1, description="a host name or IP address")]
-Address = Annotated[
-    str,
-    Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"; the port is at most 65535'),
-    AfterValidator(_port_exists),
-]
-Seconds = Annotated[float, Field(gt=0, le=86400, description="seconds, a number above 0, such as 15")]
-# Scheduled times are multiples of the interval; whole seconds keep those of two nodes on the same grid.
-Interval = Annotated[
-    int, BeforeValidator(_no_truth), Field(ge=1, le=86400, description="whole seconds, 1 to 86400, such as 15")
-]
 
 
 class _Section(BaseModel):
@@ -125,19 +86,15 @@ class Otlp(_Section):
     collector_grpc_address: Address = "127.0.0.1:4317"
     collector_http_address: Address = "127.0.0.1:4318"
     collector_health_address: Address = "127.0.0.1:13133"
-    endpoint: str = Field(
-        "",
-        pattern=r"^https?://[^/\s]+",
-        description='a URL such as "http://127.0.0.1:4318" (HTTP) or "http://127.0.0.1:4317" (gRPC)',
-    )
+    endpoint: Endpoint = ""
     protocol: Literal["grpc", "http/protobuf"] = Field("http/protobuf", description='"grpc" or "http/protobuf"')
     headers: dict[str, SecretStr] = Field(default_factory=dict, description='a table such as {authorization = "..."}')
     compression: Literal["gzip", "none"] = Field("gzip", description='"gzip" or "none"')
     timeout: Seconds = 30
     certificate: Path | None = Field(None, description="a file with the certificate authority to trust, PEM")
-    request_bytes: int = Field(1 << 20, ge=16384, le=16 << 20, description="bytes in one request, 16384 to 16777216")
-    spool_bytes: int = Field(512 << 20, ge=1 << 20, description="bytes kept on disk at most, 1048576 or more")
-    spool_age: float = Field(
+    request_bytes: Whole = Field(1 << 20, ge=16384, le=16 << 20, description="bytes in one request, 16384 to 16777216")
+    spool_bytes: Whole = Field(512 << 20, ge=1 << 20, description="bytes kept on disk at most, 1048576 or more")
+    spool_age: Number = Field(
         7 * 86400,
         gt=0,
         description="seconds that unsent data is kept at most, a counter's first point twice as long; above 0",
@@ -162,20 +119,12 @@ class Intake(_Section):
 class Database(_Section):
     """``[database]``: the PostgreSQL or TimescaleDB that is written and read."""
 
-    url: SecretStr | None = Field(
+    url: DatabaseUrl | None = Field(
         None,
         description='"postgresql://user:password@host/name" with @ and / of the password as %40 and %2F; '
         "unset: an embedded one",
     )
-    connections: int = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
-
-    @field_validator("url", mode="after")
-    @classmethod
-    def _of_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
-        # No more than this: libpq, which knows it exactly, would cost the agent memory for nothing.
-        if url and not _DATABASE_URL.fullmatch(url.get_secret_value()):
-            raise ValueError("not a URL of PostgreSQL")
-        return url
+    connections: Whole = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
 
 
 class Sink(_Section):
@@ -184,7 +133,7 @@ class Sink(_Section):
     grpc_address: Address = "127.0.0.1:4417"
     http_address: Address = "127.0.0.1:4418"
     token: SecretStr | None = Field(None, description="the bearer token that senders must show, a text")
-    request_bytes: int = Field(16 << 20, ge=1 << 20, description="bytes of one request after decompression at most")
+    request_bytes: Whole = Field(16 << 20, ge=1 << 20, description="bytes of one request after decompression at most")
 
 
 class Serve(_Section):
@@ -203,6 +152,16 @@ class Privacy(_Section):
     addresses: Literal["keep", "hash", "domain"] = Field("keep", description='"keep", "hash" or "domain"')
 
 
+def _default_data_dir() -> Path:
+    try:
+        return Path.home() / ".local/share/postel"
+    except RuntimeError:
+        raise SettingsError(
+            "data_dir: its default is in the home folder, and this user's home folder is not known; "
+            "set data_dir, or POSTEL_DATA_DIR, to a folder"
+        ) from None
+
+
 class Settings(BaseSettings):
     """All settings, checked. Build it with :func:`load_settings`."""
 
@@ -210,9 +169,7 @@ class Settings(BaseSettings):
         env_prefix="POSTEL_", env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    data_dir: Path = Field(
-        default_factory=lambda: Path.home() / ".local/share/postel", description="a folder for all that Postel keeps"
-    )
+    data_dir: Folder = Field(default_factory=_default_data_dir)
     node: Node = Node()
     discovery: Discovery = Discovery()
     intervals: Intervals = Intervals()
@@ -223,11 +180,6 @@ class Settings(BaseSettings):
     serve: Serve = Serve()
     alerts: Alerts = Alerts()
     privacy: Privacy = Privacy()
-
-    @field_validator("data_dir", mode="after")
-    @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().absolute()
 
     @model_validator(mode="after")
     def _listeners_differ(self) -> Self:
@@ -276,18 +228,9 @@ def load_settings(config: Path | None = None) -> Settings:
     try:
         return Settings(**values)
     except UnreadableVariableError as error:
-        raise SettingsError(_explain_unreadable(str(error).partition('"')[2].partition('"')[0])) from None
+        raise SettingsError(explain_unreadable(str(error).partition('"')[2].partition('"')[0], Settings)) from None
     except ValidationError as error:
-        raise SettingsError(_explain(error, path, standard)) from None
-
-
-def _explain_unreadable(section: str) -> str:
-    variable = f"POSTEL_{section.upper()}"
-    if variable in os.environ:
-        return f"environment, {variable} is a section; set its keys one by one: {variable}__KEY"
-    tables = [name for name, field in _section_fields(section).items() if "dict" in str(field.annotation)]
-    named = " or ".join(f"{variable}__{name.upper()}" for name in tables)
-    return f'environment, {named} is wrong; accepted: a JSON object such as {{"authorization": "..."}}'
+        raise SettingsError(explain(error, Settings, path, standard)) from None
 
 
 def _check_sections() -> None:
@@ -346,60 +289,3 @@ def _standard_value(key: str, value: str) -> Any:
         pairs = (pair.partition("=") for pair in value.split(",") if pair.strip())
         return {unquote(name.strip()): unquote(content.strip()) for name, _, content in pairs}
     return value
-
-
-def _explain(error: ValidationError, path: Path | None, standard: dict[str, str] | None = None) -> str:
-    lines = []
-    for fault in error.errors():
-        keys = [str(key) for key in fault["loc"]]
-        field = _field(keys)
-        # A union reports each branch under its own name behind the key; the key is what the user wrote.
-        keys = keys[:2] if keys[:1] and keys[0] in Settings.model_fields else keys
-        variable = "POSTEL_" + "__".join(keys).upper()
-        named = f"[{keys[0]}] {'.'.join(keys[1:])}" if len(keys) > 1 else ".".join(keys)
-        if len(keys) > 1 and keys[0] == "otlp" and variable not in os.environ:
-            variable = (standard or {}).get(keys[1], variable)
-        place = f"environment, {variable}" if variable in os.environ else f"{path or 'settings'}: {named}"
-        if fault["type"] == "extra_forbidden":
-            known = _siblings(keys)
-            lines.append(f"{place} is not a known key; known are: {', '.join(known)}")
-        elif field is None:
-            lines.append(f"{path or 'settings'}: {fault['msg'].removeprefix('Value error, ')}")
-        else:
-            value = "a value that is not shown" if _secret(field) else repr(fault["input"])
-            keys_of_it = ", ".join(_section_fields(keys[0])) if len(keys) == 1 else ""
-            accepted = f"a section with the keys {keys_of_it}" if keys_of_it else field.description or fault["msg"]
-            lines.append(f"{place} = {value} is wrong; accepted: {accepted}")
-    return "\n".join(dict.fromkeys(lines))
-
-
-def _secret(field: FieldInfo) -> bool:
-    """Whether the field, or a key of the section that it is, holds a secret."""
-    section = field.annotation
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        return any(_secret(key) for key in section.model_fields.values())
-    return "Secret" in str(section)
-
-
-def _field(keys: list[str]) -> FieldInfo | None:
-    model: type[BaseModel] = Settings
-    field = None
-    for key in keys:
-        if key not in model.model_fields:
-            break
-        field = model.model_fields[key]
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        model = field.annotation
-    return field
-
-
-def _siblings(keys: list[str]) -> list[str]:
-    return list((_section_fields(keys[0]) if len(keys) > 1 else {}) or Settings.model_fields)
-
-
-def _section_fields(name: str) -> dict[str, FieldInfo]:
-    """The keys of a section; {} for what is none."""
-    field = Settings.model_fields.get(name)
-    section = field.annotation if field else None
-    return section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}

@@ -21,9 +21,9 @@ _HEAD = """\
 
 `postel.toml` in the folder where Postel starts, else `/etc/postel/postel.toml`, else the file that `--config` names.
 Each key is also an environment variable, `POSTEL_SECTION__KEY`, such as `POSTEL_SINK__GRPC_ADDRESS`; the environment
-wins over the file. `OTEL_EXPORTER_OTLP_` `ENDPOINT`, `PROTOCOL`, `HEADERS`, `COMPRESSION`, `TIMEOUT`, `CERTIFICATE`
-count for `[otlp]` where neither says anything. This is the whole file with its defaults; a key that is commented out
-has none.
+wins over the file, and an empty variable is as if unset. `OTEL_EXPORTER_OTLP_` `ENDPOINT`, `PROTOCOL`, `HEADERS`,
+`COMPRESSION`, `TIMEOUT`, `CERTIFICATE` count for `[otlp]` where neither says anything. This is the whole file with its
+defaults; a key that is commented out has none.
 """
 
 

@@ -10,11 +10,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from postel.errors import SettingsError
 from postel.otlp.sender import Sender
 from postel.settings import Otlp
+from postel.settings_values import endpoint_url
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110 section 5.5: no space at either end.
@@ -81,11 +82,8 @@ def sender_of(otlp: Otlp) -> Sender:
 
 def _check_endpoint(endpoint: str) -> SplitResult:
     try:
-        url = urlsplit(endpoint)
-        usable = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
+        return endpoint_url(endpoint)
     except ValueError:
-        usable = False
-        url = SplitResult("", "", "", "", "")
-    if not usable:
-        raise SettingsError(f'[otlp] endpoint = {endpoint!r} is wrong; accepted: a URL such as "http://127.0.0.1:4318"')
-    return url
+        raise SettingsError(
+            f'[otlp] endpoint = {endpoint!r} is wrong; accepted: a URL such as "http://127.0.0.1:4318", without ? and #'
+        ) from None

@@ -3,6 +3,7 @@
 from postel.signals.load import load, load_all
 from postel.signals.model import (
     SEVERITY_NUMBER,
+    STANDARD_COLUMNS,
     Attribute,
     AttributeValue,
     Column,
@@ -17,6 +18,7 @@ from postel.signals.model import (
 
 __all__ = [
     "SEVERITY_NUMBER",
+    "STANDARD_COLUMNS",
     "Attribute",
     "AttributeValue",
     "Column",

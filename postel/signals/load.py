@@ -1,126 +1,50 @@
 """Reads and checks every ``metadata.yaml``; what is wrong is named by file and key.
 
-The YAML is checked for its shape first (pydantic), then for what one file says (attributes, columns), then for what
-the files say together (a name has one owner, a typed column has one feeding point).
+The YAML is checked for its shape first (pydantic), then for what one file says (attributes, sources, columns), then for
+what the files say together (a name has one owner, a typed column has one feeding point).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from postel.errors import DeclarationError
-from postel.signals.model import (
-    Attribute,
-    AttributeValue,
-    Column,
-    Declaration,
-    Declarations,
-    Event,
-    Kind,
-    Metric,
-    Severity,
-    Table,
-)
-
-# OpenTelemetry's naming: dotted, lowercase, underscores inside a word ("General naming considerations").
-_NAME = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)+$"
-_IDENTIFIER = r"^[a-z][a-z0-9_]{0,62}$"
-# A unit belongs into `unit`, and "total" is what a monotonic sum is ("Instrument naming rule", "Units").
-_UNIT_IN_NAME = re.compile(r"[._](total|seconds|milliseconds|bytes|percent|ratio)$")
-_UNIT = r"^(1|%|s|ms|By|By/s|Cel|Hz|[{][a-z_ ]+[}](/s)?)$"
-
-Name = Annotated[str, Field(pattern=_NAME)]
-Identifier = Annotated[str, Field(pattern=_IDENTIFIER)]
-Text = Annotated[str, Field(min_length=1)]
+from postel.signals import schema
+from postel.signals.checks import faults, faults_together
+from postel.signals.model import Attribute, Column, Declaration, Declarations, Event, Kind, Metric, Severity, Table
+from postel.signals.sources import EVENT_SOURCES, METRIC_SOURCES, Source, kind_of
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _Loader(yaml.SafeLoader):
+    """YAML whose every fault is a YAMLError with its line; a repeated key is one, of which PyYAML keeps the last."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's signature
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            # Of a day that no calendar has, a number that is none; PyYAML leaves them as Python raised them.
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
 
-class _Attribute(_Part):
-    description: Text
-    type: Literal["string", "int", "double", "boolean", "string[]"]
-    enum: list[Text] = []
-
-
-class _Table(_Part):
-    description: Text
-    interval: Annotated[int, Field(ge=1)]
-    zone: Name | None = None
-    labels: dict[Identifier, Name] = {}
-
-
-class _Column(_Part):
-    table: Identifier
-    column: Identifier
-    type: Literal["bigint", "double precision"]
-    when: dict[Name, AttributeValue] = {}
-
-
-class _Gauge(_Part):
-    value_type: Literal["int", "double"]
-
-
-class _Sum(_Gauge):
-    monotonic: bool
-    aggregation_temporality: Literal["cumulative"]
-
-
-class _Metric(_Part):
-    key: Identifier | None = None
-    description: Text
-    unit: Annotated[str, Field(pattern=_UNIT)]
-    gauge: _Gauge | None = None
-    sum: _Sum | None = None
-    histogram: _Gauge | None = None
-    attributes: list[Name] = []
-    columns: list[_Column] = []
-    source: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> _Metric:
-        if sum(kind is not None for kind in (self.gauge, self.sum, self.histogram)) != 1:
-            raise ValueError("needs exactly one of gauge, sum, histogram")
-        return self
-
-
-class _Event(_Part):
-    key: Identifier | None = None
-    description: Text
-    severity: Literal["info", "warn", "error"]
-    attributes: list[Name] = []
-    source: dict[str, Any]
-
-
-class _File(_Part):
-    type: Identifier
-    scope: Name
-    service: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
-    description: Text
-    attributes: dict[Name, _Attribute] = {}
-    tables: dict[Identifier, _Table] = {}
-    metrics: dict[Name, _Metric] = {}
-    events: dict[Name, _Event] = {}
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML with a repeated key refused: PyYAML keeps the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "a map is expected", node.start_mark)
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
+            fault = ""
+            if not isinstance(key, Hashable):
+                fault = "a list or map cannot be a key"
+            elif key in seen:
+                fault = f"key {key!r} is there twice"
+            if fault:
+                raise yaml.constructor.ConstructorError(None, None, fault, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -149,53 +73,65 @@ def load(paths: Iterable[Path]) -> Declarations:
             raise DeclarationError(f"{path}: type: {declaration.type!r} is also {sources[declaration.type].path}'s")
         sources[declaration.type] = declaration
     declarations = Declarations(dict(sorted(sources.items())))
-    _check_together(declarations)
+    for fault in faults_together(declarations):
+        raise DeclarationError(fault)
     return declarations
 
 
-def _parse(path: Path) -> _File:
+def _parse(path: Path) -> schema.File:
     try:
         text = path.read_text("utf-8")
-        # _UniqueKeyLoader is a SafeLoader: it builds plain values only.
-        content = yaml.load(text, _UniqueKeyLoader)  # noqa: S506
+        # _Loader is a SafeLoader: it builds plain values only.
+        content = yaml.load(text, _Loader)  # noqa: S506
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise DeclarationError(f"{path}: is not YAML: {error}") from None
     try:
-        return _File.model_validate(content)
+        return schema.File.model_validate(content)
     except ValidationError as error:
-        faults = (
-            f"{path}: {'.'.join(str(k) for k in fault['loc'] if k != '[key]') or 'file'}: "
-            f"{fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}"
-            for fault in error.errors()
-        )
-        raise DeclarationError("\n".join(faults)) from None
+        raise DeclarationError(_misshapen(error, path, ())) from None
 
 
-def _declaration(file: _File, path: Path) -> Declaration:
+def _misshapen(error: ValidationError, path: Path, place: tuple[str, ...]) -> str:
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(k) for k in (*place, *fault["loc"]) if k != "[key]")
+        lines.append(f"{path}: {key or 'file'}: {fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}")
+    return "\n".join(lines)
+
+
+def _declaration(file: schema.File, path: Path) -> Declaration:
     attributes = {n: Attribute(n, a.description, a.type, tuple(a.enum)) for n, a in file.attributes.items()}
     tables = {n: Table(n, t.description, t.interval, t.zone, t.labels) for n, t in file.tables.items()}
-    metrics = {name: _metric(name, metric) for name, metric in file.metrics.items()}
-    events = {
-        name: Event(name, e.key or _key(name), e.description, Severity(e.severity), tuple(e.attributes), e.source)
-        for name, e in file.events.items()
-    }
+    metrics = {name: _metric(name, metric, path) for name, metric in file.metrics.items()}
+    events = {name: _event(name, event, path) for name, event in file.events.items()}
     declaration = Declaration(
         file.type, file.scope, file.service, file.description, attributes, tables, metrics, events, path
     )
-    for fault in _faults(declaration):
+    for fault in faults(declaration):
         raise DeclarationError(f"{path}: {fault}")
     return declaration
 
 
-def _metric(name: str, metric: _Metric) -> Metric:
+def _event(name: str, event: schema.Event, path: Path) -> Event:
+    return Event(
+        name=name,
+        key=event.key or _key(name),
+        description=event.description,
+        severity=Severity(event.severity),
+        attributes=tuple(event.attributes),
+        source=_source(event.source, EVENT_SOURCES, path, ("events", name, "source")),
+    )
+
+
+def _metric(name: str, metric: schema.Metric, path: Path) -> Metric:
     kind, value = next(
         (kind, value)
         for kind, value in ((Kind.GAUGE, metric.gauge), (Kind.SUM, metric.sum), (Kind.HISTOGRAM, metric.histogram))
         if value is not None
     )
-    monotonic = isinstance(value, _Sum) and value.monotonic
+    monotonic = isinstance(value, schema.Sum) and value.monotonic
     columns = tuple(Column(c.table, c.column, c.type, c.when, name, monotonic) for c in metric.columns)
     return Metric(
         name=name,
@@ -207,74 +143,22 @@ def _metric(name: str, metric: _Metric) -> Metric:
         monotonic=monotonic,
         attributes=tuple(metric.attributes),
         columns=columns,
-        source=metric.source,
+        source=_source(metric.source, METRIC_SOURCES, path, ("metrics", name, "source")),
     )
+
+
+def _source(
+    source: dict[str, Any], kinds: Mapping[str, type[Source]], path: Path, place: tuple[str, ...]
+) -> Mapping[str, Any]:
+    """A source with all keys of its kind that have a value."""
+    try:
+        kind = kind_of(source, kinds)
+        return kinds[kind].model_validate(source).model_dump(exclude_none=True)
+    except ValidationError as error:
+        raise DeclarationError(_misshapen(error, path, place)) from None
+    except ValueError as error:
+        raise DeclarationError(f"{path}: {'.'.join(place)}: {error}") from None
 
 
 def _key(name: str) -> str:
     return name.replace(".", "_")
-
-
-def _faults(declaration: Declaration) -> Iterator[str]:
-    used = {table.zone for table in declaration.tables.values()}
-    for table in declaration.tables.values():
-        used.update(table.labels.values())
-    for metric in declaration.metrics.values():
-        place = f"metrics.{metric.name}"
-        if _UNIT_IN_NAME.search(metric.name):
-            yield f"{place}: the name ends in a unit or 'total'; the unit stands in `unit`"
-        if metric.columns and metric.kind is Kind.HISTOGRAM:
-            yield f"{place}.columns: a histogram has no single value for a typed column"
-        yield from _attribute_faults(place, metric.attributes, declaration.attributes)
-        for column in metric.columns:
-            yield from _when_faults(f"{place}.columns.{column.name}", column.when, metric, declaration.attributes)
-        used.update(metric.attributes)
-    for event in declaration.events.values():
-        yield from _attribute_faults(f"events.{event.name}", event.attributes, declaration.attributes)
-        used.update(event.attributes)
-    for name in declaration.attributes.keys() - used:
-        yield f"attributes.{name}: no metric, event or table uses it"
-    for part, keys in (
-        ("metrics", [m.key for m in declaration.metrics.values()]),
-        ("events", [e.key for e in declaration.events.values()]),
-    ):
-        for key in {key for key in keys if keys.count(key) > 1}:
-            yield f"{part}: the key {key!r} is there twice"
-
-
-def _attribute_faults(place: str, names: tuple[str, ...], declared: Mapping[str, Attribute]) -> Iterator[str]:
-    for name in names:
-        if name not in declared:
-            yield f"{place}.attributes: {name!r} is not declared under `attributes`"
-
-
-def _when_faults(
-    place: str, when: Mapping[str, AttributeValue], metric: Metric, declared: Mapping[str, Attribute]
-) -> Iterator[str]:
-    for name, value in when.items():
-        if name not in metric.attributes:
-            yield f"{place}.when: {name!r} is no attribute of {metric.name}"
-        elif (enum := declared[name].enum) and value not in enum:
-            yield f"{place}.when: {value!r} is no value of {name}; declared are {', '.join(enum)}"
-
-
-def _check_together(declarations: Declarations) -> None:
-    owners: dict[str, Path] = {}
-    fed: dict[tuple[str, str], Column] = {}
-    for source in declarations:
-        for name in [*source.metrics, *source.events, *source.tables]:
-            if name in owners:
-                raise DeclarationError(f"{source.path}: {name}: is already declared in {owners[name]}")
-            owners[name] = source.path
-    for source in declarations:
-        for metric in source.metrics.values():
-            for column in metric.columns:
-                place = f"{source.path}: metrics.{metric.name}.columns.{column.name}"
-                table = declarations.tables.get(column.table)
-                if table is None:
-                    raise DeclarationError(f"{place}: no file declares the table {column.table!r}")
-                if missing := set(metric.attributes) - set(column.when) - {table.zone}:
-                    raise DeclarationError(f"{place}.when: says nothing of {', '.join(sorted(missing))}")
-                feeder = fed.setdefault((column.table, column.name), column)
-                if feeder is not column:
-                    raise DeclarationError(f"{place}: {feeder.metric} feeds this column already")

@@ -16,6 +16,10 @@ from typing import Any
 AttributeValue = str | bool | int | float
 
 
+# The columns of every typed table: its key, and the start of its counters.
+STANDARD_COLUMNS = ("time", "node_id", "instance", "zone", "started_at")
+
+
 class Kind(StrEnum):
     """The kind of a metric's points: OTLP ``Metric.data``."""
 
@@ -84,7 +88,7 @@ class Metric:
         unit: UCUM.
         value_type: ``int`` or ``double``.
         monotonic: True for a cumulative counter, False for everything else.
-        source: where the value comes from, read by the source's receiver (``prometheus``, ``instrument``, ``reader``).
+        source: where the value comes from, read by the source's receiver; its forms are in `postel.signals.sources`.
     """
 
     name: str

@@ -253,7 +253,18 @@ async def test_the_body_on_the_wire_is_gzip_with_the_headers_of_the_settings() -
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["", "127.0.0.1:4317", "ftp://x", "http://", "http://x:99999", "http://x:y", "http://[::1", "http://x:0"],
+    [
+        "",
+        "127.0.0.1:4317",
+        "ftp://x",
+        "http://",
+        "http://x:99999",
+        "http://x:y",
+        "http://[::1",
+        "http://x:0",
+        "http://x?y",
+        "http://x#y",
+    ],
 )
 def test_a_wrong_endpoint_is_named(endpoint: str) -> None:
     with pytest.raises(SettingsError, match=r"\[otlp\] endpoint"):

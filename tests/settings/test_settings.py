@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -6,19 +5,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from postel.cli import main
 from postel.errors import SettingsError
-from postel.settings import Settings, _explain, load_settings
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in os.environ:
-        if name.startswith(("POSTEL_", "OTEL_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+from postel.settings import Settings, load_settings
+from postel.settings_faults import explain
 
 
 def write(folder: Path, text: str) -> Path:
@@ -96,6 +88,23 @@ def test_wrong_key_or_type_names_file_key_and_accepted_form(tmp_path: Path, text
     assert str(path) in str(caught.value)
     assert key in str(caught.value)
     assert accepted in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        (name, key)
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for key in field.annotation.model_fields
+    ],
+)
+def test_no_setting_takes_a_truth_for_its_value(tmp_path: Path, section: str, key: str) -> None:
+    path = write(tmp_path, f"[{section}]\n{key} = true")
+    with pytest.raises(SettingsError, match=rf"\[{section}\] {key} = .* is wrong; accepted: .") as caught:
+        load_settings(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_wrong_variable_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +224,7 @@ def test_any_content_is_settings_or_one_clear_error(content: dict[str, object]) 
     try:
         Settings(**content)  # type: ignore[arg-type]
     except ValidationError as error:
-        explained = _explain(error, path)
+        explained = explain(error, Settings, path, {})
     else:
         return
     assert explained.startswith("postel.toml: ")

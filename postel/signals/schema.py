@@ -1,0 +1,106 @@
+"""The shape of a ``metadata.yaml``, as pydantic checks it: keys, types and patterns, each part by itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from postel.signals.model import AttributeValue
+
+# OpenTelemetry's naming: dotted, lowercase, underscores inside a word ("General naming considerations").
+_NAME = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)+$"
+_IDENTIFIER = r"^[a-z][a-z0-9_]{0,62}$"
+_UNIT = r"^(1|%|s|ms|By|By/s|Cel|Hz|[{][a-z_ ]+[}](/s)?)$"
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Identifier = Annotated[str, Field(pattern=_IDENTIFIER)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Part(BaseModel):
+    """A mapping with no other keys and no values of another type than these."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Attribute(Part):
+    """An entry of ``attributes``."""
+
+    description: Text
+    type: Literal["string", "int", "double", "boolean", "string[]"]
+    enum: list[Text] = []
+
+
+class Table(Part):
+    """An entry of ``tables``."""
+
+    description: Text
+    interval: Annotated[int, Field(ge=1)]
+    zone: Name | None = None
+    labels: dict[Identifier, Name] = {}
+
+
+class Column(Part):
+    """An item of a metric's ``columns``."""
+
+    table: Identifier
+    column: Identifier
+    type: Literal["bigint", "double precision"]
+    when: dict[Name, AttributeValue] = {}
+
+
+class Gauge(Part):
+    """``gauge`` or ``histogram`` of a metric."""
+
+    value_type: Literal["int", "double"]
+
+
+class Sum(Gauge):
+    """``sum`` of a metric."""
+
+    monotonic: bool
+    aggregation_temporality: Literal["cumulative"]
+
+
+class Metric(Part):
+    """An entry of ``metrics``."""
+
+    key: Identifier | None = None
+    description: Text
+    unit: Annotated[str, Field(pattern=_UNIT)]
+    gauge: Gauge | None = None
+    sum: Sum | None = None
+    histogram: Gauge | None = None
+    attributes: list[Name] = []
+    columns: list[Column] = []
+    source: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Metric:
+        if sum(kind is not None for kind in (self.gauge, self.sum, self.histogram)) != 1:
+            raise ValueError("needs exactly one of gauge, sum, histogram")
+        return self
+
+
+class Event(Part):
+    """An entry of ``events``."""
+
+    key: Identifier | None = None
+    description: Text
+    severity: Literal["info", "warn", "error"]
+    attributes: list[Name] = []
+    source: dict[str, Any]
+
+
+class File(Part):
+    """The whole file."""
+
+    type: Identifier
+    scope: Name
+    service: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    description: Text
+    attributes: dict[Name, Attribute] = {}
+    tables: dict[Identifier, Table] = {}
+    metrics: dict[Name, Metric] = {}
+    events: dict[Name, Event] = {}
