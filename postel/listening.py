@@ -63,6 +63,19 @@ def reachable(address: str) -> str:
     return f"[::1]:{port}" if isinstance(ip, IPv6Address) else f"127.0.0.1:{port}"
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether two programs cannot listen on both addresses: one port, and one host or one of them everywhere.
+
+    Args:
+        one: ``host:port`` or ``[v6]:port``.
+        other: the same.
+    """
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    if port != other_port:
+        return False
+    return host == other_host or reachable(one) != one or reachable(other) != other
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address, with or without brackets, is this machine to itself."""
     name = host.strip("[]").lower()

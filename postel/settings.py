@@ -19,9 +19,21 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings.exceptions import SettingsError as UnreadableVariableError
 
 from postel.errors import SettingsError
-from postel.listening import reachable
+from postel.listening import overlap, reachable
 from postel.settings_faults import explain, explain_unreadable
-from postel.settings_values import Address, DatabaseUrl, Endpoint, Folder, Host, Interval, Number, Port, Seconds, Whole
+from postel.settings_values import (
+    Address,
+    DatabaseUrl,
+    Endpoint,
+    Folder,
+    Host,
+    Interval,
+    Number,
+    Port,
+    Seconds,
+    Token,
+    Whole,
+)
 
 # Where a file is looked for when --config names none; the first that exists is read.
 CONFIG_PLACES = (Path("postel.toml"), Path("/etc/postel/postel.toml"))
@@ -60,7 +72,7 @@ class Discovery(_Section):
     zone_mta_metrics_path: str = Field("/metrics", pattern=r"^/", description='a path such as "/metrics"')
     wildduck_host: Host = "127.0.0.1"
     wildduck_api_port: Port | None = Field(None, description="a port number; unset: 8080, then 3000")
-    wildduck_api_token: SecretStr | None = Field(None, description="WildDuck's API access token, a text")
+    wildduck_api_token: Token | None = Field(None, description="WildDuck's API access token, ASCII without spaces")
     haraka_smtp_port: Port = 25
     rspamd_host: Host = "127.0.0.1"
     rspamd_tcp_port: Port = 11333
@@ -113,7 +125,7 @@ class Intake(_Section):
     """``[intake]``: where the mail servers' plugins reach the agent."""
 
     address: Address = "127.0.0.1:4319"
-    token: SecretStr | None = Field(None, description="the bearer token that plugins must send, a text")
+    token: Token | None = Field(None, description="the bearer token that plugins must send, ASCII without spaces")
 
 
 class Database(_Section):
@@ -132,7 +144,7 @@ class Sink(_Section):
 
     grpc_address: Address = "127.0.0.1:4417"
     http_address: Address = "127.0.0.1:4418"
-    token: SecretStr | None = Field(None, description="the bearer token that senders must show, a text")
+    token: Token | None = Field(None, description="the bearer token that senders must show, ASCII without spaces")
     request_bytes: Whole = Field(16 << 20, ge=1 << 20, description="bytes of one request after decompression at most")
 
 
@@ -183,7 +195,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _listeners_differ(self) -> Self:
-        seen: dict[str, str] = {}
+        seen: list[tuple[str, str]] = []
         for setting, address in (
             ("[intake] address", self.intake.address),
             ("[sink] grpc_address", self.sink.grpc_address),
@@ -193,9 +205,12 @@ class Settings(BaseSettings):
             ("[otlp] collector_http_address", self.otlp.collector_http_address),
             ("[otlp] collector_health_address", self.otlp.collector_health_address),
         ):
-            if address in seen:
-                raise ValueError(f"{setting} and {seen[address]} are both {address}; each needs an address of its own")
-            seen[address] = setting
+            for taken, its_setting in seen:
+                if overlap(address, taken):
+                    raise ValueError(
+                        f"{setting} is {address} and {its_setting} is {taken}; each needs an address of its own"
+                    )
+            seen.append((address, setting))
         return self
 
     @classmethod
@@ -247,7 +262,10 @@ def _check_sections() -> None:
 def _default_config() -> Path | None:
     if named := os.environ.get("POSTEL_CONFIG"):
         return Path(named)
-    return next((place for place in CONFIG_PLACES if place.exists()), None)
+    try:
+        return next((place for place in CONFIG_PLACES if place.exists()), None)
+    except PermissionError as error:
+        raise SettingsError(f"{error.filename}: cannot be read: {error.strerror}; name another with --config") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -20,9 +20,17 @@ _DATABASE_URL = re.compile(r"postgres(ql)?://([^@/]*@)?[^@?]*(\?.*)?|\s*\w+\s*=.
 
 
 def _port_exists(address: str) -> str:
-    if int(address.rpartition(":")[2]) > 65535:  # noqa: PLR2004 - the largest 16 bits hold
-        raise ValueError("the port is above 65535")
+    # A port that the system chooses is one that nobody else could be told.
+    if not 1 <= int(address.rpartition(":")[2]) <= 65535:  # noqa: PLR2004 - the largest 16 bits hold
+        raise ValueError("the port is not from 1 to 65535")
     return address
+
+
+def _sendable(token: SecretStr) -> SecretStr:
+    # Whoever sends it puts it into a header, which takes nothing else (RFC 9110 section 5.5).
+    if not re.fullmatch(r"[\x21-\x7e]+", token.get_secret_value()):
+        raise ValueError("no header can carry it")
+    return token
 
 
 def _no_truth(value: object) -> object:
@@ -98,7 +106,7 @@ Port = Annotated[Whole, Field(ge=1, le=65535, description="a port number, 1 to 6
 Host = Annotated[str, Field(description="a host name or IP address, without scheme and port"), AfterValidator(_host)]
 Address = Annotated[
     str,
-    Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"; the port is at most 65535'),
+    Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"; the port is from 1 to 65535'),
     AfterValidator(_port_exists),
 ]
 Seconds = Annotated[Number, Field(gt=0, le=86400, description="seconds, a number above 0, such as 15")]
@@ -117,4 +125,5 @@ Folder = Annotated[
     Field(description="a folder for all that Postel keeps; ~ is the user's home folder, where that is known"),
     AfterValidator(_absolute),
 ]
+Token = Annotated[SecretStr, AfterValidator(_sendable)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_of_postgresql)]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ValidationError
 
+from postel import settings
 from postel.cli import main
 from postel.errors import SettingsError
 from postel.settings import Settings, load_settings
@@ -74,7 +75,10 @@ def test_the_agent_sends_to_the_collector_of_up_wherever_that_listens(monkeypatc
         ("[discovery]\nzone_mta_port = 70000", "[discovery] zone_mta_port = 70000", "1 to 65535"),
         ("[sinks]\na = 1", "sinks is not a known key", "sink"),
         ("[intervals]\nsystem_metrics = true", "[intervals] system_metrics = True", "whole seconds"),
-        ('[serve]\naddress = "127.0.0.1:99999"', "[serve] address = '127.0.0.1:99999'", "at most 65535"),
+        ('[serve]\naddress = "127.0.0.1:99999"', "[serve] address = '127.0.0.1:99999'", "from 1 to 65535"),
+        ('[serve]\naddress = "127.0.0.1:0"', "[serve] address = '127.0.0.1:0'", "from 1 to 65535"),
+        ('[sink]\ntoken = "gehü x"', "[sink] token = a value that is not shown", "ASCII without spaces"),
+        ('[sink]\ntoken = ""', "[sink] token = a value that is not shown", "ASCII without spaces"),
         ("sink = 3", "sink = a value that is not shown", "a section with the keys grpc_address, http_address"),
         ('[node]\nid = "postel-demo"', "[node] id = 'postel-demo'", 'not "postel-demo"'),
         ('[privacy]\naddresses = "drop"', "[privacy] addresses = 'drop'", '"keep", "hash" or "domain"'),
@@ -187,7 +191,9 @@ def test_what_libpq_takes_is_taken(tmp_path: Path, url: str) -> None:
 
 def test_two_listeners_on_one_address_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, '[sink]\ngrpc_address = "127.0.0.1:3001"')
-    with pytest.raises(SettingsError, match=r"\[serve\] address and \[sink\] grpc_address are both 127.0.0.1:3001"):
+    with pytest.raises(
+        SettingsError, match=r"\[serve\] address is 127.0.0.1:3001 and \[sink\] grpc_address is 127.0.0.1:3001"
+    ):
         load_settings(path)
 
 
@@ -239,3 +245,25 @@ def test_a_folder_named_like_the_file_is_told(tmp_path: Path) -> None:
 def test_the_agent_sends_to_a_collector_on_every_interface_by_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTEL_OTLP__COLLECTOR_HTTP_ADDRESS", "0.0.0.0:4318")
     assert load_settings().otlp.endpoint == "http://127.0.0.1:4318"
+
+
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "[::]"])  # noqa: S104 - nothing listens
+def test_an_address_everywhere_takes_the_port_from_all_others(tmp_path: Path, everywhere: str) -> None:
+    path = write(tmp_path, f'[sink]\nhttp_address = "127.0.0.1:5418"\n[serve]\naddress = "{everywhere}:5418"')
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert f"[serve] address is {everywhere}:5418 and [sink] http_address is 127.0.0.1:5418" in str(caught.value)
+    path.write_text(f'[sink]\nhttp_address = "127.0.0.1:5418"\n[serve]\naddress = "{everywhere}:5419"', "utf-8")
+    assert load_settings(path).serve.address == f"{everywhere}:5419"
+
+
+def test_a_default_place_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(settings, "CONFIG_PLACES", (tmp_path / "postel.toml",))
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(
+        SettingsError, match=r"postel\.toml: cannot be read: Permission denied; name another with --config"
+    ):
+        load_settings()
