@@ -47,7 +47,7 @@ class _Card:
                 _text("h3", chart.title)
                 self._demo = _demo_mark()
                 self._now = ui.label().classes("now")
-            ui.label(chart.hint).classes("hint")
+                ui.label(chart.hint).classes("hint")
             self._canvas = ui.echart({}).props(f'role=img aria-label="{chart.title}"')
             self._empty = ui.label().classes("empty")
         self._fill(filled=False, now="", empty="")
