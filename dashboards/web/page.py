@@ -127,7 +127,8 @@ class LivePage:
         self._nodes = ui.element("div").classes("nodes")
         self._nothing = ui.label(_NO_NODE).classes("empty panel nothing")
         self._nothing.set_visibility(False)
-        with ui.element("main") as self._main:
+        # No `main`: Quasar's page, around all of this, is one.
+        with ui.element("div") as self._main:
             self._main.set_visibility(False)
             for section, (name, hint) in _SECTIONS.items():
                 heading = _text("h2", name).classes("section-name")

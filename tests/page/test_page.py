@@ -263,6 +263,14 @@ def test_charts_cut_no_text_off(browser: webdriver.Chrome, page: str, rows: Rows
         assert browser.execute_script(CUT, chart) == [], chart
 
 
+def test_the_page_says_its_language_and_has_one_main_part(browser: webdriver.Chrome, page: str, rows: Rows) -> None:
+    fill(rows)
+    browser.get(page)
+    drawing(browser, "cpu")
+    assert browser.execute_script("return document.documentElement.lang") == "en-GB"
+    assert browser.execute_script("return document.querySelectorAll('main, [role=main]').length") == 1
+
+
 def test_nothing_comes_from_elsewhere(browser: webdriver.Chrome, page: str, rows: Rows) -> None:
     fill(rows)
     browser.get(page)
