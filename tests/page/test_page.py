@@ -160,11 +160,25 @@ def test_one_of_several_nodes_can_be_chosen_and_linked(browser: webdriver.Chrome
     assert sorted(drawing(browser, "cpu")) == ["mx1", "mx2"]
     browser.get(f"{page}/?node=9a0b&range=3600")
     assert sorted(drawing(browser, "cpu")) == ["busy"]
+    assert chosen_range(browser) == "1 h"
     browser.execute_script(
         "[...document.querySelectorAll('.bar .q-btn')].find((b) => b.innerText.trim() === '6 h').click()"
     )
     until(lambda: "range=21600" in browser.current_url, 10, "the address names the range")
     assert "node=9a0b" in browser.current_url
+
+
+@pytest.mark.parametrize("range_", ["0900", "9" * 5000, "\0"])
+def test_an_unknown_range_or_node_falls_back(browser: webdriver.Chrome, page: str, rows: Rows, range_: str) -> None:
+    fill(rows)
+    browser.get(f"{page}/?node={quote('a' + range_)}&range={quote(range_)}")
+    assert sorted(drawing(browser, "cpu")) == ["busy"]
+    assert chosen_range(browser) == "15 min"
+
+
+def chosen_range(browser: webdriver.Chrome) -> str:
+    label: str = browser.execute_script("return document.querySelector('.bar [aria-pressed=true]').innerText.trim()")
+    return label
 
 
 def test_dark_follows_the_system_even_while_open(browser: webdriver.Chrome, page: str, rows: Rows) -> None:
