@@ -1,6 +1,7 @@
 """``postel doctor``: checks every connection and permission on the way of the data, and says how to mend what is wrong.
 
-It changes nothing: it starts no server, writes no row, and what it sends by OTLP is an empty request.
+It changes nothing: it starts no server, writes no row, and what it sends by OTLP is an empty request. What stops one
+check is that check's result; the others go on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import click
 import fasteners
@@ -22,8 +24,8 @@ import psycopg
 from otel_receivers.discovery import Finding, look_everywhere, places
 from otel_receivers.node import identify
 from postel.collector import find_collector, turned_off
-from postel.errors import DatabaseAwayError, DatabaseError, SettingsError
-from postel.listening import reachable
+from postel.errors import DatabaseAwayError, DatabaseError, PostelError, SettingsError
+from postel.listening import listen, reachable
 from postel.otlp.client import sender_of
 from postel.otlp.errors import Malformed, Refused, Retryable, Unauthenticated
 from postel.otlp.signal import Signal
@@ -77,25 +79,59 @@ async def run(settings: Settings) -> int:
     Returns:
         The exit code: 0, or 1 when a check failed.
     """
+    checks: dict[str, Check] = {
+        "data folder": _folder,
+        "database": _database,
+        "sink": _sink,
+        "collector": _collector,
+        "endpoint": _endpoint,
+        "agent": _agent,
+        "page": _page,
+        "mail servers": _servers,
+    }
     failed = False
-    for check in (_folder, _database, _sink, _collector, _agent, _page, _servers):
-        async for result in check(settings):
+    for subject, check in checks.items():
+        async for result in _guarded(subject, check, settings):
             click.echo(str(result))
             failed = failed or result.verdict is Verdict.FAIL
     return 1 if failed else 0
 
 
+async def _guarded(subject: str, check: Check, settings: Settings) -> AsyncIterator[Result]:
+    try:
+        async for result in check(settings):
+            yield result
+    except PostelError as error:
+        # Its message says already how to mend it.
+        yield Result(Verdict.FAIL, subject, str(error))
+    except Exception as error:  # noqa: BLE001 - who asks what is wrong gets an answer on everything else
+        yield Result(
+            Verdict.FAIL,
+            subject,
+            f"cannot be checked: {type(error).__name__}: {error}",
+            "mend what it names; if it is nothing of yours, it is a fault of Postel's to be reported",
+        )
+
+
 async def _folder(settings: Settings) -> AsyncIterator[Result]:
     folder = settings.data_dir
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    there = _nearest(folder)
     if not there.is_dir():
         yield Result(Verdict.FAIL, "data folder", f"{there} is no folder", "set data_dir to a folder")
         return
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not _allowed(there, os.X_OK):
         yield Result(
             Verdict.FAIL,
             "data folder",
-            f"{folder} cannot be written by user {os.getuid()}",
+            f"{there} keeps user {os.geteuid()} out, and with it from {folder}",
+            f"give this user the right to pass through {there}, or set data_dir to a folder of its own",
+        )
+        return
+    if not _allowed(there, os.W_OK):
+        yield Result(
+            Verdict.FAIL,
+            "data folder",
+            f"{folder} cannot be written by user {os.geteuid()}",
             f"give this user the right to write {there}, or set data_dir to a folder of its own",
         )
         return
@@ -109,6 +145,19 @@ async def _folder(settings: Settings) -> AsyncIterator[Result]:
         )
         return
     yield Result(Verdict.OK, "data folder", f"{folder}, {free >> 30} GiB free")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that can be looked at."""
+    for place in (folder, *folder.parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            place.stat()
+            return place
+    return Path(folder.anchor)
+
+
+def _allowed(folder: Path, mode: int) -> bool:
+    return os.access(folder, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 async def _database(settings: Settings) -> AsyncIterator[Result]:
@@ -182,7 +231,11 @@ async def _schema(connection: Connection) -> AsyncIterator[Result]:
 
 
 async def _samples(settings: Settings, connection: Connection) -> AsyncIterator[Result]:
-    node = identify(settings.data_dir, setting=settings.node.id)
+    try:
+        node = identify(settings.data_dir, setting=settings.node.id)
+    except PostelError as error:
+        yield Result(Verdict.FAIL, "node", str(error))
+        return
     row = await (
         await connection.execute(
             "SELECT extract(epoch FROM now() - max(time))::float8 FROM metrics_system WHERE node_id = %s", (node.id,)
@@ -219,14 +272,15 @@ async def _letters(connection: Connection) -> AsyncIterator[Result]:
 async def _sink(settings: Settings) -> AsyncIterator[Result]:
     yield await _ask(
         "sink",
-        f"http://{reachable(settings.sink.http_address)}/readyz",
+        settings.sink.http_address,
+        "/readyz",
+        "[sink] http_address",
         "start it with `postel up` or `postel sink`; if it runs, its log says why it is not ready",
     )
 
 
 async def _collector(settings: Settings) -> AsyncIterator[Result]:
     if not runs_collector(settings):
-        yield await _export(settings.otlp)
         return
     if turned_off():
         yield Result(Verdict.NOTE, "collector", "POSTEL_COLLECTOR is none; the agent sends straight to the sink")
@@ -241,10 +295,21 @@ async def _collector(settings: Settings) -> AsyncIterator[Result]:
         return
     yield await _ask(
         "collector",
-        f"http://{reachable(settings.otlp.collector_health_address)}/",
+        settings.otlp.collector_health_address,
+        "/",
+        "[otlp] collector_health_address",
         "start it with `postel up`; if it runs, its lines in the log say what is wrong",
     )
-    yield await _export(settings.otlp)
+
+
+async def _endpoint(settings: Settings) -> AsyncIterator[Result]:
+    try:
+        straight = runs_collector(settings) and find_collector() is None
+    except SettingsError:
+        # The Collector's check says it. An agent of its own sends to the endpoint all the same.
+        straight = False
+    if not straight:
+        yield await _export(settings.otlp)
 
 
 async def _export(otlp: Otlp) -> Result:
@@ -280,7 +345,17 @@ async def _export(otlp: Otlp) -> Result:
 
 
 async def _agent(settings: Settings) -> AsyncIterator[Result]:
-    if not _held(settings):
+    try:
+        held = _held(settings)
+    except OSError as error:
+        yield Result(
+            Verdict.FAIL,
+            "agent",
+            f"whether one runs cannot be seen: {error.filename}: {error.strerror}",
+            "run the doctor as the agent's user, or mend the data folder",
+        )
+        return
+    if not held:
         yield Result(
             Verdict.FAIL, "agent", "none runs on this data folder", "start it with `postel up` or `postel agent`"
         )
@@ -322,7 +397,11 @@ def _held(settings: Settings) -> bool:
 
 async def _page(settings: Settings) -> AsyncIterator[Result]:
     yield await _ask(
-        "page", f"http://{reachable(settings.serve.address)}/healthz", "start it with `postel up` or `postel serve`"
+        "page",
+        settings.serve.address,
+        "/healthz",
+        "[serve] address",
+        "start it with `postel up` or `postel serve`",
     )
 
 
@@ -349,10 +428,18 @@ def _first_line(error: psycopg.Error) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-async def _ask(subject: str, url: str, mend: str) -> Result:
+async def _ask(subject: str, address: str, path: str, setting: str, mend: str) -> Result:
+    """What a program of Postel's says of itself; where nobody answers, whether it could listen there at all."""
+    url = f"http://{reachable(address)}{path}"
     try:
         async with httpx.AsyncClient(timeout=_HTTP_SECONDS, trust_env=False) as client:
             answer = await client.get(url)
+    except (httpx.ConnectError, UnicodeError) as error:
+        try:
+            listen(address, setting).close()
+        except PostelError as obstacle:
+            mend = str(obstacle)
+        return Result(Verdict.FAIL, subject, f"{url}: {error}", mend)
     except httpx.HTTPError as error:
         return Result(Verdict.FAIL, subject, f"{url}: {str(error) or type(error).__name__}", mend)
     if answer.is_success:
