@@ -118,6 +118,30 @@ def test_the_last_user_stops_the_server(users: Users) -> None:
     assert not _runs(server)
 
 
+def test_its_url_finds_it_running_until_the_next_command_that_uses_it_ends(users: Users) -> None:
+    def postel(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "postel.cli", "db", *arguments],
+            env={**os.environ, "POSTEL_DATA_DIR": str(users.folder), "POSTEL_DATABASE__URL": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout
+
+    postel("migrate")
+    url = postel("url").strip()
+    server = users.server
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM node").fetchone() == (0,)
+    assert postel("url").strip() == url
+    assert _runs(server)
+    postel("status")
+    assert not _runs(server)
+    assert "left running" in postel("url", "--help")
+
+
 def test_a_cluster_that_could_not_be_made_is_made_by_the_next_try(users: Users) -> None:
     _keep(users.start(_DISK_FULL_AT_FIRST + _USER))
     users.end()

