@@ -179,7 +179,11 @@ def check(settings: Settings) -> None:
 @db.command()
 @config_option
 def url(settings: Settings) -> None:
-    """Print the URL of the database in use."""
+    """Print the URL of the database in use, for psql "$(postel db url)".
+
+    An embedded PostgreSQL that does not run is started, and left running for whoever asks it next. The next command
+    that uses it stops it when it ends, if no other still does: `postel db status`, say, or `postel up`.
+    """
     from timescale_sink.store import commands
 
     asyncio.run(commands.url(settings))

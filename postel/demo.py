@@ -22,11 +22,11 @@ from otel_receivers.exporter import requests
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder
 from otel_receivers.receiver import Batch, Target, Tick
+from otel_receivers.spool_file import Request
 from postel.demo_traffic import STEP_SECONDS, Moment, moments
 from postel.otlp.client import sender_of
-from postel.otlp.errors import Retryable
-from postel.otlp.sender import Sender
-from postel.settings import DEMO_NODE, Settings
+from postel.otlp.errors import Refused, Retryable
+from postel.settings import DEMO_NODE, Otlp, Settings
 from postel.signals import Column, Declarations, load_all
 
 MARK = {"postel.demo": True}
@@ -51,8 +51,8 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    sender = sender_of(settings.otlp)
-    work = asyncio.create_task(_send_all(sender, settings.otlp.request_bytes))
+    door = _Door(settings.otlp)
+    work = asyncio.create_task(_send_all(door))
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -63,7 +63,7 @@ async def run(settings: Settings) -> None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await sender.close()
+        await door.close()
 
 
 async def remove(settings: Settings) -> None:
@@ -77,7 +77,56 @@ async def remove(settings: Settings) -> None:
         click.echo(f"the newest is {max(removed.age, 0):.0f} s old: if a demo still runs, stop it and remove again")
 
 
-async def _send_all(sender: Sender, limit: int) -> None:
+class _Door:
+    """Where the demo is sent to, over and over until it is taken; whether it is, is said when it changes."""
+
+    def __init__(self, otlp: Otlp) -> None:
+        self.endpoint = otlp.endpoint
+        self._sender = sender_of(otlp)
+        self._limit = otlp.request_bytes
+        self._failures = 0
+
+    async def close(self) -> None:
+        await self._sender.close()
+
+    async def send(self, *batches: Batch) -> None:
+        """Return once all of it was taken.
+
+        Raises:
+            Refused: it never will be.
+        """
+        together = Batch(
+            metrics=[metrics for batch in batches for metrics in batch.metrics],
+            events=[events for batch in batches for events in batch.events],
+        )
+        for request in requests(together, self._limit):
+            while not await self._take(request):
+                pass
+
+    async def _take(self, request: Request) -> bool:
+        try:
+            sent = await self._sender.send(request.signal, request.body)
+        except Retryable as error:
+            if not self._failures:
+                _log.warning(
+                    "the OTLP receiver takes nothing now; the demo waits for it",
+                    endpoint=self.endpoint,
+                    reason=error.reason,
+                )
+            self._failures += 1
+            await asyncio.sleep(error.delay or _RETRY_SECONDS)
+            return False
+        except Refused as error:
+            raise Refused(f"{self.endpoint} refuses the demo: {error}; see [otlp] endpoint and headers") from None
+        if self._failures:
+            _log.info("the OTLP receiver takes data again", tries=self._failures)
+            self._failures = 0
+        if sent.rejected:
+            _log.warning("the receiver did not take all of the demo", rejected=sent.rejected, reason=sent.reason)
+        return True
+
+
+async def _send_all(door: _Door) -> None:
     declarations = load_all()
     now = datetime.now(UTC)
     # From a midnight on, where the counters start: a first point later in the day would count all that went before it.
@@ -87,15 +136,15 @@ async def _send_all(sender: Sender, limit: int) -> None:
         for moment in takewhile(lambda moment: moment.time <= now, _since(begin))
         if moment.time >= now - DETAIL or not (moment.time - begin) % COARSE
     ]
-    _log.info("the demo platform's day so far is sent", node=_NODE.id)
-    await _send(sender, limit, _registration(declarations))
+    _log.info("sending the demo platform's day so far", node=_NODE.id, endpoint=door.endpoint)
+    await door.send(_registration(declarations))
     for first in range(0, len(past), _TOGETHER):
         together = past[first : first + _TOGETHER]
-        await _send(sender, limit, *(batch for moment in together for batch in _batches(declarations, moment)))
-    _log.info("the demo platform goes on live", every_seconds=STEP_SECONDS)
+        await door.send(*(batch for moment in together for batch in _batches(declarations, moment)))
+    _log.info("the demo platform's day so far is sent; it goes on live", every_seconds=STEP_SECONDS)
     for moment in _since(past[-1].time + timedelta(seconds=STEP_SECONDS)):
         await asyncio.sleep(max(0.0, moment.time.timestamp() - time.time()))
-        await _send(sender, limit, *_batches(declarations, moment))
+        await door.send(*_batches(declarations, moment))
 
 
 def _since(begin: datetime) -> Iterator[Moment]:
@@ -104,23 +153,6 @@ def _since(begin: datetime) -> Iterator[Moment]:
     while True:
         yield from (moment for moment in moments(day) if moment.time >= begin)
         day += timedelta(days=1)
-
-
-async def _send(sender: Sender, limit: int, *batches: Batch) -> None:
-    together = Batch(
-        metrics=[metrics for batch in batches for metrics in batch.metrics],
-        events=[events for batch in batches for events in batch.events],
-    )
-    for request in requests(together, limit):
-        while True:
-            try:
-                sent = await sender.send(request.signal, request.body)
-            except Retryable as error:
-                await asyncio.sleep(error.delay or _RETRY_SECONDS)
-                continue
-            if sent.rejected:
-                _log.warning("the receiver did not take all of the demo", rejected=sent.rejected, reason=sent.reason)
-            break
 
 
 def _registration(declarations: Declarations) -> Batch:

@@ -44,6 +44,9 @@ def listen(address: str, setting: str, *, backlog: int = 128) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise AddressInUseError(address, setting) from error
         raise PostelError(f"cannot listen on {address}: {error.strerror}; set {setting} to another address") from error
+    except UnicodeError:
+        # Names that cannot be one, such as "a..b", fail in their encoding.
+        raise PostelError(f"cannot listen on {address}: not a host name; set {setting} to another address") from None
     return listener
 
 

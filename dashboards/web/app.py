@@ -62,6 +62,7 @@ def create_app(reader: Reader, *, loopback_only: bool = True) -> FastAPI:
         app,
         title="Postel",
         dark=None,
+        language="en-GB",
         tailwind=False,
         binding_refresh_interval=None,
         reconnect_timeout=10,

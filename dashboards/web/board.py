@@ -98,4 +98,5 @@ def _now(chart: Chart, drawn: tuple[Curve, ...]) -> str:
         return text(told[0][1], chart.unit) if told else ""
     if len(drawn) > len(chart.lines):
         return ""
-    return " · ".join(f"{text(value, chart.unit)} {name}" for name, value in told)
+    # Where a card is too narrow the line breaks between the two, not between a number and what it counts.
+    return " · ".join(f"{text(value, chart.unit)} {name}".replace(" ", "\N{NO-BREAK SPACE}") for name, value in told)

@@ -214,8 +214,9 @@ def options(chart: Chart, answer: Answer, drawn: Sequence[Curve]) -> Options:
     times = [1000 * second for second in range(query.start, query.stop, query.step)]
     return {
         "animation": False,
-        "textStyle": {"fontFamily": "inherit"},
-        "grid": {"left": 8, "right": 12, "top": 30 if len(drawn) > 1 else 12, "bottom": 4, "containLabel": True},
+        "textStyle": {":fontFamily": "postel.font()"},
+        # To the right half of the last time stands out of the plot, which containLabel leaves out of account.
+        "grid": {"left": 8, "right": 20, "top": 34 if len(drawn) > 1 else 12, "bottom": 4, "containLabel": True},
         "legend": {
             "show": len(drawn) > 1,
             "type": "scroll",
@@ -225,7 +226,8 @@ def options(chart: Chart, answer: Answer, drawn: Sequence[Curve]) -> Options:
             "itemHeight": 8,
             "itemGap": 14,
             "icon": "roundRect",
-            ":textStyle": "postel.text()",
+            ":textStyle": "postel.legendText()",
+            ":formatter": "postel.brief",
             ":pageTextStyle": "postel.text()",
             ":pageIconColor": "postel.text().color",
             ":pageIconInactiveColor": "postel.line()",

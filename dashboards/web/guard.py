@@ -36,10 +36,18 @@ class Guard:
             if self._loopback_only and not is_loopback(_name(host)):
                 refusal = PlainTextResponse("This server answers to localhost and 127.0.0.1 only.\n", 400)
                 return await refusal(scope, receive, send)
-            if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            if origin is not None and _host(origin) != host.lower():
                 refusal = PlainTextResponse("Requests from other origins are refused.\n", 403)
                 return await refusal(scope, receive, send)
         return await self.app(scope, receive, send)
+
+
+def _host(origin: str) -> str | None:
+    """The host and port of an Origin header; None where it is no URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:

@@ -1,6 +1,7 @@
 """The live page at ``/``: nodes, mail queue and host charts, refreshed in place every few seconds.
 
-``/?node=ID&range=SECONDS`` opens one view. What the database cannot answer is said on the page, in the error's words.
+``/?node=ID&range=SECONDS`` opens one view; what the page does not have of it becomes all nodes or the first range. What
+the database cannot answer is said on the page, in the error's words.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from timescale_sink.api.series import Node, TooSlowError
 REFRESH_S = 5.0
 _FIRST_S = 1.0
 RANGES: Mapping[int, str] = {900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 86400: "24 h"}
+_FIRST_RANGE = next(iter(RANGES))
+# As texts, for an address may hold anything: int() raises on 4,301 digits.
+_RANGES_IN_ADDRESS: Mapping[str, int] = {str(seconds): seconds for seconds in RANGES}
 # The agent sends every 30 s; a node is late when two sendings are missing, silent when it surely is not on its way.
 LATE_S, SILENT_S = 90, 600
 _ALL = ""
@@ -47,7 +51,7 @@ class _Card:
                 _text("h3", chart.title)
                 self._demo = _demo_mark()
                 self._now = ui.label().classes("now")
-            ui.label(chart.hint).classes("hint")
+                ui.label(chart.hint).classes("hint")
             self._canvas = ui.echart({}).props(f'role=img aria-label="{chart.title}"')
             self._empty = ui.label().classes("empty")
         self._fill(filled=False, now="", empty="")
@@ -108,7 +112,7 @@ class LivePage:
     def __init__(self, board: Board, node: str, seconds: int) -> None:
         self._board = board
         self._node = node
-        self._seconds = seconds if seconds in RANGES else next(iter(RANGES))
+        self._seconds = seconds
         self._hosts: dict[str, str] = {}
         self._node_labels: dict[str, _NodeLabel] = {}
         self._cards: list[_Card] = []
@@ -127,7 +131,8 @@ class LivePage:
         self._nodes = ui.element("div").classes("nodes")
         self._nothing = ui.label(_NO_NODE).classes("empty panel nothing")
         self._nothing.set_visibility(False)
-        with ui.element("main") as self._main:
+        # No `main`: Quasar's page, around all of this, is one.
+        with ui.element("div") as self._main:
             self._main.set_visibility(False)
             for section, (name, hint) in _SECTIONS.items():
                 heading = _text("h2", name).classes("section-name")
@@ -236,7 +241,7 @@ def add(board: Board) -> None:
     async def live(node: str = "", range: str = "") -> None:  # noqa: A002 - the name in the page's address
         ui.add_head_html(head)
         ui.colors(primary="#1f5f9e")
-        page = LivePage(board, node, int(range) if range.isdecimal() else 0)
+        page = LivePage(board, node, _RANGES_IN_ADDRESS.get(range, _FIRST_RANGE))
         # A quick answer comes with the page; a slow one must not hold the page up.
         await asyncio.wait([background_tasks.create(page.refresh())], timeout=_FIRST_S)
         ui.on("postel-scheme", page.repaint)

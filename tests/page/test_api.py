@@ -151,6 +151,30 @@ def test_what_cannot_be_asked_is_refused_with_a_reason(api: httpx.Client) -> Non
         assert reason in answer.text, (parameters, answer.text)
 
 
+# What a text, a number or a time may be in an address, and is not.
+ODD = ("", "\0", "a\0b", "9" * 5000, "-" + "9" * 5000, "-1", "1e400", "nan", "-inf", "٩٠٠", "'", "%s", "x" * 9000)
+EDGES = ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "253402300800", "-62135596801", str(2**63))
+
+
+@pytest.mark.parametrize("name", ["table", "column", "node", "instance", "zone", "from", "to", "step", "reading"])
+def test_no_parameter_brings_the_api_down(api: httpx.Client, rows: Rows, name: str) -> None:
+    rows.zonemta(T0, NODE, queue_size=1, queue_id="q")
+    for table, column in (("metrics_system", "cpu_load"), ("metrics_zonemta", "queue_size")):
+        for value in (*ODD, *EDGES):
+            # A step of a year lets the edges of time through to the database.
+            for step in (15, 31_622_400):
+                asked: dict[str, Any] = {"table": table, "column": column, "from": T0, "to": T0 + 120, "step": step}
+                answer = api.get("/series", params={**asked, name: value})
+                assert answer.status_code in (200, 400, 422), (value[:40], answer.text[:500])
+
+
+def test_no_parameter_brings_the_page_down(page: str) -> None:
+    with httpx.Client(base_url=page, timeout=20, trust_env=False) as client:
+        for name in ("node", "range", "client_id"):
+            for value in ODD:
+                assert client.get("/", params={name: value}).status_code == 200, (name, value[:40])
+
+
 def test_what_is_not_there_is_said_in_json(api: httpx.Client) -> None:
     assert (api.get("/nope").status_code, api.get("/nope").json()) == (404, {"detail": "no such resource"})
     assert (api.post("/nodes").status_code, api.post("/nodes").json()) == (405, {"detail": "only GET is answered here"})
@@ -160,6 +184,8 @@ def test_foreign_names_and_origins_are_refused(api: httpx.Client) -> None:
     assert api.get("/nodes", headers={"host": "rebound.example.com"}).status_code == 400
     assert api.get("/nodes", headers={"origin": "http://evil.example.com"}).status_code == 403
     assert api.get("/nodes", headers={"origin": str(api.base_url.copy_with(path="/")).rstrip("/")}).status_code == 200
+    for origin in ("null", "", "http://[", "http://[::1"):
+        assert api.get("/nodes", headers={"origin": origin}).status_code == 403
     upgrade = {
         "connection": "upgrade",
         "upgrade": "websocket",

@@ -32,9 +32,12 @@ def last_tick(interval: int) -> int:
 
 
 def fill(
-    rows: Rows, node: str = NODE, host: str = "mx1.example.org", *, demo: bool = False
+    rows: Rows, node: str = NODE, host: str = "mx1.example.org", *, demo: bool = False, times: int = 1
 ) -> dict[str, dict[int, float]]:
-    """Ten minutes of a host and of Zone-MTA with a gap; what each column was given, by epoch milliseconds."""
+    """Ten minutes of a host and of Zone-MTA with a gap; what each column was given, by epoch milliseconds.
+
+    Queue, attempts and network are as many times what they are in a small one.
+    """
     given: dict[str, dict[int, float]] = {}
     rows.node(node, host, seen=time.time() - 5, demo=demo, sources=["system", "zone_mta"])
     begin = last_tick(30) - 600
@@ -46,8 +49,8 @@ def fill(
             "cpu_load": 20 + index / 2,
             "memory_percent": 41.5,
             "disk_percent": 61.25,
-            "network_in": 10**9 + 15_000 * index,
-            "network_out": 10**9 + 30_000 * index,
+            "network_in": 10**9 + 15_000 * index * times,
+            "network_out": 10**9 + 30_000 * index * times,
             "load_1m": 0.5 + index / 100,
             "process_count": 200,
         }
@@ -55,18 +58,19 @@ def fill(
         for column, value in values.items():
             given.setdefault(column, {})[1000 * moment] = value
         if index % 2 == 0:
-            rows.zonemta(moment, node, queue_size=index, deferred_size=100 - index, queue_id=f"{node}:12080")
+            waiting, deferred = index * times, (100 - index) * times
+            rows.zonemta(moment, node, queue_size=waiting, deferred_size=deferred, queue_id=f"{node}:12080")
             for zone in ("bulk", "default"):
                 rows.zonemta(
                     moment,
                     node,
                     zone=zone,
                     started=begin,
-                    delivered_total=60 * index,
-                    deferred_total=2 * index,
-                    rejected_total=index,
+                    delivered_total=60 * index * times,
+                    deferred_total=2 * index * times,
+                    rejected_total=index * times,
                 )
-            given.setdefault("queue_size", {})[1000 * moment] = index
+            given.setdefault("queue_size", {})[1000 * moment] = waiting
     return given
 
 
@@ -156,11 +160,25 @@ def test_one_of_several_nodes_can_be_chosen_and_linked(browser: webdriver.Chrome
     assert sorted(drawing(browser, "cpu")) == ["mx1", "mx2"]
     browser.get(f"{page}/?node=9a0b&range=3600")
     assert sorted(drawing(browser, "cpu")) == ["busy"]
+    assert chosen_range(browser) == "1 h"
     browser.execute_script(
         "[...document.querySelectorAll('.bar .q-btn')].find((b) => b.innerText.trim() === '6 h').click()"
     )
     until(lambda: "range=21600" in browser.current_url, 10, "the address names the range")
     assert "node=9a0b" in browser.current_url
+
+
+@pytest.mark.parametrize("range_", ["0900", "9" * 5000, "\0"])
+def test_an_unknown_range_or_node_falls_back(browser: webdriver.Chrome, page: str, rows: Rows, range_: str) -> None:
+    fill(rows)
+    browser.get(f"{page}/?node={quote('a' + range_)}&range={quote(range_)}")
+    assert sorted(drawing(browser, "cpu")) == ["busy"]
+    assert chosen_range(browser) == "15 min"
+
+
+def chosen_range(browser: webdriver.Chrome) -> str:
+    label: str = browser.execute_script("return document.querySelector('.bar [aria-pressed=true]').innerText.trim()")
+    return label
 
 
 def test_dark_follows_the_system_even_while_open(browser: webdriver.Chrome, page: str, rows: Rows) -> None:
@@ -190,17 +208,81 @@ def label_colour(browser: webdriver.Chrome) -> str:
     return colour
 
 
-def test_a_narrow_screen_needs_no_sideways_scrolling(browser: webdriver.Chrome, page: str, rows: Rows) -> None:
-    fill(rows)
-    fill(rows, "9a0b", "a-very-long-name-of-a-mail-server.subdomain.example.org")
-    look(browser, width=360, height=740)
-    browser.get(page)
-    drawing(browser, "cpu")
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+# What stands out of the card, the label or the bar that it is in.
+OUTSIDE = """
+return [...document.querySelectorAll(".shell *")].flatMap((element) => {
+  const box = element.parentElement.closest(".card, .node, .bar, .panel")?.getBoundingClientRect();
+  const own = element.getBoundingClientRect();
+  const out = box && own.width && (own.left < box.left || own.right > box.right + 0.5 || own.bottom > box.bottom + 0.5);
+  return out ? [`${element.className}: ${element.innerText}`] : [];
+});
+"""
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_large_numbers_and_long_names_stay_in_their_cards(
+    browser: webdriver.Chrome, page: str, rows: Rows, width: int
+) -> None:
+    fill(rows, times=123_457)
+    fill(rows, "9a0b", "a-very-long-name-of-a-mail-server.subdomain.example.org", demo=True, times=1_234_567)
+    look(browser, width=width, height=740)
+    for address in (page, f"{page}/?node=9a0b"):
+        browser.get(address)
+        drawing(browser, "cpu")
+        assert browser.execute_script(OUTSIDE) == []
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    # A line may break between the two figures, and nowhere else.
+    assert "49,382,680\xa0queued · 74,074,020\xa0deferred" in text(browser)
     lefts = browser.execute_script(
         "return [...document.querySelectorAll('.card')].map((c) => Math.round(c.getBoundingClientRect().left))"
     )
-    assert len(set(lefts)) == 1
+    assert len(set(lefts)) == (1 if width < 700 else 3)
+
+
+# The rows and columns at which a chart is cut off, its canvas's edges and those of a legend that scrolls, where
+# something is drawn; what ends before them is whole.
+CUT = """
+const element = document.querySelector(`[data-chart=${arguments[0]}] .nicegui-echart`);
+const canvas = element.querySelector("canvas");
+const { width, height } = canvas;
+const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+const range = (from, count) => Array.from({ length: count }, (_, index) => Math.round(from) + index);
+const drawn = (x, y) => pixels[4 * (y * width + x) + 3] > 0;
+const inRow = (y, from = 0, count = width) => range(from, count).some((x) => drawn(x, Math.round(y)));
+const inColumn = (x) => range(0, height).some((y) => drawn(x, y));
+const cut = { left: inColumn(0), right: inColumn(width - 1), top: inRow(0), bottom: inRow(height - 1) };
+const { chart } = getElement(element.id.slice(1));
+for (const shape of chart.getZr().storage.getDisplayList()) {
+  // What clips a legend has no more than a name's height; what clips lines has the plot's.
+  for (const clip of shape.__clipPaths ?? []) {
+    const box = clip.getBoundingRect().clone();
+    box.applyTransform(clip.getComputedTransform());
+    if (box.height > 30) continue;
+    cut["legend's top"] ||= inRow(box.y, box.x, box.width);
+    cut["legend's bottom"] ||= inRow(box.y + box.height - 1, box.x, box.width);
+  }
+}
+return Object.keys(cut).filter((edge) => cut[edge]);
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_charts_cut_no_text_off(browser: webdriver.Chrome, page: str, rows: Rows, width: int) -> None:
+    fill(rows)
+    fill(rows, "9a0b", "a-very-long-name-of-a-mail-server.subdomain.example.net")
+    look(browser, width=width)
+    browser.get(page)
+    for chart in ("queue", "attempts", "cpu", "network"):
+        drawing(browser, chart)
+        assert browser.execute_script(CUT, chart) == [], chart
+
+
+def test_the_page_says_its_language_and_has_one_main_part(browser: webdriver.Chrome, page: str, rows: Rows) -> None:
+    fill(rows)
+    browser.get(page)
+    drawing(browser, "cpu")
+    assert browser.execute_script("return document.documentElement.lang") == "en-GB"
+    assert browser.execute_script("return document.querySelectorAll('main, [role=main]').length") == 1
 
 
 def test_nothing_comes_from_elsewhere(browser: webdriver.Chrome, page: str, rows: Rows) -> None:

@@ -30,6 +30,16 @@ print(start(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
 
+_DISK_FULL_AT_FIRST = """
+import subprocess
+from timescale_sink.store import embedded
+run = embedded._without_roots_groups
+def fail_once(command, *args, **options):
+    embedded._without_roots_groups = run
+    raise subprocess.CalledProcessError(1, command)
+embedded._without_roots_groups = fail_once
+"""
+
 
 @dataclass
 class Users:
@@ -39,10 +49,10 @@ class Users:
     programs: list[subprocess.Popen[str]] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
-    def start(self) -> str:
+    def start(self, script: str = _USER) -> str:
         """Start one more; returns the URL that it got."""
         program = subprocess.Popen(
-            [sys.executable, "-c", _USER, str(self.folder)],
+            [sys.executable, "-c", script, str(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -106,6 +116,36 @@ def test_the_last_user_stops_the_server(users: Users) -> None:
     assert _runs(server)
     second.communicate(timeout=20)
     assert not _runs(server)
+
+
+def test_its_url_finds_it_running_until_the_next_command_that_uses_it_ends(users: Users) -> None:
+    def postel(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "postel.cli", "db", *arguments],
+            env={**os.environ, "POSTEL_DATA_DIR": str(users.folder), "POSTEL_DATABASE__URL": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout
+
+    postel("migrate")
+    url = postel("url").strip()
+    server = users.server
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM node").fetchone() == (0,)
+    assert postel("url").strip() == url
+    assert _runs(server)
+    postel("status")
+    assert not _runs(server)
+    assert "left running" in postel("url", "--help")
+
+
+def test_a_cluster_that_could_not_be_made_is_made_by_the_next_try(users: Users) -> None:
+    _keep(users.start(_DISK_FULL_AT_FIRST + _USER))
+    users.end()
+    assert _rows(users.start()) == 1000
 
 
 def test_it_comes_back_after_everything_was_killed(users: Users) -> None:

@@ -1,18 +1,26 @@
-"""What the doctor says of a database that is not as it should be, on a real server."""
+"""What the doctor says of what is not as it should be; of a database, on a real server."""
 
 import asyncio
-from collections.abc import Iterator
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from postel import doctor
+from postel.doctor import database, network, on_disk
+from postel.doctor.result import Check, Result, Verdict
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Malformed, Retryable
-from postel.settings import Database, Otlp, Settings
+from postel.settings import Database, Otlp, Serve, Settings
 from support.otlp_receiver import running_receiver
-from support.ports import free_port
+from support.ports import free_port, free_ports
 from support.postgres import fresh_database
 
 
@@ -22,22 +30,22 @@ def empty(postgres: str) -> Iterator[str]:
         yield url
 
 
-def diagnose(url: str, folder: Path) -> list[doctor.Result]:
+def diagnose(url: str, folder: Path) -> list[Result]:
     settings = Settings(data_dir=folder, database=Database(url=url))
-
-    async def collect() -> list[doctor.Result]:
-        return [result async for result in doctor._database(settings)]
-
-    return asyncio.run(collect())
+    return asyncio.run(results_of(database.check, settings))
 
 
-def found(results: list[doctor.Result], subject: str) -> doctor.Result:
+async def results_of(check: Check, settings: Settings) -> list[Result]:
+    return [result async for result in check(settings)]
+
+
+def found(results: list[Result], subject: str) -> Result:
     return next(result for result in results if result.subject == subject)
 
 
 def test_a_database_without_a_schema(empty: str, tmp_path: Path) -> None:
     schema = found(diagnose(empty, tmp_path), "schema")
-    assert schema.verdict is doctor.Verdict.FAIL
+    assert schema.verdict is Verdict.FAIL
     assert "not applied: 0001_tables.sql" in schema.text
     assert "postel db migrate" in schema.mend
 
@@ -46,7 +54,7 @@ def test_a_newer_schema_is_what_the_sink_refuses(migrated_database: str, tmp_pat
     with psycopg.connect(migrated_database, autocommit=True) as connection:
         connection.execute("INSERT INTO postel_migration (name, checksum) VALUES ('0099_future.sql', 'x')")
     schema = found(diagnose(migrated_database, tmp_path), "schema")
-    assert schema.verdict is doctor.Verdict.FAIL
+    assert schema.verdict is Verdict.FAIL
     assert "0099_future.sql, which this Postel does not know" in schema.text
     assert schema.mend == "update Postel"
 
@@ -55,7 +63,7 @@ def test_a_table_that_was_dropped(migrated_database: str, tmp_path: Path) -> Non
     with psycopg.connect(migrated_database, autocommit=True) as connection:
         connection.execute("DROP TABLE dead_letter")
     schema = [result for result in diagnose(migrated_database, tmp_path) if "dead_letter" in result.text]
-    assert [result.verdict for result in schema] == [doctor.Verdict.FAIL]
+    assert [result.verdict for result in schema] == [Verdict.FAIL]
 
 
 def test_dead_letters_are_told(migrated_database: str, tmp_path: Path) -> None:
@@ -70,7 +78,7 @@ def test_dead_letters_are_told(migrated_database: str, tmp_path: Path) -> None:
 
 def test_a_server_that_is_away(tmp_path: Path) -> None:
     away = found(diagnose("postgresql://postel@127.0.0.1:1/postel", tmp_path), "database")
-    assert away.verdict is doctor.Verdict.FAIL
+    assert away.verdict is Verdict.FAIL
     assert away.mend.startswith("start the server, or correct")
 
 
@@ -83,34 +91,143 @@ async def test_the_agents_receiver_is_asked_as_the_agent_asks_it(protocol: str) 
     async with running_receiver(token="abc") as receiver:  # noqa: S106 - a test's
         endpoint, other = (receiver.grpc, receiver.http) if protocol == "grpc" else (receiver.http, receiver.grpc)
         let_in = {"headers": {"authorization": "Bearer abc"}}
-        taken = await doctor._export(otlp(endpoint, protocol, **let_in))
-        assert (taken.verdict, taken.text) == (doctor.Verdict.OK, f"{endpoint} takes OTLP by {protocol}")
+        taken = await network.export(otlp(endpoint, protocol, **let_in))
+        assert (taken.verdict, taken.text) == (Verdict.OK, f"{endpoint} takes OTLP by {protocol}")
         assert [request.ByteSize() for _, request in receiver.taken] == [0], "nothing is stored for a doctor"
 
-        nobody = await doctor._export(otlp(endpoint, protocol))
-        assert nobody.verdict is doctor.Verdict.FAIL
+        nobody = await network.export(otlp(endpoint, protocol))
+        assert nobody.verdict is Verdict.FAIL
         assert "[otlp] headers" in nobody.mend
 
-        wrong = await doctor._export(otlp(other, protocol, **let_in))
-        assert wrong.verdict is doctor.Verdict.FAIL
+        wrong = await network.export(otlp(other, protocol, **let_in))
+        assert wrong.verdict is Verdict.FAIL
         assert "[otlp] endpoint and protocol" in wrong.mend
 
         receiver.answer = Malformed("nothing in it")
-        empty = await doctor._export(otlp(endpoint, protocol, **let_in))
-        assert empty.verdict is doctor.Verdict.NOTE
+        empty = await network.export(otlp(endpoint, protocol, **let_in))
+        assert empty.verdict is Verdict.NOTE
         receiver.answer = Retryable(1, "the disk is full")
-        full = await doctor._export(otlp(endpoint, protocol, **let_in))
-        assert full.verdict is doctor.Verdict.FAIL
+        full = await network.export(otlp(endpoint, protocol, **let_in))
+        assert full.verdict is Verdict.FAIL
         assert "the disk is full" in full.text
         receiver.answer = Outcome()
 
-    away = await doctor._export(otlp(endpoint, protocol))
-    assert away.verdict is doctor.Verdict.FAIL
+    away = await network.export(otlp(endpoint, protocol))
+    assert away.verdict is Verdict.FAIL
     assert endpoint in away.text
 
 
 async def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "ca.pem"
-    result = await doctor._export(otlp(f"https://127.0.0.1:{free_port()}", "http/protobuf", certificate=missing))
-    assert result.verdict is doctor.Verdict.FAIL
+    result = await network.export(otlp(f"https://127.0.0.1:{free_port()}", "http/protobuf", certificate=missing))
+    assert result.verdict is Verdict.FAIL
     assert str(missing) in result.text
+
+
+@contextmanager
+def closed_folder() -> Iterator[Path]:
+    """A folder that keeps this process out while the block runs: root becomes somebody else for that time."""
+    # Not below pytest's own folder, which is closed to others as well.
+    above = Path(tempfile.mkdtemp(prefix="postel-"))
+    above.chmod(0o755)
+    closed = above / "home"
+    data = closed / "postel"
+    data.mkdir(parents=True)
+    (data / "agent.lock").touch()
+    closed.chmod(0o700 if os.geteuid() == 0 else 0)
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    try:
+        yield closed
+    finally:
+        os.seteuid(me)
+        closed.chmod(0o700)
+        shutil.rmtree(above)
+
+
+def test_a_data_folder_below_anothers_closed_folder_is_named() -> None:
+    with closed_folder() as closed:
+        settings = Settings(data_dir=closed / "postel")
+        (folder,) = asyncio.run(results_of(on_disk.folder, settings))
+        (below,) = asyncio.run(results_of(on_disk.folder, Settings(data_dir=closed / "postel/deeper")))
+        (agent,) = asyncio.run(results_of(on_disk.agent, settings))
+        user = os.geteuid()
+    for result, place in ((folder, "postel"), (below, "postel/deeper")):
+        assert result.verdict is Verdict.FAIL
+        assert result.text == f"{closed} keeps user {user} out, so {closed / place} cannot be reached"
+        assert result.mend.startswith(f"give this user the right to pass through {closed}, or set data_dir")
+    assert agent.verdict is Verdict.FAIL
+    assert f"{closed / 'postel/agent.lock'}: Permission denied" in agent.text
+
+
+def away(folder: Path) -> Settings:
+    """Settings of a Postel of which nothing runs."""
+    ports = iter(free_ports(5))
+    return Settings.model_validate(
+        {
+            "data_dir": folder,
+            "database": {"url": "postgresql://postel@127.0.0.1:1/postel"},
+            "sink": {"http_address": f"127.0.0.1:{next(ports)}"},
+            "serve": {"address": f"127.0.0.1:{next(ports)}"},
+            "otlp": {
+                "collector_http_address": f"127.0.0.1:{next(ports)}",
+                "collector_health_address": f"127.0.0.1:{next(ports)}",
+            },
+        }
+    )
+
+
+SUBJECTS = ["data folder", "database", "sink", "collector", "endpoint", "agent", "page"]
+
+
+def lines(said: str) -> dict[str, str]:
+    """Subject -> its line, without the mail servers' and the mends'."""
+    told = [line.partition(": ") for line in said.splitlines() if not line.startswith(" ")]
+    return {subject[6:]: f"{subject[:4].strip()} {text}" for subject, _, text in told if subject[6:] in SUBJECTS}
+
+
+async def test_a_check_that_says_why_it_cannot_go_on_does_not_end_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTEL_COLLECTOR", "/nope")
+    assert await doctor.run(away(tmp_path)) == 1
+    told = lines(capsys.readouterr().out)
+    assert list(told) == SUBJECTS
+    assert told["collector"].startswith("FAIL POSTEL_COLLECTOR is /nope, where no program is: give the path")
+
+
+async def test_a_check_that_breaks_does_not_end_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_settings: Settings) -> AsyncIterator[Result]:
+        yield Result(Verdict.OK, "sink", "so far")
+        raise ZeroDivisionError("by nought")
+
+    monkeypatch.setattr(network, "sink", broken)
+    monkeypatch.setenv("POSTEL_COLLECTOR", "/bin/true")
+    assert await doctor.run(away(tmp_path)) == 1
+    said = capsys.readouterr().out
+    assert "ok    sink: so far\nFAIL  sink: cannot be checked: ZeroDivisionError: by nought\n      mend: " in said
+    assert list(lines(said)) == SUBJECTS
+
+
+async def test_a_node_without_a_readable_id_does_not_hide_dead_letters(migrated_database: str, tmp_path: Path) -> None:
+    (tmp_path / "node.json").write_text("{}")
+    with psycopg.connect(migrated_database, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO dead_letter (record_id, hour, destination, reason, record)"
+            " VALUES (gen_random_uuid(), date_trunc('hour', now()), 'otel_log', 'it has no time', '{}')"
+        )
+    settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(migrated_database)))
+    results = await results_of(database.check, settings)
+    assert "node.json: holds no id" in found(results, "node").text
+    assert "1 records" in found(results, "dead letters").text
+
+
+async def test_an_address_on_which_nobody_can_listen_names_its_setting(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, serve=Serve(address="nobody.invalid:3001"))
+    (page,) = await results_of(network.page, settings)
+    assert page.verdict is Verdict.FAIL
+    assert page.mend.startswith("cannot listen on nobody.invalid:3001: ")
+    assert "set [serve] address to another address" in page.mend

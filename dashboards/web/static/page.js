@@ -35,7 +35,13 @@ window.postel = (() => {
   return {
     format: (unit) => (value) => (value === null || value === undefined ? "no data" : units[unit](value)),
     hue: (name, index) => style(named[name] ?? hues[index % hues.length]),
+    // A canvas takes no "inherit": it would fall back to its own 10 px.
+    font: () => getComputedStyle(document.body).fontFamily,
     text: () => ({ color: style("muted"), fontSize: 11 }),
+    // ECharts clips a legend to its height, and guesses a line's height from a character that this font may not have.
+    legendText: () => ({ color: style("muted"), fontSize: 11, lineHeight: 14 }),
+    // What tells names apart stands at their ends; the tooltip has the whole.
+    brief: (name) => (name.length > 28 ? `${name.slice(0, 14)}…${name.slice(-13)}` : name),
     timeLabel: () => ({ color: style("muted"), fontSize: 11, hideOverlap: true, formatter: { day: "{d} {MMM}", hour: "{HH}:{mm}" } }),
     surface: () => style("card"),
     line: () => style("line"),
