@@ -2,10 +2,11 @@
 
 * The receiver is away or busy: the same bytes again, after the time that it asked for, else after 1 to 60 s, doubling
   with jitter.
-* It refuses a block: its requests are sent one by one, so that one bad request costs no other. Refused for what they
-  are (malformed, too large), or refused twice while a neighbour is taken: dropped, counted under ``refused``, logged.
-* It refuses everything for another reason (a wrong address), or anything for a setting's sake (the token, the media
-  type): nothing is dropped; again after 60 s.
+* It refuses a block: its requests are sent one by one, and where none is taken, some of those after it, so that one bad
+  request costs no other. Refused for what they are (malformed, too large), or refused twice while a neighbour is taken:
+  dropped, counted under ``refused``, logged.
+* It refuses all of them for another reason (a wrong address), or any for a setting's sake (the token, the media type):
+  that is not dropped; again after 60 s.
 
 One line in the log when the receiver goes away, one when it is back.
 """
@@ -26,10 +27,15 @@ from postel.otlp.signal import Signal
 BACKOFF_FIRST = 1.0
 BACKOFF_MOST = 60.0
 _TRIM_SECONDS = 60.0
+# So many requests in a row must be refused before it is believed that all would be. A page too large for one request
+# makes a handful, each a block of its own.
+_NEIGHBOURS = 8
 # The first points of all sources go out together, soon after the first tick.
 _GATHER_SECONDS = 1.0
 _OF_THE_DATA = (Malformed, TooLarge)
 _OF_THE_SETTINGS = (Unauthenticated, UnsupportedMedia)
+# A request and why it is refused.
+_Refusal = tuple[Block, Refused]
 _log = structlog.get_logger()
 
 
@@ -111,11 +117,46 @@ class SpoolSender:
 
     async def _drain(self, signal: Signal) -> None:
         while (block := await self._spool.peek(signal, self._block_bytes)) is not None:
-            try:
-                await self._send(block)
-                await self._spool.remove(block.ids)
-            except Refused as error:
-                await self._send_singly(block, error)
+            refused, taken = await self._try(block)
+            if refused:
+                taken = taken or await self._try_following(signal, refused)
+                await self._decide(refused, taken=taken)
+
+    async def _try(self, block: Block) -> tuple[list[_Refusal], bool]:
+        """Send a block, and where it is refused each of its requests alone; what is taken is forgotten.
+
+        Returns:
+            Those that are refused and why, and whether any was taken.
+
+        Raises:
+            Retryable: the receiver is away; nothing is decided for the rest.
+        """
+        try:
+            await self._send(block)
+        except Refused as error:
+            if len(block.ids) == 1:
+                return [(block, error)], False
+        else:
+            await self._spool.remove(block.ids)
+            return [], True
+        singles = await self._singles(block.signal, block.ids)
+        refused = await self._try_each(singles)
+        return refused, len(refused) < len(singles)
+
+    async def _try_following(self, signal: Signal, refused: list[_Refusal]) -> bool:
+        """Whether any request after those refused is taken; more that are refused are added to them."""
+        if all(isinstance(cause, _OF_THE_DATA) for _, cause in refused):
+            return False  # none is asked about its neighbours
+        while len(refused) < _NEIGHBOURS:
+            passed = [request_id for single, _ in refused for request_id in single.ids]
+            block = await self._spool.peek(signal, self._block_bytes, passed)
+            if block is None:
+                return False
+            more, taken = await self._try(block)
+            refused += more
+            if taken:
+                return True
+        return False
 
     async def _send(self, block: Block) -> None:
         sent = await self._sender.send(block.signal, block.body)
@@ -129,19 +170,13 @@ class SpoolSender:
                 reason=sent.reason,
             )
 
-    async def _send_singly(self, block: Block, error: Refused) -> None:
-        """Find out which requests of a refused block are at fault.
+    async def _decide(self, refused: Sequence[_Refusal], *, taken: bool) -> None:
+        """Drop what is at fault; ``taken`` says whether a neighbour was taken.
 
         Raises:
             Refused: some are refused for a reason that is not theirs.
-            Retryable: the receiver went away; nothing is decided for the rest.
+            Retryable: the receiver went away; nothing is decided.
         """
-        if len(block.ids) == 1:
-            refused, taken = [(block, error)], False
-        else:
-            singles = await self._singles(block.signal, block.ids)
-            refused = await self._try_each(singles)
-            taken = len(refused) < len(singles)
         if taken:
             # What changed meanwhile (a token that became valid, a proxy's reload) is no fault of those before it.
             again = [single for single, cause in refused if not isinstance(cause, _OF_THE_DATA)]
@@ -161,9 +196,9 @@ class SpoolSender:
         if keep is not None:
             raise keep
 
-    async def _try_each(self, singles: Sequence[Block]) -> list[tuple[Block, Refused]]:
+    async def _try_each(self, singles: Sequence[Block]) -> list[_Refusal]:
         """Send each alone and forget those that are taken; the others, and why they are not."""
-        refused: list[tuple[Block, Refused]] = []
+        refused: list[_Refusal] = []
         for single in singles:
             try:
                 await self._send(single)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,29 @@ class Block:
     ids: tuple[int, ...]
 
 
+def joined(signal: Signal, requests: Iterable[tuple[int, int, bytes]], limit: int) -> Block | None:
+    """The first requests, together at most ``limit`` bytes (one alone may be larger); None where there is none.
+
+    Args:
+        signal: of all of them.
+        requests: id, items and body of each, in order.
+        limit: bytes.
+    """
+    bodies: list[bytes] = []
+    ids: list[int] = []
+    size = items = 0
+    for request_id, count, body in requests:
+        if bodies and size + len(body) > limit:
+            break
+        bodies.append(body)
+        ids.append(request_id)
+        size += len(body)
+        items += count
+        if size >= limit:
+            break
+    return Block(signal, b"".join(bodies), items, tuple(ids)) if ids else None
+
+
 class DamagedError(sqlite3.DatabaseError):
     """The file can be opened, and its pages contradict each other."""
 
@@ -94,19 +117,24 @@ class SpoolFile:
         path: the database; its folder exists.
         max_bytes: bodies and `ROW_OVERHEAD` of each, at most.
         max_age: seconds that a request is kept at most; one that `begins` a counter `BEGINS_AGES` times as long.
+        writable: False: nothing is written, not even the files beside it for which a full disk has no room.
 
     Raises:
         sqlite3.Error: whatever SQLite says; the caller decides what it means.
+        OSError: whatever the system says.
         PostelError: the file is of a newer Postel.
     """
 
-    def __init__(self, path: Path, max_bytes: int, max_age: float) -> None:
+    def __init__(self, path: Path, max_bytes: int, max_age: float, *, writable: bool = True) -> None:
+        self.writable = writable
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._bytes = 0
-        # Events name people's addresses. SQLite gives its -wal and -shm files the mode of the database.
-        path.touch(mode=0o600)
-        self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
+        if writable:
+            # Events name people's addresses. SQLite gives its -wal and -shm files the mode of the database.
+            path.touch(mode=0o600)
+        database = path if writable else _readable(path)
+        self._db = sqlite3.connect(database, timeout=10, isolation_level=None, uri=not writable)
         try:
             self._prepare(path)
         except BaseException:
@@ -135,34 +163,40 @@ class SpoolFile:
         """Bytes that wait, `ROW_OVERHEAD` of each request included."""
         return int(self._bytes)
 
-    def append(self, requests: Sequence[Request], state: Mapping[str, str], lost: int = 0) -> None:
+    def append(self, requests: Iterable[Request], state: Mapping[str, str]) -> list[int]:
         """Store requests, in order, and state, all or nothing; the oldest make room (counted under ``size``).
 
-        ``lost`` are requests that never came here, counted under ``disk``.
+        Returns:
+            The id of each request.
         """
         with self._transaction():
             self._write_state(state)
-            if lost:
-                self._count(lost, "disk")
             now = time.time()
-            self._db.executemany(
-                "INSERT INTO request (signal, created, items, begins, checksum, body) VALUES (?, ?, ?, ?, ?, ?)",
-                ((r.signal.value, now, r.items, r.begins, zlib.crc32(r.body), r.body) for r in requests),
-            )
-            self._bytes += sum(len(r.body) + ROW_OVERHEAD for r in requests)
+            ids = [self._insert(request, now) for request in requests]
             while self._bytes > self._max_bytes:
                 self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
+        return ids
 
-    def peek(self, signal: Signal, limit: int) -> Block | None:
+    def peek(self, signal: Signal, limit: int, without: Container[int] = ()) -> Block | None:
         """The oldest requests of a signal, together at most ``limit`` bytes (one alone may be larger).
 
         Damaged ones are left out and dropped (counted under ``damaged``).
+
+        Args:
+            signal: metrics or logs.
+            limit: bytes.
+            without: ids to pass over.
         """
         while True:
-            block, damaged = self._read(signal, limit)
+            block, damaged = self._read(signal, limit, without)
             if damaged:
-                with self._transaction():
-                    self._drop(damaged, "damaged")
+                try:
+                    with self._transaction():
+                        self._drop(damaged, "damaged")
+                except sqlite3.OperationalError:
+                    # They stay while the disk takes nothing; their neighbours can be had all the same.
+                    if block is None:
+                        raise
             if block is not None or not damaged:
                 return block
 
@@ -173,17 +207,21 @@ class SpoolFile:
             return None
         return Block(signal, row[2], row[0], (request_id,))
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Forget requests that the receiver has accepted."""
-        with self._transaction():
-            self._delete(ids)
-        # execute() would stop after the first page.
-        self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+    def remove(self, ids: Iterable[int], dropped: Mapping[str, int] | None = None) -> None:
+        """Forget requests that the receiver has accepted or nobody took.
 
-    def drop(self, ids: Sequence[int], reason: str) -> None:
-        """Forget requests that nobody took; counted under ``reason``."""
+        Args:
+            ids: of the requests; those of rows that are not here are passed over.
+            dropped: how many requests left unsent, these or others, by reason.
+        """
         with self._transaction():
-            self._drop([(i, 0) for i in ids], reason)
+            for reason, number in (dropped or {}).items():
+                self._count(number, reason)
+            self._delete(ids)
+        # The rows are gone, whether or not a full disk has room to give their pages back.
+        with suppress(sqlite3.OperationalError):
+            # execute() would stop after the first page.
+            self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
 
     def trim(self) -> None:
         """Let go of what is older than `max_age`, or `BEGINS_AGES` times that; counted under ``age``."""
@@ -192,11 +230,6 @@ class SpoolFile:
         while rows := self._oldest("created < CASE begins WHEN 0 THEN ? ELSE ? END", *limits):
             with self._transaction():
                 self._drop(rows, "age")
-
-    def count_dropped(self, number: int, reason: str) -> None:
-        """Count requests that were lost before they came here."""
-        with self._transaction():
-            self._count(number, reason)
 
     def state(self) -> dict[str, str]:
         """All state."""
@@ -227,37 +260,43 @@ class SpoolFile:
         try:
             yield
             self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             self._bytes = before
             # SQLite has rolled back by itself after some errors (disk full, I/O).
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                # Where the log cannot grow, what it holds may yet go into the file; the next try then begins it anew.
+                with suppress(sqlite3.OperationalError):
+                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             raise
 
-    def _read(self, signal: Signal, limit: int) -> tuple[Block | None, list[tuple[int, int]]]:
-        bodies: list[bytes] = []
-        ids: list[int] = []
-        damaged: list[tuple[int, int]] = []
-        size = items = 0
-        for request_id, count, checksum, body in self._in_order(signal):
-            if zlib.crc32(body) != checksum:
-                damaged.append((request_id, len(body)))
-                continue
-            if bodies and size + len(body) > limit:
-                break
-            bodies.append(body)
-            ids.append(request_id)
-            size += len(body)
-            items += count
-            if size >= limit:
-                break
-        block = Block(signal, b"".join(bodies), items, tuple(ids)) if ids else None
-        return block, damaged
+    def _insert(self, request: Request, now: float) -> int:
+        row = self._db.execute(
+            "INSERT INTO request (signal, created, items, begins, checksum, body) VALUES (?, ?, ?, ?, ?, ?)"
+            " RETURNING id",
+            (request.signal.value, now, request.items, request.begins, zlib.crc32(request.body), request.body),
+        ).fetchone()
+        self._bytes += len(request.body) + ROW_OVERHEAD
+        return int(row[0])
 
-    def _in_order(self, signal: Signal) -> Iterator[tuple[int, int, int, bytes]]:
-        yield from self._db.execute(
-            "SELECT id, items, checksum, body FROM request WHERE signal = ? ORDER BY id", (signal.value,)
-        )
+    def _read(self, signal: Signal, limit: int, without: Container[int]) -> tuple[Block | None, list[tuple[int, int]]]:
+        damaged: list[tuple[int, int]] = []
+
+        def sound() -> Iterator[tuple[int, int, bytes]]:
+            for request_id, count, checksum, body in self._in_order(signal, without):
+                if zlib.crc32(body) == checksum:
+                    yield request_id, count, body
+                else:
+                    damaged.append((request_id, len(body)))
+
+        return joined(signal, sound(), limit), damaged
+
+    def _in_order(self, signal: Signal, without: Container[int] = ()) -> Iterator[tuple[int, int, int, bytes]]:
+        # The ids come from the index alone: passing over many reads none of their bodies.
+        for (request_id,) in self._db.execute("SELECT id FROM request WHERE signal = ? ORDER BY id", (signal.value,)):
+            if request_id not in without:
+                yield from self._db.execute("SELECT id, items, checksum, body FROM request WHERE id = ?", (request_id,))
 
     def _oldest(self, condition: str, *values: float) -> list[tuple[int, int]]:
         return self._db.execute(
@@ -282,3 +321,14 @@ class SpoolFile:
         self._db.executemany(
             "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", state.items()
         )
+
+
+def _readable(path: Path) -> str:
+    """The URI under which SQLite reads a database where it can make no file beside it.
+
+    Source: https://www.sqlite.org/wal.html, "Read-Only Databases". What was closed in order has no log, and is read
+    as it stands; a log that is left has its shared memory beside it.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    return f"{path.absolute().as_uri()}?mode=ro{alone}"

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from otel_receivers.spool_file import SpoolFile
 from postel.otlp.signal import Signal
 from postel.settings import Discovery, Settings
 from postel.signals import load_all
+from support.mounts import mounting
 from support.otlp_receiver import Receiver, running_receiver
 from support.ports import free_port, free_ports
 from support.raw_http_server import OK, Answer, server, sized
@@ -55,8 +56,11 @@ def environment(tmp_path: Path, endpoint: str, **more: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def agent(variables: dict[str, str], *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def agent(
+    variables: dict[str, str], *arguments: str, within: Sequence[str] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
+        *within,
         sys.executable,
         "-m",
         "postel.cli",
@@ -220,6 +224,32 @@ async def test_no_tick_is_lost_or_doubled_over_a_kill_and_a_receiver_that_is_awa
         # The second in which it was ended may be lost with it, no other.
         assert set(range(began + 1, ended)) <= set(found)
     assert found == sorted(found)
+
+
+FULL = 'mkdir -p "$0" && mount -t tmpfs -o size=1m tmpfs "$0" && { head -c 2M /dev/zero >"$0/filler" || exec "$@"; }'
+
+
+@pytest.mark.slow
+async def test_a_disk_that_is_full_from_the_start_costs_nothing_and_two_lines(tmp_path: Path) -> None:
+    async with running_receiver() as receiver:
+        variables = environment(tmp_path, receiver.http)
+        folder = variables["POSTEL_DATA_DIR"]
+        async with agent(variables, within=[*mounting(), "sh", "-c", FULL, folder]) as process:
+            await until(lambda: len(ups(receiver, "system")) >= 4)
+            # Seen from without its mounts.
+            await asyncio.to_thread(os.unlink, f"/proc/{process.pid}/root{folder}/filler")
+            freed = len(ups(receiver, "system"))
+            await until(lambda: len(ups(receiver, "system")) >= freed + 4)
+            said = await stop(process)
+        assert process.returncode == 0
+    assert_each_second_once(seconds(points(receiver, HOST_COLUMN)))
+    assert_each_second_once(list(ups(receiver, "system")))
+    lines = [line for line in said.splitlines() if "spool" in line and "the agent stopped" not in line]
+    assert len(lines) == 2, said
+    assert "[error" in lines[0]
+    assert f"{folder}/spool.db: " in lines[0]
+    assert "set data_dir to another disk" in lines[0]
+    assert "the spool can be written again" in lines[1]
 
 
 async def test_a_tick_under_way_is_kept_when_the_agent_is_stopped(tmp_path: Path) -> None:

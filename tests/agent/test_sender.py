@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.resources import Resource
 from structlog.testing import capture_logs
 
@@ -47,14 +49,43 @@ def events(number: int) -> list[Request]:
 def taken(receiver: Receiver) -> list[int]:
     """The numbers of all points that arrived, in order, refused tries included."""
     return [
+        number
+        for _, request in receiver.taken
+        if isinstance(request, ExportMetricsServiceRequest)
+        for number in numbers(request)
+    ]
+
+
+def numbers(request: ExportMetricsServiceRequest) -> list[int]:
+    return [
         point.as_int
-        for signal, request in receiver.taken
-        if signal is Signal.METRICS
-        for resource in request.resource_metrics  # type: ignore[union-attr]
+        for resource in request.resource_metrics
         for scope in resource.scope_metrics
         for metric in scope.metrics
         for point in metric.gauge.data_points
     ]
+
+
+class Picky:
+    """A proxy that answers 500 to every request with one of these points, and 200 to every other."""
+
+    def __init__(self, *refused: int) -> None:
+        self.refused = set(refused)
+        self.asked: list[list[int]] = []
+        self.taken: list[int] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inflating, body = zlib.decompressobj(zlib.MAX_WBITS | 16), b""
+        while not inflating.eof:
+            body += inflating.decompress(await reader.read(1 << 16))
+        found = numbers(ExportMetricsServiceRequest.FromString(body))
+        self.asked.append(found)
+        if self.refused.isdisjoint(found):
+            self.taken += found
+            writer.write(sized(b"", b"HTTP/1.1 200 OK\r\n"))
+        else:
+            writer.write(sized(b"", b"HTTP/1.1 500 Internal Server Error\r\n"))
+        await writer.drain()
 
 
 def arrived(receiver: Receiver, count: int) -> bool:
@@ -264,6 +295,71 @@ async def test_a_request_refused_twice_while_its_neighbours_are_taken_is_dropped
     assert spool.dropped == dropped
 
 
+@pytest.mark.parametrize(
+    ("bad", "block_bytes"),
+    [
+        ([0], 1),
+        # The pieces of one page, each a block of its own.
+        ([0, 1, 2, 3, 4, 5, 6], 1),
+        ([3], 1),
+        # A block of two, both of them bad.
+        ([0, 1], 300),
+    ],
+)
+async def test_a_block_that_is_refused_whole_costs_nothing_after_it(
+    spool: Spool, bad: list[int], block_bytes: int
+) -> None:
+    for number in range(9):
+        await spool.append(metrics(number), {})
+    proxy = Picky(*bad)
+    with capture_logs() as logs:
+        async with server(proxy) as port, sending(spool, f"http://127.0.0.1:{port}", block_bytes=block_bytes):
+            await until(lambda: empty(spool))
+    assert sorted(proxy.taken) == [number for number in range(9) if number not in bad]
+    # Each was refused twice alone, the second time after a neighbour was taken.
+    assert {number: proxy.asked.count([number]) for number in bad} == dict.fromkeys(bad, 2)
+    assert spool.dropped == {"refused": len(bad)}
+    assert said(logs) == ["the OTLP receiver refused a request for good; it is dropped"] * len(bad)
+
+
+async def test_a_block_that_is_refused_with_all_after_it_stays(spool: Spool) -> None:
+    for number in range(20):
+        await spool.append(metrics(number), {})
+    proxy = Picky(*range(20))
+    async with server(proxy) as port, sending(spool, f"http://127.0.0.1:{port}", block_bytes=1):
+        await until(lambda: len(proxy.asked) > 24)
+        assert spool.dropped == {}
+        # Not the whole spool, and after a pause the same again.
+        assert proxy.asked[:16] == [[number] for number in range(8)] * 2
+        proxy.refused.clear()
+        await until(lambda: empty(spool))
+    assert sorted(proxy.taken) == list(range(20))
+    assert spool.dropped == {}
+
+
+async def test_a_block_that_is_refused_with_nothing_after_it_waits_for_what_comes(spool: Spool) -> None:
+    await spool.append(metrics(0), {})
+    proxy = Picky(0)
+    async with server(proxy) as port, sending(spool, f"http://127.0.0.1:{port}", block_bytes=1):
+        await until(lambda: len(proxy.asked) > 3)
+        assert spool.dropped == {}
+        await spool.append(metrics(1), {})
+        await until(lambda: empty(spool))
+    assert proxy.taken == [1]
+    assert spool.dropped == {"refused": 1}
+
+
+async def test_a_neighbour_that_is_taken_drops_nothing_for_a_settings_sake(spool: Spool) -> None:
+    for number in range(3):
+        await spool.append(metrics(number), {})
+    async with running_receiver() as receiver:
+        receiver.before = [Unauthenticated("not this one"), Outcome(), Unauthenticated("not this one")]
+        async with sending(spool, receiver.http, block_bytes=1):
+            await until(lambda: empty(spool))
+        assert taken(receiver) == [0, 1, 0, 0, 2]
+    assert spool.dropped == {}
+
+
 @pytest.mark.parametrize("refusal", [Unauthenticated("rotated"), UnsupportedMedia("reloaded")])
 async def test_a_refusal_that_passes_costs_nothing(spool: Spool, refusal: Exception) -> None:
     for number in range(3):
@@ -291,7 +387,7 @@ async def test_what_is_about_the_settings_is_never_dropped(spool: Spool, refusal
 
 async def test_a_spool_that_cannot_be_read_is_not_called_a_receiver_that_is_away(spool: Spool) -> None:
     await spool.append(metrics(1), {})
-    await spool._call(lambda file: file._db.execute("ALTER TABLE request RENAME TO gone").fetchall())
+    await spool._call(lambda store: store.on_file(lambda file: file._db.execute("DROP TABLE request").fetchall()))
     with capture_logs() as logs:
         async with running_receiver() as receiver, sending(spool, receiver.http):
             await until(lambda: "the spool gives nothing now; data waits in the spool" in [e["event"] for e in logs])

@@ -12,17 +12,18 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from otel_receivers import spool as spool_module
-from otel_receivers.spool import Spool, SpoolError
+from otel_receivers import spool_memory
+from otel_receivers.spool import Block, Spool, SpoolError
 from otel_receivers.spool_file import ROW_OVERHEAD, Request, SpoolFile
 from postel.errors import PostelError
 from postel.otlp.signal import Signal
@@ -43,6 +44,11 @@ async def opened(tmp_path: Path, max_bytes: int = 1 << 20, max_age: float = 3600
         yield spool
     finally:
         await spool.close()
+
+
+async def on_file(spool: Spool, work: Callable[[SpoolFile], Any]) -> None:
+    """Do to the file, in the spool's own thread, what a test cannot wait for."""
+    await spool._call(lambda store: store.on_file(work))
 
 
 def request(number: int, size: int = 100, kind: Signal = METRICS) -> Request:
@@ -161,7 +167,7 @@ def test_refused_requests_are_counted_over_starts(tmp_path: Path) -> None:
             file.append([request(1)], {})
             block = file.peek(METRICS, 1000)
             assert block
-            file.drop(block.ids, "refused")
+            file.remove(block.ids, {"refused": 1})
             assert file.dropped() == {"refused": expected}
 
 
@@ -310,8 +316,8 @@ async def test_damage_under_way_is_survived_and_counts_go_on(tmp_path: Path) -> 
         assert dropped > 0
 
         # Nothing in the log and nothing in memory: what is read next is read from the file.
-        await spool._call(lambda file: file._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
-        await spool._call(lambda file: file._db.execute("PRAGMA shrink_memory").fetchall())
+        await on_file(spool, lambda file: file._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        await on_file(spool, lambda file: file._db.execute("PRAGMA shrink_memory").fetchall())
         with (tmp_path / "spool.db").open("r+b") as damaged:
             damaged.seek(4096)
             damaged.write(b"\xa5" * 4096 * 8)
@@ -329,8 +335,8 @@ async def test_what_is_under_way_when_a_file_is_set_aside_takes_nothing_of_the_n
         await spool.append([request(1), request(2)], {})
         under_way = await spool.peek(METRICS, 1000)
         assert under_way
-        await spool._call(lambda file: file._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
-        await spool._call(lambda file: file._db.execute("PRAGMA shrink_memory").fetchall())
+        await on_file(spool, lambda file: file._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        await on_file(spool, lambda file: file._db.execute("PRAGMA shrink_memory").fetchall())
         with (tmp_path / "spool.db").open("r+b") as damaged:
             damaged.write(b"\xa5" * 4096 * 4)
         await spool.append([request(3), request(4)], {})
@@ -346,7 +352,7 @@ async def test_an_error_of_our_own_does_not_set_a_good_file_aside(tmp_path: Path
     async with opened(tmp_path) as spool:
         await spool.append([request(1)], {})
         with pytest.raises(SpoolError, match="binding"):
-            await spool._call(lambda file: file._db.execute("SELECT ?").fetchall())
+            await on_file(spool, lambda file: file._db.execute("SELECT ?").fetchall())
         assert not set_aside(tmp_path)
         block = await spool.peek(METRICS, 1000)
         assert block
@@ -375,7 +381,7 @@ def _full(file: SpoolFile, spare_pages: int = 0) -> None:
 async def test_a_full_disk_is_said_once_data_waits_and_comes_in_order(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.append([request(0, 3000)], {"a": "0"})
-        await spool._call(_full)
+        await on_file(spool, _full)
         with capture_logs() as logs:
             for number in range(1, 6):
                 await spool.append([request(number, 3000)], {"a": str(number)})
@@ -384,7 +390,7 @@ async def test_a_full_disk_is_said_once_data_waits_and_comes_in_order(tmp_path: 
             ]
             assert "full" in logs[0]["reason"]
             assert spool.size > 15_000
-            await spool._call(lambda file: file._db.execute("PRAGMA max_page_count = 1000000").fetchall())
+            await on_file(spool, lambda file: file._db.execute("PRAGMA max_page_count = 1000000").fetchall())
             await spool.append([request(6, 3000)], {})
             assert logs[-1]["event"] == "the spool can be written again"
         block = await spool.peek(METRICS, 1 << 20)
@@ -399,12 +405,12 @@ async def test_a_full_disk_is_said_once_data_waits_and_comes_in_order(tmp_path: 
 async def test_a_disk_that_stays_full_costs_the_oldest_and_counts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "PENDING_BYTES", 100_000)
+    monkeypatch.setattr(spool_memory, "PENDING_BYTES", 100_000)
     async with opened(tmp_path) as spool:
-        await spool._call(_full)
+        await on_file(spool, _full)
         for number in range(10):
             await spool.append([request(number, 30_000)], {})
-        await spool._call(lambda file: file._db.execute("PRAGMA max_page_count = 1000000").fetchall())
+        await on_file(spool, lambda file: file._db.execute("PRAGMA max_page_count = 1000000").fetchall())
         await spool.append([], {"a": "1"})
         block = await spool.peek(METRICS, 1 << 20)
         assert block
@@ -414,9 +420,133 @@ async def test_a_disk_that_stays_full_costs_the_oldest_and_counts_them(
         assert spool.dropped == {"disk": 7}
 
 
+def _refusing(file: SpoolFile, *, refuses: bool = True) -> None:
+    """SQLite's own refusal of every write, removals too."""
+    file._db.execute(f"PRAGMA query_only = {int(refuses)}")
+
+
+async def peeked(spool: Spool, limit: int = 1000, without: Sequence[int] = ()) -> Block:
+    block = await spool.peek(METRICS, limit, without)
+    assert block
+    return block
+
+
+async def test_what_moved_into_the_file_while_it_was_sent_leaves_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await on_file(spool, _refusing)
+        await spool.append([request(1), request(2)], {})
+        under_way = await peeked(spool, 200)
+        await spool.append([request(3)], {})
+        await on_file(spool, partial(_refusing, refuses=False))
+        await spool.append([request(4)], {})
+        # The receiver answers only now; the ids are those that the requests had in memory.
+        single = await spool.read(METRICS, under_way.ids[0])
+        assert single
+        assert numbers(single.body) == [1]
+        assert numbers((await peeked(spool, without=under_way.ids)).body) == [3, 4]
+        await spool.remove(under_way.ids)
+        assert numbers((await peeked(spool)).body) == [3, 4]
+        assert spool.size == 2 * (100 + ROW_OVERHEAD)
+
+
+async def test_what_comes_after_a_request_is_had_without_it_wherever_both_are(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.append([request(1), request(2)], {})
+        await on_file(spool, _refusing)
+        await spool.append([request(3), request(4)], {})
+        passed: list[int] = []
+        for number in range(1, 5):
+            block = await peeked(spool, 100, passed)
+            assert numbers(block.body) == [number]
+            passed += block.ids
+        assert await spool.peek(METRICS, 100, passed) is None
+        assert numbers((await peeked(spool, 100)).body) == [1]
+
+
+async def test_a_removal_that_the_disk_refuses_is_made_up_for(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.append([request(number) for number in range(1500)], {})
+        await on_file(spool, _refusing)
+        with capture_logs() as logs:
+            first = await peeked(spool, 100)
+            await spool.drop(first.ids, "refused")
+            assert spool.dropped == {"refused": 1}
+            for _ in range(140):
+                await spool.remove((await peeked(spool)).ids)
+            assert await spool.read(METRICS, first.ids[0]) is None
+            assert numbers((await peeked(spool)).body)[0] == 1401
+            # Nothing is tried meanwhile that would be said each time.
+            await spool.trim()
+            await on_file(spool, partial(_refusing, refuses=False))
+            await spool.append([], {"a": "1"})
+        assert [entry["log_level"] for entry in logs] == ["error", "info"]
+        assert spool.dropped == {"refused": 1}
+        assert spool.size == 99 * (100 + ROW_OVERHEAD)
+    async with opened(tmp_path) as spool:
+        assert numbers((await peeked(spool, 1 << 20)).body) == list(range(1401, 1500))
+        assert spool.dropped == {"refused": 1}
+
+
+async def test_a_damaged_record_that_cannot_be_dropped_hides_no_other(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.append([request(1), request(2)], {})
+        first = (await peeked(spool)).ids[0]
+        damage = f"UPDATE request SET body = zeroblob(100) WHERE id = {first}"
+        await on_file(spool, lambda file: file._db.execute(damage).fetchall())
+        await on_file(spool, _refusing)
+        await spool.append([request(3)], {})
+        for number in (2, 3):
+            block = await peeked(spool, 100)
+            assert numbers(block.body) == [number]
+            await spool.remove(block.ids)
+        with pytest.raises(SpoolError, match="readonly"):
+            await spool.peek(METRICS, 100)
+        await on_file(spool, partial(_refusing, refuses=False))
+        assert await spool.peek(METRICS, 100) is None
+        assert spool.dropped == {"damaged": 1}
+
+
+async def test_what_was_handed_in_is_stored_though_its_task_is_cancelled(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        busy = asyncio.create_task(spool._call(lambda _: time.sleep(0.3)))
+        await asyncio.sleep(0.05)
+        task = asyncio.create_task(spool.append([request(1)], {"a": "1"}))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        await busy
+        assert numbers((await peeked(spool)).body) == [1]
+
+
+async def test_a_last_try_is_made_at_the_end(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await on_file(spool, _refusing)
+        await spool.append([request(1)], {"a": "1"})
+        await spool.remove((await peeked(spool)).ids)
+        await on_file(spool, partial(_refusing, refuses=False))
+    async with opened(tmp_path) as spool:
+        assert await spool.peek(METRICS, 1000) is None
+        assert (await spool.state())["a"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("agent.lock", "{folder}: cannot be written: Is a directory; mend it or set data_dir"),
+        ("spool.db", "{folder}/spool.db: unable to open database file"),
+    ],
+)
+async def test_what_is_not_the_disks_fault_ends_the_start(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(PostelError) as error:
+        await Spool.open(tmp_path, max_bytes=1 << 20, max_age=60)
+    assert str(error.value) == reason.format(folder=tmp_path)
+
+
 async def test_reading_trouble_is_a_spool_error(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        await spool._call(lambda file: file._db.execute("DROP TABLE request").fetchall())
+        await on_file(spool, lambda file: file._db.execute("DROP TABLE request").fetchall())
         with pytest.raises(SpoolError, match="no such table"):
             await spool.peek(METRICS, 1000)
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from otel_receivers.system.receiver import SystemReceiver
 from otel_receivers.system.snapshot import CpuMeter, Host
 from otel_receivers.system.watches import KernelLog, OomWatch
 from support.hosts import Recorded, event_attributes, tick
-from support.requirements import require
+from support.mounts import mounting
 
 
 def record_time(batch: Batch) -> int:
@@ -94,12 +93,7 @@ def test_a_filesystem_becomes_read_only(recorded: Recorded) -> None:
 @pytest.fixture
 def namespace() -> list[str]:
     """The command that runs a program as root with mounts of its own, which end with it."""
-    require("unshare", available=shutil.which("unshare"), how="install util-linux; Linux alone has it")
-    command = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-    refused = subprocess.run([*command, "true"], capture_output=True, check=False, text=True)
-    if refused.returncode:
-        pytest.skip(f"the kernel of this container lets nobody mount: {refused.stderr.strip()}")
-    return command
+    return mounting()
 
 
 def test_a_real_remount(namespace: list[str], tmp_path: Path) -> None:
