@@ -135,7 +135,7 @@ def _count(request: Any) -> int:
     return sum(len(getattr(m, kind).data_points) for m in found if (kind := m.WhichOneof("data")))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.one_of(
         st.tuples(st.just(Signal.METRICS), metric_requests),
