@@ -1,5 +1,7 @@
 """The one log of every Postel process: a line per record on stderr, key=value after the sentence.
 
+Control characters are written out, so that nothing that came from the network can forge a line or reach a terminal.
+
 stdout stays free for data (``agent --once`` prints OTLP JSON there).
 """
 
@@ -14,6 +16,10 @@ import structlog
 
 # Set by postel.supervisor's callers: the name of the program then stands in front of each line already.
 SUPERVISED = "POSTEL_SUPERVISED"
+
+
+# C0, DEL and C1, and Unicode's own line ends.
+_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
 class Throttle:
@@ -70,9 +76,21 @@ def configure(component: str, *, level: int = logging.INFO) -> None:
             event["event"] = f"{component}: {event['event']}"
         return event
 
+    def write_out_controls(
+        _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        # The renderer does it for the values behind the sentence.
+        event["event"] = str(event["event"]).translate(_CONTROLS)
+        return event
+
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_component, renderer],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            name_component,
+            write_out_controls,
+            renderer,
+        ],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
