@@ -43,8 +43,11 @@ async def run(settings: Settings, *, demo: bool) -> int:
         listen(address, setting).close()
     supervisor = Supervisor(list(_programs(settings, demo=demo)))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.stop)
+    # Started under nohup, it is meant to outlive its terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, supervisor.stop)
     announcer = asyncio.create_task(_announce(settings))
     try:
         return await supervisor.run()

@@ -141,6 +141,17 @@ def test_a_terminal_that_hangs_up_ends_it_in_order(tmp_path: Path, terminal: tup
         assert left(postel) == []
 
 
+def test_under_nohup_it_outlives_its_terminal(tmp_path: Path, terminal: tuple[str, Callable[[], None]]) -> None:
+    name, hang_up = terminal
+    with running(tmp_path, under=(*ON_TERMINAL, name, "nohup"), POSTEL_COLLECTOR="none") as postel:
+        until(lambda: answers(postel.page), 30, "the page answers")
+        hang_up()
+        time.sleep(1)
+        assert answers(postel.page)
+        assert postel.stop(signal.SIGTERM) == 0
+        assert (tmp_path / "nohup.out").read_text().rstrip().endswith("postel: stopped")
+
+
 def test_an_address_in_use_is_named_with_its_setting_and_nothing_starts(tmp_path: Path) -> None:
     postel = RunningPostel(tmp_path)
     with socket.create_server(("127.0.0.1", postel.ports["sink_http"])):
