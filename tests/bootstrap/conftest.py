@@ -1,11 +1,17 @@
-"""A checkout of the test's own."""
+"""A checkout of the test's own, and the Collector's build in it."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from support.bootstrap import GO, Make, left
 
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -21,3 +27,37 @@ def checkout(tmp_path: Path) -> Path:
         (copy / ".build").mkdir()
         (copy / ".build" / "go").symlink_to(_CHECKOUT / ".build" / "go")
     return copy
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """Where the Go of `make` says what it does, and is told what to do."""
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "go").write_text(GO.format(made=made))
+    (made / "go").chmod(0o755)
+    return made
+
+
+@pytest.fixture
+def make(checkout: Path, made: Path) -> Iterator[Make]:
+    """`make collector`, with an environment that nobody develops in."""
+    (checkout / ".venv").mkdir()
+    for part in ("bin", "lib", "pyvenv.cfg"):
+        (checkout / ".venv" / part).symlink_to(Path(sys.prefix) / part)
+    (checkout / "Makefile").write_text(f"collector:\n\t@{sys.executable} -m tools.bootstrap collector\n")
+
+    def start(**variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["make", "collector"],
+            cwd=checkout,
+            env={**os.environ, "PATH": f"{made}:{os.environ['PATH']}", **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
+        )
+
+    yield start
+    for process in left(checkout):
+        process.kill()

