@@ -47,17 +47,26 @@ def make(checkout: Path, made: Path) -> Iterator[Make]:
         (checkout / ".venv" / part).symlink_to(Path(sys.prefix) / part)
     (checkout / "Makefile").write_text(f"collector:\n\t@{sys.executable} -m tools.bootstrap collector\n")
 
+    # Below `make test` it would say which folder it enters.
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    started = []
+
     def start(**variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["make", "collector"],
             cwd=checkout,
-            env={**os.environ, "PATH": f"{made}:{os.environ['PATH']}", **variables},
+            env={**env, "PATH": f"{made}:{os.environ['PATH']}", **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             process_group=0,
         )
+        started.append(process)
+        return process
 
     yield start
     for process in left(checkout):
         process.kill()
+    for each in started:
+        with each:
+            each.wait(10)

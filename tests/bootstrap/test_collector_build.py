@@ -13,7 +13,8 @@ from postel.collector import built_collector
 def _build(checkout: Path, *options: str) -> list[str]:
     """Run the step without any Go module within reach; returns the lines that it printed."""
     # A module cache of its own, empty; Go makes it read-only, which is undone for the removal of the folder.
-    env = {**os.environ, "GOPROXY": "off", "GOMODCACHE": str(checkout / "modules"), "GOFLAGS": "-modcacherw"}
+    own = {"HOME": str(checkout / "home"), "GOMODCACHE": str(checkout / "modules"), "GOFLAGS": "-modcacherw"}
+    env = {**os.environ, **own, "GOPROXY": "off"}
     done = subprocess.run(
         [sys.executable, "-m", "tools.bootstrap.collector", *options],
         cwd=checkout,
