@@ -1,4 +1,6 @@
-# Each target installs what it needs into the checkout (.venv, .build) and says in one line what it could not find.
+# Each target installs what it needs into the checkout (.venv, .build) and says in one line what it could not find. The
+# servers that the tests run come by apt. Caches of uv, Go and npm are used where this user has them, and made nowhere
+# but in .build.
 # ARGS are handed on: make test ARGS="-k spool", make up ARGS="--config my.toml".
 
 PYTHON ?= python3

@@ -34,6 +34,7 @@ from postel.otlp import json_mapping
 from postel.otlp.client import sender_of
 from postel.settings import Settings
 from postel.signals import Declarations, load_all
+from postel.streams import say
 
 # Of the interval; the rest is for what is done with the answer.
 _COLLECT_SHARE = 0.9
@@ -249,7 +250,7 @@ async def run_once(settings: Settings) -> None:
     collecting = Collecting(settings, node, Epochs())
     findings = await look_everywhere(places(settings.discovery))
     for finding in findings:
-        printing.say(sentence(finding))
+        say(sentence(finding))
     receivers = [await asyncio.to_thread(collecting.system)]
     if any(finding.source == "zone_mta" and finding.listening for finding in findings):
         receivers.append(collecting.zone_mta())
@@ -263,7 +264,7 @@ async def run_once(settings: Settings) -> None:
             for complaint in filter(
                 None, (collected.failure, *(p.message for b in collected.batches for p in b.problems))
             ):
-                printing.say(f"{receiver.name}: {complaint}")
+                say(f"{receiver.name}: {complaint}")
     finally:
         for receiver in receivers:
             await receiver.close()

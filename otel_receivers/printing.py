@@ -1,17 +1,16 @@
-"""What ``agent --once`` prints: data on stdout, words on stderr, and neither is always there to take it.
+"""The data that ``agent --once`` prints on stdout, which is not always there to take it.
 
-Words that nobody takes stop nothing. Data that nobody takes does, except where its reader hung up because it had
-enough (``| head -1``): that is no error.
+Data that nobody takes stops it, except where its reader hung up because it had enough (``| head -1``): that is no
+error. Words, which stop nothing, go through `postel.streams`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
-from typing import TextIO
 
 from postel.errors import PostelError
+from postel.streams import drop
 
 
 def require_stdout() -> None:
@@ -36,26 +35,7 @@ def put(lines: Iterable[str]) -> None:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        _let_go(sys.stdout)
+        drop(sys.stdout)
     except OSError as error:
-        _let_go(sys.stdout)
+        drop(sys.stdout)
         raise PostelError(f"stdout cannot be written: {error.strerror}") from None
-
-
-def say(sentence: str) -> None:
-    """Print a sentence for a human on stderr, where that takes it."""
-    # A stream that is closed is None, which print() would take for stdout, and mix words with data.
-    if sys.stderr is None:
-        return
-    try:
-        sys.stderr.write(sentence + "\n")
-        sys.stderr.flush()
-    except OSError:
-        _let_go(sys.stderr)
-
-
-def _let_go(stream: TextIO) -> None:
-    """Send what a stream still holds nowhere: Python would try again at its end, and exit with 120 over it."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TextIO
 
-import click
+from postel.streams import say
 
 # A child that lived this long has started well: its next death begins with a short wait again.
 SETTLED_SECONDS = 30.0
@@ -56,7 +56,7 @@ class Program:
 class Supervisor:
     """Keeps programs running until :meth:`stop`; use :meth:`run`."""
 
-    def __init__(self, programs: Sequence[Program], *, output: TextIO = sys.stderr) -> None:
+    def __init__(self, programs: Sequence[Program], *, output: TextIO | None = None) -> None:
         self._programs = programs
         self._output = output
         self._width = max(len(program.name) for program in programs)
@@ -70,12 +70,20 @@ class Supervisor:
 
         Returns:
             0 after a stop, 2 when a program said that starting again would not help.
+
+        Raises:
+            Exception: what nobody foresaw in keeping a program, after every child has ended: nothing may run unwatched.
         """
         keepers = {program.name: asyncio.create_task(self._keep(program)) for program in self._programs}
-        await self._stopping.wait()
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([stopping, *keepers.values()], return_when=asyncio.FIRST_COMPLETED)
+        self.stop()
+        await stopping
         for rank in sorted({program.stop_rank for program in self._programs}):
             names = [program.name for program in self._programs if program.stop_rank == rank]
             await asyncio.gather(*(self._end(name, keepers[name]) for name in names))
+        for keeper in keepers.values():
+            keeper.result()
         return REFUSED if self._refused else 0
 
     def stop(self) -> None:
@@ -144,20 +152,27 @@ class Supervisor:
     async def _end(self, name: str, keeper: asyncio.Task[None]) -> None:
         if child := self._running(name):
             child.terminate()
-        done, _ = await asyncio.wait([keeper], timeout=STOP_SECONDS)
+        ended = asyncio.create_task(self._ended(name, keeper))
+        done, _ = await asyncio.wait([ended], timeout=STOP_SECONDS)
         while not done:
             # Asked anew each time: a child may have been on its way when the order came.
             if child := self._running(name):
                 self._say(name, f"did not stop within {STOP_SECONDS:g} s and is killed")
                 child.kill()
-            done, _ = await asyncio.wait([keeper], timeout=1)
+            done, _ = await asyncio.wait([ended], timeout=1)
+
+    async def _ended(self, name: str, keeper: asyncio.Task[None]) -> None:
+        await asyncio.wait([keeper])
+        if child := self._running(name):
+            # Its keeper failed. What it still prints is read, for it may wait for that before it can end.
+            await child.communicate()
 
     def _running(self, name: str) -> asyncio.subprocess.Process | None:
         process = self._processes.get(name)
         return process if process and process.returncode is None else None
 
     def _say(self, name: str, text: str) -> None:
-        click.echo(f"{name:<{self._width}} | {text}", file=self._output)
+        say(f"{name:<{self._width}} | {text}", self._output)
 
 
 def _describe(code: int) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import click
 import httpx
 
 from postel import log
@@ -23,6 +22,7 @@ from postel.collector import collector_config, find_collector, turned_off
 from postel.errors import PostelError
 from postel.listening import listen, reachable
 from postel.settings import Settings
+from postel.streams import say
 from postel.supervisor import Program, Supervisor
 
 READY_SECONDS = 60.0
@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.2
 
 
 async def run(settings: Settings, *, demo: bool) -> int:
-    """Run everything until SIGINT or SIGTERM.
+    """Run everything until SIGINT, SIGTERM, or SIGHUP: the terminal is gone.
 
     Returns:
         The exit code: 0 after a stop that was asked for, 2 when a part cannot start.
@@ -43,8 +43,11 @@ async def run(settings: Settings, *, demo: bool) -> int:
         listen(address, setting).close()
     supervisor = Supervisor(list(_programs(settings, demo=demo)))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.stop)
+    # Started under nohup, it is meant to outlive its terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, supervisor.stop)
     announcer = asyncio.create_task(_announce(settings))
     try:
         return await supervisor.run()
@@ -156,4 +159,4 @@ async def _announce(settings: Settings) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(f"postel: {text}", err=True)
+    say(f"postel: {text}")

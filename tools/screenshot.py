@@ -8,7 +8,6 @@ Takes about half a minute; everything runs on free ports with a database of its 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+
+from tools.bootstrap.programs import find_browser
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "images" / "page.png"
@@ -32,9 +33,9 @@ from support.running_postel import until  # noqa: E402
 
 def main() -> None:
     """Start what is needed, wait until the demo's day is drawn, take the picture."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        raise SystemExit("chromium and chromedriver are needed: `make test` installs them")
+    browser = find_browser()
+    if not browser:
+        raise SystemExit("Chromium and its driver are needed: `make test` installs them, or says why it cannot")
     # Not below a folder that others tidy: the database's own user must be able to enter it.
     with tempfile.TemporaryDirectory(prefix="postel-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         folder = Path(name)
@@ -53,7 +54,7 @@ def main() -> None:
             stack.callback(_end, _start(program, environment, folder))
         until(lambda: answers(f"http://{page}/api/v1/healthz"), 60, "the page's database is there")
         until(lambda: _node(page), 60, "the demo has registered")
-        chrome = start_chromium(chromium, driver, folder / "chromium")
+        chrome = start_chromium(browser, folder / "chromium")
         stack.callback(chrome.quit)
         look(chrome, width=1280, height=1040)
         chrome.get(f"http://{page}/?range=86400")

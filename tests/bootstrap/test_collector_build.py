@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from postel.collector import built_collector
-
-_CHECKOUT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """As much of a checkout as the build needs, with nothing built."""
-    copy = tmp_path / "checkout"
-    for part in ("collector-config", "postel", "tools", "requirements"):
-        shutil.copytree(_CHECKOUT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-    # The Go that set-up installed where the machine has none.
-    if (_CHECKOUT / ".build" / "go").exists():
-        (copy / ".build").mkdir()
-        (copy / ".build" / "go").symlink_to(_CHECKOUT / ".build" / "go")
-    return copy
 
 
 def _build(checkout: Path, *options: str) -> list[str]:
     """Run the step without any Go module within reach; returns the lines that it printed."""
     # A module cache of its own, empty; Go makes it read-only, which is undone for the removal of the folder.
-    env = {**os.environ, "GOPROXY": "off", "GOMODCACHE": str(checkout / "modules"), "GOFLAGS": "-modcacherw"}
+    own = {"HOME": str(checkout / "home"), "GOMODCACHE": str(checkout / "modules"), "GOFLAGS": "-modcacherw"}
+    env = {**os.environ, **own, "GOPROXY": "off"}
     done = subprocess.run(
         [sys.executable, "-m", "tools.bootstrap.collector", *options],
         cwd=checkout,

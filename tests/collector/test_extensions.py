@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -10,17 +9,17 @@ import pytest
 
 from postel.collector import collector_config
 from support.requirements import require
-from tools.bootstrap.collector import find_go
+from tools.bootstrap.collector import find_go, go_environment
 
 _MODULE = collector_config().parent / "extensions"
 
 
-def _run(*command: str | Path) -> str:
+def _run(program: Path, *arguments: str) -> str:
     """What it prints; the test fails where it fails."""
     done = subprocess.run(
-        command,
+        [program, *arguments],
         cwd=_MODULE,
-        env={**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"},
+        env=go_environment(program),
         capture_output=True,
         text=True,
         timeout=280,

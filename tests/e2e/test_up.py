@@ -1,9 +1,12 @@
 """`postel up` as a user starts it: all programs, the real Collector, the embedded database."""
 
+import os
+import pty
 import re
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -79,10 +82,14 @@ def test_the_end_leaves_nothing_running(tmp_path: Path) -> None:
     with running(tmp_path, **FAST) as postel:
         until(lambda: rows(postel) >= 1, 60, "first rows")
         assert postel.stop(signal.SIGTERM) == 0
-        left = [process.cmdline() for process in psutil.process_iter() if str(postel.data) in str(environment(process))]
-        assert left == []
+        assert left(postel) == []
         assert "killed" not in postel.log.read_text()
         assert postel.log.read_text().rstrip().endswith("postel: stopped")
+
+
+def left(postel: RunningPostel) -> list[list[str]]:
+    """The processes that belong to it, all of which have its data folder in their environment."""
+    return [process.cmdline() for process in psutil.process_iter() if str(postel.data) in str(environment(process))]
 
 
 def environment(process: psutil.Process) -> dict[str, str]:
@@ -90,6 +97,59 @@ def environment(process: psutil.Process) -> dict[str, str]:
         return process.environ()
     except psutil.Error:
         return {}
+
+
+# The first argument is where the rest prints to.
+INTO_PIPE = ("sh", "-c", 'exec "$@" >"$0" 2>&1')
+# Opened for reading too, it becomes the controlling terminal of the session that the command leads.
+ON_TERMINAL = ("sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1')
+
+
+def test_a_log_whose_reader_left_ends_nothing(tmp_path: Path) -> None:
+    # As `postel up 2>&1 | tee log`, where Ctrl-C ends tee at once.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with running(tmp_path, **FAST, under=(*INTO_PIPE, str(pipe))) as postel:
+        until(lambda: rows(postel) >= 1, 60, "first rows")
+        os.close(reader)
+        before = postel.kill("agent")
+        until(lambda: postel.runs("agent", but=before), 20, "agent runs again")
+        seen = rows(postel)
+        until(lambda: rows(postel) > seen + 1, 60, "rows after the agent was killed")
+        assert postel.stop(signal.SIGINT) == 0
+        assert left(postel) == []
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[str, Callable[[], None]]]:
+    """The name of a terminal, and what hangs it up."""
+    master, slave = pty.openpty()
+    name = os.ttyname(slave)
+    os.close(slave)
+    with os.fdopen(master) as end:
+        yield name, end.close
+
+
+def test_a_terminal_that_hangs_up_ends_it_in_order(tmp_path: Path, terminal: tuple[str, Callable[[], None]]) -> None:
+    # As `postel up` in an ssh session that drops.
+    name, hang_up = terminal
+    with running(tmp_path, under=(*ON_TERMINAL, name), POSTEL_COLLECTOR="none") as postel:
+        until(lambda: answers(postel.page), 30, "the page answers")
+        hang_up()
+        assert postel.end() == 0
+        assert left(postel) == []
+
+
+def test_under_nohup_it_outlives_its_terminal(tmp_path: Path, terminal: tuple[str, Callable[[], None]]) -> None:
+    name, hang_up = terminal
+    with running(tmp_path, under=(*ON_TERMINAL, name, "nohup"), POSTEL_COLLECTOR="none") as postel:
+        until(lambda: answers(postel.page), 30, "the page answers")
+        hang_up()
+        time.sleep(1)
+        assert answers(postel.page)
+        assert postel.stop(signal.SIGTERM) == 0
+        assert (tmp_path / "nohup.out").read_text().rstrip().endswith("postel: stopped")
 
 
 def test_an_address_in_use_is_named_with_its_setting_and_nothing_starts(tmp_path: Path) -> None:

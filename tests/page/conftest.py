@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from selenium import webdriver
 from support.page import Rows, complaints, look, name_of, serving, start_chromium
 from support.postgres import fresh_database, migrate_now, wheel_server
 from support.requirements import require
+from tools.bootstrap.programs import find_browser
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +66,10 @@ def page(tmp_path: Path, database: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """One browser for all tests; `browser` gives it out fresh."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    require("chromium", available=program and driver)
-    chrome = start_chromium(str(program), str(driver), tmp_path_factory.mktemp("chromium"))
+    found = find_browser()
+    require("chromium", available=found)
+    assert found
+    chrome = start_chromium(found, tmp_path_factory.mktemp("chromium"))
     yield chrome
     chrome.quit()
 

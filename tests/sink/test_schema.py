@@ -174,8 +174,8 @@ def test_what_is_not_there_is_named_and_not_waited_for(any_server: str, wrong: d
 
 
 @pytest.mark.parametrize("password", ["wrong", None])
-def test_a_wrong_password_is_not_waited_for(postgres_15: str, password: str | None) -> None:
-    with psycopg.connect(postgres_15, autocommit=True) as owner:
+def test_a_wrong_password_is_not_waited_for(old_postgres: str, password: str | None) -> None:
+    with psycopg.connect(old_postgres, autocommit=True) as owner:
         row = owner.execute("SHOW hba_file").fetchone()
         assert row
         rules = Path(row[0])
@@ -185,7 +185,7 @@ def test_a_wrong_password_is_not_waited_for(postgres_15: str, password: str | No
         try:
             owner.execute("SELECT pg_reload_conf(), pg_sleep(0.5)")
             with pytest.raises(DatabaseError, match="refuses") as caught:
-                migrate_now(conninfo.make_conninfo(postgres_15, user="guarded", password=password))
+                migrate_now(conninfo.make_conninfo(old_postgres, user="guarded", password=password))
             assert not isinstance(caught.value, DatabaseAwayError)
         finally:
             rules.write_text(before)

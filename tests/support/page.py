@@ -21,6 +21,7 @@ from selenium.webdriver.chrome.service import Service
 
 from support.ports import free_port
 from support.running_postel import until
+from tools.bootstrap.programs import Browser
 
 _FLAGS = (
     "--headless=new",
@@ -88,14 +89,14 @@ def answers(url: str) -> bool:
         return False
 
 
-def start_chromium(program: str, driver: str, folder: Path) -> webdriver.Chrome:
+def start_chromium(browser: Browser, folder: Path) -> webdriver.Chrome:
     """A headless Chromium with its own empty profile; whoever starts it quits it."""
     options = Options()
-    options.binary_location = program
+    options.binary_location = str(browser.program)
     for flag in (*_FLAGS, f"--user-data-dir={folder}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(driver))
+    return webdriver.Chrome(options=options, service=Service(str(browser.driver)))
 
 
 def complaints(chrome: webdriver.Chrome) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """PostgreSQL servers for the tests, and databases on them that are made from a migrated template.
 
 ``POSTEL_TEST_DATABASE_URL`` names a server to use (its role may create databases); without it the tests start the
-embedded wheel's own. Debian's PostgreSQL 15 stands for the oldest version; ``POSTEL_TEST_TIMESCALE_URL``, or the
-extension beside that PostgreSQL, for TimescaleDB.
+embedded wheel's own. The oldest PostgreSQL of the distribution that is new enough stands for the old versions;
+``POSTEL_TEST_TIMESCALE_URL``, or the extension beside one of the distribution's, for TimescaleDB.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from psycopg import conninfo, sql
 from support.requirements import require
 from timescale_sink.store.database import connect
 from timescale_sink.store.migrate import migrate
+from tools.bootstrap.programs import PostgresServer, find_postgres
 
-DEBIAN = Path("/usr/lib/postgresql/15/bin")
-_EXTENSION = Path("/usr/share/postgresql/15/extension/timescaledb.control")
+_SERVERS = find_postgres()
 
 
 def named(server: str, database: str) -> str:
@@ -80,8 +80,8 @@ def wheel_server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def debian_server(*options: str) -> Iterator[str]:
-    """Debian's PostgreSQL 15 on a Unix socket of its own."""
+def distribution_server(server: PostgresServer, *options: str) -> Iterator[str]:
+    """A PostgreSQL of the distribution on a Unix socket of its own."""
     folder = Path(tempfile.mkdtemp(prefix="postel-"))
     # The server refuses to run as root.
     user = "postgres" if os.geteuid() == 0 else None
@@ -89,7 +89,7 @@ def debian_server(*options: str) -> Iterator[str]:
         os.chown(folder, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
     data = folder / "data"
     subprocess.run(
-        [DEBIAN / "initdb", "-U", "postgres", "-A", "trust", "-E", "utf8", "--no-sync", "-D", data],
+        [server.programs / "initdb", "-U", "postgres", "-A", "trust", "-E", "utf8", "--no-sync", "-D", data],
         user=user,
         cwd=folder,
         check=True,
@@ -97,14 +97,15 @@ def debian_server(*options: str) -> Iterator[str]:
     )
     arguments = ["-D", str(data), "-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off", *options]
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([str(DEBIAN / "postgres"), *arguments], user=user, cwd=folder, stdout=log, stderr=log)
+        command = [str(server.programs / "postgres"), *arguments]
+        process = subprocess.Popen(command, user=user, cwd=folder, stdout=log, stderr=log)
     try:
         url = f"postgresql://postgres@/postgres?host={folder}"
         _wait(url)
         yield url
     finally:
-        server.terminate()
-        server.wait(20)
+        process.terminate()
+        process.wait(20)
         shutil.rmtree(folder)
 
 
@@ -146,10 +147,24 @@ def migrated_database(postgres: str, migrated_template: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_15() -> Iterator[str]:
-    require("postgresql-15", available=(DEBIAN / "postgres").exists())
-    with debian_server() as url:
+def old_postgres() -> Iterator[str]:
+    require("postgresql", available=_SERVERS)
+    with distribution_server(_SERVERS[0]) as url:
         yield url
+
+
+def _with_timescale() -> PostgresServer | None:
+    """The newest server that has the extension."""
+    for server in reversed(_SERVERS):
+        asked = subprocess.run(
+            [server.programs / "pg_config", "--sharedir"], capture_output=True, text=True, check=True
+        )
+        if (Path(asked.stdout.strip()) / "extension" / "timescaledb.control").exists():
+            return server
+    return None
+
+
+_TIMESCALE_SERVER = _with_timescale()
 
 
 @pytest.fixture(scope="session")
@@ -157,18 +172,18 @@ def timescale() -> Iterator[str]:
     """A server with TimescaleDB. No package registry has one, so even POSTEL_REQUIRE=all does not promise it."""
     if given := os.environ.get("POSTEL_TEST_TIMESCALE_URL"):
         yield given
-    elif _EXTENSION.exists():
-        with debian_server("-c", "shared_preload_libraries=timescaledb") as url:
+    elif _TIMESCALE_SERVER:
+        with distribution_server(_TIMESCALE_SERVER, "-c", "shared_preload_libraries=timescaledb") as url:
             yield url
     else:
-        pytest.skip("no TimescaleDB: set POSTEL_TEST_TIMESCALE_URL, or install the extension beside PostgreSQL 15")
+        pytest.skip("no TimescaleDB: set POSTEL_TEST_TIMESCALE_URL, or install the extension beside PostgreSQL")
 
 
 # TimescaleDB is a server like the others where there is one; where not, tests/sink/test_timescale.py says so once.
-_TIMESCALE = "POSTEL_TEST_TIMESCALE_URL" in os.environ or _EXTENSION.exists()
+_TIMESCALE = "POSTEL_TEST_TIMESCALE_URL" in os.environ or _TIMESCALE_SERVER
 
 
-@pytest.fixture(params=["postgres", "postgres_15", *(["timescale"] if _TIMESCALE else [])])
+@pytest.fixture(params=["postgres", "old_postgres", *(["timescale"] if _TIMESCALE else [])])
 def any_server(request: pytest.FixtureRequest) -> str:
     """Each kind of server in turn."""
     url: str = request.getfixturevalue(request.param)

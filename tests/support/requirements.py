@@ -10,7 +10,7 @@ import os
 import pytest
 
 
-def require(component: str, *, available: object, how: str = "make test installs it") -> None:
+def require(component: str, *, available: object, how: str = "`make test` installs it, or says why it cannot") -> None:
     """Go on when ``available`` is truthy; else skip, or fail when POSTEL_REQUIRE names ``component`` or is ``all``.
 
     Args:

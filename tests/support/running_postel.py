@@ -42,11 +42,13 @@ class RunningPostel:
         folder: of the test; the log goes there.
         environment: variables beside those that give it ports and a data folder of its own.
         arguments: of `postel up`.
+        under: the command that starts it, such as `nohup`.
     """
 
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: Sequence[str] = ()
+    under: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.ports = dict(
@@ -86,10 +88,10 @@ class RunningPostel:
         return f"http://127.0.0.1:{self.ports['page']}/"
 
     def start(self) -> None:
-        """Start `postel up`; its output goes to `log`."""
+        """Start `postel up`, the leader of a session of its own."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "postel.cli", "up", *self.arguments],
+                [*self.under, sys.executable, "-m", "postel.cli", "up", *self.arguments],
                 cwd=self.folder,
                 env=self.variables,
                 stdout=output,
@@ -99,10 +101,15 @@ class RunningPostel:
 
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 45) -> int:
         """Ask for the end and wait for it; what does not end is killed, and the test fails."""
+        assert self._process
+        self._process.send_signal(number)
+        return self.end(seconds)
+
+    def end(self, seconds: float = 45) -> int:
+        """Wait for the end that something else asked for; what does not end is killed, and the test fails."""
         process = self._process
         assert process
         family = self._family()
-        process.send_signal(number)
         try:
             return process.wait(seconds)
         finally:
@@ -170,9 +177,9 @@ class RunningPostel:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str, **environment: str) -> Iterator[RunningPostel]:
+def running(folder: Path, *arguments: str, under: Sequence[str] = (), **environment: str) -> Iterator[RunningPostel]:
     """A Postel that runs inside the block; its log is shown when the block fails."""
-    postel = RunningPostel(folder, environment, arguments)
+    postel = RunningPostel(folder, environment, arguments, under)
     postel.start()
     try:
         yield postel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from testbed.program import Program
 
 from support.ports import free_ports
+from tools.bootstrap.programs import find_redis
 
 
 def listens(port: int) -> bool:
@@ -18,11 +18,6 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def redis_server() -> str | None:
-    """The path of the machine's Redis, or None."""
-    return shutil.which("redis-server")
 
 
 class Backends:
@@ -42,7 +37,7 @@ class Backends:
         self.redis = Program(
             "redis",
             [
-                *(redis_server() or "redis-server", "--bind", "127.0.0.1", "--port", str(self.redis_port)),
+                *(find_redis() or "redis-server", "--bind", "127.0.0.1", "--port", str(self.redis_port)),
                 *("--save", "", "--appendonly", "no", "--dir", folder),
             ],
             folder / "redis.log",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testbed.backends import Backends, redis_server
+from testbed.backends import Backends
 from testbed.npm_packages import InstallationError, install
 from testbed.program import started
 from testbed.smtp_sink import SmtpSink
@@ -21,6 +21,7 @@ from testbed.zone_mta import ZoneMta
 
 from support.node import Node, find_node
 from support.requirements import require
+from tools.bootstrap.programs import find_redis
 
 NewZoneMta = Callable[..., ZoneMta]
 """`new_zone_mta(zones=("default", "bulk"), **options of ZoneMta)`: started, its sink is `.sink`."""
@@ -54,7 +55,7 @@ def _packages(name: str, node: Node) -> Path:
 
 @pytest.fixture(scope="session")
 def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
-    require("redis", available=redis_server())
+    require("redis", available=find_redis())
     require("secantusdb", available=importlib.util.find_spec("secantus"))
     backends = Backends(tmp_path_factory.mktemp("backends"))
     try:

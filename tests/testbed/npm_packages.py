@@ -54,6 +54,9 @@ def _install(sources: list[Path], node: Node, place: Path) -> None:
             shutil.copy(source, making)
         # Lifecycle scripts and npm's own children look for `node` on PATH.
         environment = {**os.environ, "PATH": f"{node.path.parent}{os.pathsep}{os.environ['PATH']}"}
+        # Who has a cache of npm's gets it used; else none is left in the home folder.
+        if not (Path.home() / ".npm").exists() and "npm_config_cache" not in map(str.lower, environment):
+            environment["npm_config_cache"] = str(Path(parent) / "cache")
         try:
             done = subprocess.run(
                 node.npm("ci", "--no-progress"),

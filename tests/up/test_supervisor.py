@@ -1,12 +1,15 @@
 import asyncio
 import io
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 import pytest
@@ -44,28 +47,102 @@ async def test_a_program_that_dies_is_started_again_and_its_death_is_told() -> N
     assert await running == 0
 
 
-async def test_programs_end_in_the_order_of_their_ranks(tmp_path: Path) -> None:
-    record = tmp_path / "ends"
-    code = """
+RECORD = """
 import signal, sys, time
 def end(*_):
     time.sleep(0.2)
-    with open({path!r}, 'a') as file: file.write({name!r})
+    print('ending')
+    write({name!r})
     sys.exit(0)
+def write(text):
+    with open({path!r}, 'a') as file: file.write(text)
 signal.signal(signal.SIGTERM, end)
-print('here'); time.sleep(60)
+write({name!r}.upper())
+for turn in range(600): print('here', turn); time.sleep(0.1)
 """
-    output = io.StringIO()
-    programs = [
-        python(name, code.format(path=str(record), name=name), stop_rank=rank)
-        for name, rank in (("c", 2), ("a", 0), ("b", 1))
-    ]
-    supervisor = Supervisor(programs, output=output)
+
+
+def recording(record: Path) -> list[Program]:
+    """Programs that write A, B, C when they start and a, b, c when they end, which they are asked to in this order."""
+    ranks = (("c", 2), ("a", 0), ("b", 1))
+    return [python(name, RECORD.format(path=str(record), name=name), stop_rank=rank) for name, rank in ranks]
+
+
+async def test_programs_end_in_the_order_of_their_ranks(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    supervisor = Supervisor(recording(record), output=io.StringIO())
     running = asyncio.create_task(supervisor.run())
-    await until(lambda: output.getvalue().count("here") == 3)
+    await until(lambda: record.exists() and sorted(record.read_text()) == ["A", "B", "C"])
     supervisor.stop()
     assert await running == 0
-    assert record.read_text() == "abc"
+    assert record.read_text()[3:] == "abc"
+
+
+def hung_up_pipe() -> TextIO:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w")
+
+
+def hung_up_terminal() -> TextIO:
+    master, terminal = pty.openpty()
+    os.close(master)
+    return os.fdopen(terminal, "w")
+
+
+def full_disk() -> TextIO:
+    return Path("/dev/full").open("w", encoding="utf-8")
+
+
+@pytest.mark.parametrize("nobody", [hung_up_pipe, hung_up_terminal, full_disk])
+async def test_where_nobody_takes_the_log_all_else_goes_on(tmp_path: Path, nobody: Callable[[], TextIO]) -> None:
+    record = tmp_path / "record"
+    with nobody() as output:
+        supervisor = Supervisor(recording(record), output=output)
+        running = asyncio.create_task(supervisor.run())
+        await until(lambda: record.exists() and sorted(record.read_text()) == ["A", "B", "C"])
+        first = supervisor.pid("a")
+        assert first
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: record.read_text()[3:] == "A")
+        assert supervisor.pid("a") not in (None, first)
+        supervisor.stop()
+        assert await running == 0
+    assert record.read_text()[4:] == "abc"
+
+
+async def test_what_takes_the_log_again_gets_the_next_lines(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    terminal = hung_up_terminal()
+    with os.fdopen(writing, "w") as output, os.fdopen(reading) as lines, terminal:
+        took = os.dup(writing)
+        os.dup2(terminal.fileno(), writing)
+        supervisor = Supervisor(recording(tmp_path / "record"), output=output)
+        running = asyncio.create_task(supervisor.run())
+        await until(lambda: supervisor.pid("a"))
+        await asyncio.sleep(0.5)
+        os.dup2(took, writing)
+        os.close(took)
+        assert "| here" in await asyncio.to_thread(lines.readline)
+        supervisor.stop()
+        assert await running == 0
+
+
+async def test_a_fault_in_keeping_a_program_is_raised_once_all_have_ended_in_their_order(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+
+    def fail(line: str) -> str:
+        if sorted(record.read_text()) == ["A", "B", "C"]:
+            raise LookupError(line)
+        return line
+
+    # The fault is in keeping b, which is to end after a.
+    programs = [replace(each, clean_line=fail) if each.name == "b" else each for each in recording(record)]
+    supervisor = Supervisor(programs, output=io.StringIO())
+    with pytest.raises(LookupError, match="here"):
+        await asyncio.wait_for(supervisor.run(), 20)
+    assert record.read_text()[3:] == "abc"
+    assert [supervisor.pid(name) for name in "abc"] == [None] * 3
 
 
 async def test_a_program_that_refuses_its_settings_stops_everything() -> None:

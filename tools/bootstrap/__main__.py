@@ -10,12 +10,21 @@ import subprocess
 from collections.abc import Callable
 
 from tools.bootstrap import environment, system
-from tools.bootstrap.console import CHECKOUT, SetupError
+from tools.bootstrap.console import CHECKOUT, SetupError, heed_signals
 
 
 def _collector(*options: str) -> None:
     # In the environment, not in the system's Python: it asks postel.collector where the result belongs.
-    subprocess.run([environment.PYTHON, "-m", "tools.bootstrap.collector", *options], cwd=CHECKOUT, check=True)
+    command = [str(environment.PYTHON), "-m", "tools.bootstrap.collector", *options]
+    with subprocess.Popen(command, cwd=CHECKOUT) as process:
+        try:
+            code = process.wait()
+        except BaseException:
+            # It ends what it runs itself.
+            process.terminate()
+            raise
+    if code:
+        raise SetupError(f"the Collector's build ended with exit code {code}")
 
 
 STEPS: dict[str, tuple[str, Callable[[], None]]] = {
@@ -40,13 +49,12 @@ def main() -> int:
         epilog="\n".join(f"  {name:<16} {meaning}" for name, (meaning, _) in STEPS.items()),
     )
     parser.add_argument("steps", nargs="+", choices=STEPS, metavar="STEP")
+    heed_signals()
     for name in parser.parse_args().steps:
         try:
             STEPS[name][1]()
         except SetupError as error:
             print(error.output, f"set-up: {error}", sep="\n", file=sys.stderr)
-            return 1
-        except subprocess.CalledProcessError:
             return 1
     return 0
 

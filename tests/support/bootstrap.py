@@ -1,0 +1,43 @@
+"""Set-up in a checkout of the test's own, with a Go that only looks like one."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+Make = Callable[..., subprocess.Popen[str]]
+"""`make(VARIABLE=value)`: starts `make collector` in a process group of its own, as a shell does."""
+
+# What the build sees as Go. It notes its environment and installs a builder whose compilers take minutes, unless there
+# is a file `quick`, and are deaf to SIGTERM where there is a file `deaf`; with a file `broken` it fails.
+GO = """#!/bin/sh
+[ "$1" = version ] && {{ echo go version go1.26.0 linux/amd64; exit; }}
+echo install >> {made}/installed
+env > {made}/environment
+[ "$GOPATH" ] && mkdir -p "$GOPATH/pkg/mod/module" "$GOCACHE"
+[ -e {made}/broken ] && exit 1
+cat > "$GOBIN/builder" <<'BUILDER'
+#!/bin/sh
+mkdir -p sources && cp /bin/true sources/postel-otelcol
+[ -e {made}/quick ] && exit
+[ -e {made}/deaf ] && trap "" TERM
+sleep 300 &
+touch {made}/compiling
+wait
+BUILDER
+chmod +x "$GOBIN/builder"
+"""
+
+
+def left(checkout: Path) -> list[psutil.Process]:
+    """The processes that run in a folder of the checkout, also where that is removed already."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd().startswith(str(checkout)) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
