@@ -22,7 +22,8 @@ from timescale_sink.store.database import Connection, Pool
 # The Collector waits 30 s for an answer; within this time it is committed or "retry".
 COMMIT_SECONDS = 5.0
 # Series ids that are known to be stored, so that a point costs no second look. The set begins anew when it is large,
-# and now and then, because `postel demo --remove` deletes series under a running sink.
+# and now and then, because `postel demo --remove` deletes series under a running sink: what comes after that is
+# written again, however often it came before.
 _SERIES_KNOWN = 200_000
 _SERIES_SECONDS = 60.0
 # A node that says nothing new of itself is written again when this much of its time has passed.
@@ -67,6 +68,7 @@ class Writer:
             TimeoutError: it was not committed within `COMMIT_SECONDS`.
             psycopg.Error: the database is away, or something that only a retry can mend.
         """
+        self._forget()
         async with asyncio.timeout(COMMIT_SECONDS), self._pool.connection() as connection:
             async with connection.transaction():
                 refused = await self._write(connection, rows)
@@ -110,12 +112,15 @@ class Writer:
                     [(*row[:9], *(part.decode() for part in row[9:])) for row in fresh],
                 )
 
-    def _remember(self, rows: Rows) -> None:
-        # Only after the commit: a series of a transaction that failed is not there.
+    def _forget(self) -> None:
+        # Before the rows are written, so that all that is remembered was written since.
         now = time.monotonic()
         if len(self._series) > _SERIES_KNOWN or now - self._series_since > _SERIES_SECONDS:
             self._series.clear()
             self._series_since = now
+
+    def _remember(self, rows: Rows) -> None:
+        # Only after the commit: a series of a transaction that failed is not there.
         self._series.update(rows.series)
         self._nodes.update(self._news(rows.nodes))
 
