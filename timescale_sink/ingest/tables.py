@@ -278,6 +278,9 @@ class WideTable:
             "table": column(table),
             "stage": column(f"stage_{table}"),
             "key": sql.SQL(", ").join(map(column, _KEY)),
+            "order": sql.SQL(", ").join(
+                sql.SQL('{} COLLATE "C"' if self._columns[k] == "text" else "{}").format(column(k)) for k in _KEY
+            ),
             "columns": sql.SQL(", ").join(map(column, self._columns)),
             "cells": sql.SQL(", ").join(sql.SQL("stored.{}").format(column(c)) for c in self._cells),
             "same": sql.SQL(" AND ").join(sql.SQL("stored.{0} = staged.{0}").format(column(k)) for k in _KEY),
@@ -289,13 +292,13 @@ class WideTable:
             ),
         }
         self._insert = sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {key}"
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {order}"
             " ON CONFLICT DO NOTHING RETURNING {key}"
         ).format(**parts)
         # FOR UPDATE reads what another sink committed a moment ago, and keeps it from changing until the update.
         self._lock = sql.SQL(
             "SELECT {key}, {cells} FROM {table} AS stored JOIN {stage} USING ({key})"
-            " ORDER BY {key} FOR UPDATE OF stored"
+            " ORDER BY {order} FOR UPDATE OF stored"
         ).format(**parts)
         self._fill = sql.SQL(
             "UPDATE {table} AS stored SET {fill} FROM {stage} AS staged WHERE {same} AND ({news})"
