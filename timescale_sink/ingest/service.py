@@ -126,6 +126,8 @@ class Service:
             await check_rights(connection)
         except psycopg.OperationalError as error:
             raise DatabaseAwayError(f"the database cannot be reached: {error}") from None
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise DatabaseAwayError(f"the database takes no writes now: {error}") from None
         finally:
             await connection.close()
         _log.info("the database is ready", server=server.tier.value, version=server.version, migrations=done or "none")

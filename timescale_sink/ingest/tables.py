@@ -167,13 +167,14 @@ class KeyedTable(Generic[Keyed]):
         }
         # Before the insert: what differs from a row that is there. After it, only lost races would be missed.
         self._conflicting = sql.SQL(
-            "SELECT date_trunc('hour', staged.time), count(*)"
+            "SELECT date_trunc('hour', staged.time, 'UTC'), count(*)"
             " FROM {stage} AS staged JOIN {table} AS stored USING ({key})"
             " WHERE ({staged}) IS DISTINCT FROM ({stored}) GROUP BY 1"
         ).format(**parts)
         self._insert = sql.SQL(
             "WITH fresh AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {key}"
-            " ON CONFLICT DO NOTHING RETURNING time) SELECT date_trunc('hour', time), count(*) FROM fresh GROUP BY 1"
+            " ON CONFLICT DO NOTHING RETURNING time)"
+            " SELECT date_trunc('hour', time, 'UTC'), count(*) FROM fresh GROUP BY 1"
         ).format(**parts)
 
     async def copy(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
