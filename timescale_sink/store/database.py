@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, conninfo, sql
@@ -19,6 +20,8 @@ from timescale_sink.store import embedded
 
 OLDEST_SERVER = 150000
 CONNECT_SECONDS = 4
+# While somebody waits for a connection it is tried again after this time, however long the database is away already.
+_RECONNECT_SECONDS = 1.0
 
 # What waiting does not mend: identity, rights, and the encryption that is asked for. libpq gives no SQLSTATE of a
 # connection that failed, only the server's words (libpq/auth.c, init/postinit.c, fe-secure-openssl.c);
@@ -153,9 +156,19 @@ def create_pool(url: str, connections: int) -> Pool:
         max_idle=60,
         timeout=CONNECT_SECONDS,
         configure=_set_up,
+        # The pool doubles its pauses up to this time in all, then gives up. Left alone it stays away for as long again
+        # as the database was, up to five minutes.
+        reconnect_timeout=_RECONNECT_SECONDS,
+        reconnect_failed=_try_again,
         check=AsyncConnectionPool.check_connection,
         open=False,
     )
+
+
+async def _try_again(pool: AsyncConnectionPool[Any]) -> None:
+    """Begin anew for those who wait; where nobody does, the next who asks begins."""
+    if pool.get_stats()["requests_waiting"]:
+        await pool.check()
 
 
 async def ask_server(connection: Connection) -> Server:
