@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import orjson
+import psycopg
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
@@ -69,13 +71,34 @@ class Writer:
             psycopg.Error: the database is away, or something that only a retry can mend.
         """
         self._forget()
-        async with asyncio.timeout(COMMIT_SECONDS), self._pool.connection() as connection:
+        async with asyncio.timeout(COMMIT_SECONDS), self._connection() as connection:
             async with connection.transaction():
                 refused = await self._write(connection, rows)
                 if refused and mixed:
                     raise MixedRefusalError
             self._remember(rows)
         return refused
+
+    async def probe(self) -> None:
+        """Ask the database for a write that changes nothing.
+
+        Raises:
+            TimeoutError: it does not answer within `COMMIT_SECONDS`.
+            psycopg.Error: it is away, or takes no writes.
+        """
+        async with asyncio.timeout(COMMIT_SECONDS), self._connection() as connection:
+            await connection.execute("UPDATE ingest_ledger SET received = received WHERE false")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        async with self._pool.connection() as connection:
+            try:
+                yield connection
+            except psycopg.errors.ReadOnlySqlTransaction:
+                # A session that began read-only stays so, also when its database, or another host of the URL, is
+                # written again.
+                await connection.close()
+                raise
 
     async def _write(self, connection: Connection, rows: Rows) -> list[DeadLetter]:
         fates = Fates()
