@@ -17,6 +17,7 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from grpc import aio
 
+from postel.listening import is_loopback
 from postel.otlp.answers import RETRY_TRAILER, STATUS_TRAILER
 from postel.otlp.errors import Malformed, Refused, Retryable, TooLarge, Unauthenticated
 from postel.otlp.sender import Sent, clip_delay
@@ -64,6 +65,8 @@ class GrpcSender:
         self._metadata = aio.Metadata(*((name.lower(), value) for name, value in headers.items()))
         self._compression = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
         self._timeout = timeout
+        # As in the HTTP sender: the environment's proxy is the way out of this host.
+        self._options = (*_OPTIONS, ("grpc.enable_http_proxy", int(not is_loopback(host))))
         self._channel: aio.Channel | None = None
 
     async def send(self, signal: Signal, body: bytes) -> Sent:
@@ -92,8 +95,8 @@ class GrpcSender:
 
     def _open(self) -> aio.Channel:
         if self._credentials is None:
-            return aio.insecure_channel(self._target, _OPTIONS, self._compression)
-        return aio.secure_channel(self._target, self._credentials, _OPTIONS, self._compression)
+            return aio.insecure_channel(self._target, self._options, self._compression)
+        return aio.secure_channel(self._target, self._credentials, self._options, self._compression)
 
 
 def verdict(

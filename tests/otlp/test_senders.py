@@ -100,6 +100,33 @@ async def test_a_receiver_that_is_away_is_retryable(protocol: Protocol) -> None:
     assert caught.value.delay is None
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_proxy_is_not_the_way_to_this_host(
+    protocol: Protocol, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+    async with speaking(refuse) as proxy, running_receiver() as receiver:
+        for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        port = receiver.grpc_port if protocol == "grpc" else receiver.http.rpartition(":")[2]
+        sender = create_sender(f"http://{host}:{port}", protocol, timeout=10)
+        assert await sender.send(Signal.LOGS, b"") == Sent()
+        await sender.close()
+        assert asked == []
+        elsewhere = create_sender("http://collector.invalid:4317", protocol, timeout=5)
+        with pytest.raises((Retryable, Refused)):
+            await elsewhere.send(Signal.LOGS, b"")
+        await elsewhere.close()
+    assert b"collector.invalid:4317" in asked[0]
+
+
 async def test_a_receiver_that_comes_back_is_found_soon() -> None:
     # A gRPC channel backs off by itself; its default would hold the spool for up to two minutes.
     async with running_receiver() as receiver:

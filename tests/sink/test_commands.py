@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from postel.otlp.signal import Signal
 from postel.settings import Database, Settings
 from support.postgres import fresh_database
 from support.sink import RunningSink, ingesting, recount
+from timescale_sink.ingest import writer
 from timescale_sink.store import commands
 
 TIME = 1_768_471_200_000_000_000
@@ -32,10 +34,10 @@ def _resource(node: str, *, demo: bool) -> Resource:
     return resource
 
 
-def _metrics(node: str, *, demo: bool) -> ExportMetricsServiceRequest:
+def _metrics(node: str, *, demo: bool, first: int = 0) -> ExportMetricsServiceRequest:
     request = ExportMetricsServiceRequest()
     metrics = request.resource_metrics.add(resource=_resource(node, demo=demo)).scope_metrics.add().metrics
-    for tick in range(300):
+    for tick in range(first, first + 300):
         at = TIME + tick * 15_000_000_000
         metrics.add(name="postel.host.cpu.load_average").gauge.data_points.add(time_unix_nano=at, as_double=tick)
         metrics.add(name="other").gauge.data_points.add(time_unix_nano=at, as_double=tick)
@@ -130,6 +132,26 @@ async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) ->
     again = await commands.remove_demo(_settings(written, tmp_path))
     assert (set(again.rows.values()), again.age) == ({0}, None)
     assert await recount(written) == []
+
+
+async def test_a_demo_that_goes_on_while_it_is_removed_keeps_its_series(
+    migrated_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sink forgets by time which series are there, also one that comes in every batch."""
+    now = 0.0
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: now))
+    async with ingesting(migrated_database) as ingest:
+        for tick in range(6):
+            now = 25.0 * tick
+            await ingest(Signal.METRICS, _metrics("d1", demo=True, first=1000 * tick))
+            if tick == 1:
+                await commands.remove_demo(_settings(migrated_database, tmp_path))
+    with psycopg.connect(migrated_database) as connection:
+        orphans = connection.execute(
+            "SELECT count(*) FROM otel_metric_point LEFT JOIN otel_series USING (series_id) WHERE metric IS NULL"
+        ).fetchone()
+    assert orphans == (0,)
+    assert await recount(migrated_database) == []
 
 
 async def test_status_names_server_migrations_and_tables(

@@ -237,6 +237,17 @@ def test_a_folder_too_long_for_its_socket_is_refused(users: Users) -> None:
     assert not long.exists()
 
 
+@pytest.mark.parametrize("locale", ["xx_YY", "UTF-8"])
+def test_an_environment_for_something_else_does_not_matter(users: Users, locale: str) -> None:
+    """Another server's port, and a locale that ssh brought from a host that has it."""
+    users.environment = {"PGPORT": "5433", "PGDATA": "/nowhere", "LC_ALL": locale}
+    url = users.start()
+    _keep(url)
+    users.environment = {}
+    assert users.start() == url
+    assert _rows(url) == 1000
+
+
 @pytest.mark.parametrize("below", ["", "data"])
 def test_a_data_folder_that_is_a_file_is_named(users: Users, below: str) -> None:
     file = users.folder / "file"

@@ -162,6 +162,34 @@ def test_a_database_that_goes_and_comes_back(sink: RunningSink) -> None:
     assert _ask(sink.url, "SELECT count(*) FROM otel_log") == [(2,)]
 
 
+def _disconnect(connection: psycopg.Connection[Any], name: str) -> None:
+    connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+
+
+@pytest.mark.slow
+def test_it_is_ready_again_without_traffic(sink: RunningSink) -> None:
+    """A balancer that heeds /readyz sends nothing before."""
+    sink.start()
+    name = str(conninfo.conninfo_to_dict(sink.url)["dbname"])
+    with psycopg.connect(conninfo.make_conninfo(sink.url, dbname="postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+        _disconnect(connection, name)
+        assert _send(sink, _body(0, 1)) == 503
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+        until(lambda: sink.state() == 200, 10, "ready again")
+
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+        _disconnect(connection, name)
+        until(lambda: _send(sink, _body(0, 1)) == 503, 10, "nothing is taken")
+        for _ in range(15):
+            # It answers, but takes nothing.
+            assert sink.state() == 503
+            time.sleep(0.2)
+        connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
+        until(lambda: sink.state() == 200, 10, "ready again, by a session that is not read-only")
+    assert _send(sink, _body(0, 1)) == 200
+
+
 @pytest.mark.slow
 def test_the_embedded_database_killed_under_it_comes_back() -> None:
     # Not below pytest's own folder, which another pytest closes to the server's user.

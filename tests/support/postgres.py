@@ -51,13 +51,12 @@ def migrate_now(url: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
-    """A database of the test's own; its URL."""
+def fresh_database(server: str, template: str = "template1", options: str = "") -> Iterator[str]:
+    """A database of the test's own; its URL. ``options`` are more words for CREATE DATABASE."""
     name = f"postel_test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} ").format(sql.Identifier(name), sql.Identifier(template))
+        connection.execute(statement.as_bytes(connection) + options.encode())
         try:
             yield named(server, name)
         finally:

@@ -34,7 +34,8 @@ from timescale_sink.ingest.writer import Writer
 from timescale_sink.store.database import ask_server, check_rights, connect, create_pool, database_url
 from timescale_sink.store.migrate import migrate
 
-_LONGEST_WAIT = 10.0
+# How soon a database that is away is asked again, however long it is away already.
+_AGAIN_SECONDS = 1.0
 # For what is being written at a stop, and then for the answers. Together with the end of an embedded server this is
 # less than the supervisor's patience; what is left is not answered, and comes again.
 _STOP_SECONDS = 5.0
@@ -48,17 +49,26 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._queue: IngestQueue | None = None
+        # Since the last commit failed: whether the database has taken a probe, and nothing has failed after that.
+        self._answers = False
 
     async def __call__(self, signal_: Signal, request: ExportRequest, /) -> Outcome:
         """See :class:`postel.otlp.answers.Ingest`."""
         if self._queue is None:
             raise Retryable(1.0, "the sink is not ready: its database does not answer yet")
-        return await self._queue(signal_, request)
+        try:
+            return await self._queue(signal_, request)
+        except Retryable:
+            self._answers = False
+            raise
 
     @property
     def ready(self) -> bool:
-        """Whether the schema is there and the last commit went well."""
-        return self._queue is not None and not self._queue.failing
+        """Whether the schema is there, and the last commit went well or the database takes writes again since.
+
+        A balancer sends nothing until this is true, so it must not take a commit to become true.
+        """
+        return self._queue is not None and (self._answers or not self._queue.failing)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Open the database, however long that takes, and write until ``stop``.
@@ -73,19 +83,20 @@ class Service:
         pool = create_pool(url, self._settings.database.connections)
         async with pool:
             name = f"{socket.gethostname()} {self._settings.sink.grpc_address}"
-            queue = IngestQueue(Mapper(declarations), Writer(pool, declarations, name))
+            writer = Writer(pool, declarations, name)
+            queue = IngestQueue(Mapper(declarations), writer)
             worker = asyncio.create_task(queue.run())
-            keeper = asyncio.create_task(self._keep_database(stop))
+            helpers = [asyncio.create_task(self._keep_database(stop)), asyncio.create_task(self._probe(queue, writer))]
             self._queue = queue
             try:
                 await stop.wait()
             finally:
                 queue.close()
-                keeper.cancel()
+                for helper in helpers:
+                    helper.cancel()
                 with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                     await asyncio.wait_for(worker, _STOP_SECONDS)
-                with contextlib.suppress(asyncio.CancelledError):
-                    await keeper
+                await asyncio.gather(*helpers, return_exceptions=True)
 
     async def _open(self, stop: asyncio.Event) -> str | None:
         """The database's URL, once the schema is there; None: stopped before."""
@@ -102,7 +113,6 @@ class Service:
         return None
 
     async def _prepared(self, stop: asyncio.Event) -> str:
-        wait = 0.5
         said = False
         while True:
             try:
@@ -112,8 +122,7 @@ class Service:
                 if not said:
                     _log.warning("waiting for the database", reason=str(error))
                     said = True
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, _LONGEST_WAIT)
+                await asyncio.sleep(_AGAIN_SECONDS)
             else:
                 return url
 
@@ -126,9 +135,26 @@ class Service:
             await check_rights(connection)
         except psycopg.OperationalError as error:
             raise DatabaseAwayError(f"the database cannot be reached: {error}") from None
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise DatabaseAwayError(f"the database takes no writes now: {error}") from None
         finally:
             await connection.close()
         _log.info("the database is ready", server=server.tier.value, version=server.version, migrations=done or "none")
+
+    async def _probe(self, queue: IngestQueue, writer: Writer) -> None:
+        """Ask the database, while commits fail, whether it takes writes again."""
+        said = False
+        while True:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            if not queue.failing:
+                self._answers = said = False
+            elif not self._answers:
+                with contextlib.suppress(psycopg.Error, TimeoutError):
+                    await writer.probe()
+                    self._answers = True
+                    if not said:
+                        _log.info("the database answers again")
+                        said = True
 
     async def _keep_database(self, stop: asyncio.Event) -> None:
         """Start the embedded server again when it has died; a server by URL is its owner's to look after."""

@@ -167,13 +167,14 @@ class KeyedTable(Generic[Keyed]):
         }
         # Before the insert: what differs from a row that is there. After it, only lost races would be missed.
         self._conflicting = sql.SQL(
-            "SELECT date_trunc('hour', staged.time), count(*)"
+            "SELECT date_trunc('hour', staged.time, 'UTC'), count(*)"
             " FROM {stage} AS staged JOIN {table} AS stored USING ({key})"
             " WHERE ({staged}) IS DISTINCT FROM ({stored}) GROUP BY 1"
         ).format(**parts)
         self._insert = sql.SQL(
             "WITH fresh AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {key}"
-            " ON CONFLICT DO NOTHING RETURNING time) SELECT date_trunc('hour', time), count(*) FROM fresh GROUP BY 1"
+            " ON CONFLICT DO NOTHING RETURNING time)"
+            " SELECT date_trunc('hour', time, 'UTC'), count(*) FROM fresh GROUP BY 1"
         ).format(**parts)
 
     async def copy(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
@@ -278,6 +279,9 @@ class WideTable:
             "table": column(table),
             "stage": column(f"stage_{table}"),
             "key": sql.SQL(", ").join(map(column, _KEY)),
+            "order": sql.SQL(", ").join(
+                sql.SQL('{} COLLATE "C"' if self._columns[k] == "text" else "{}").format(column(k)) for k in _KEY
+            ),
             "columns": sql.SQL(", ").join(map(column, self._columns)),
             "cells": sql.SQL(", ").join(sql.SQL("stored.{}").format(column(c)) for c in self._cells),
             "same": sql.SQL(" AND ").join(sql.SQL("stored.{0} = staged.{0}").format(column(k)) for k in _KEY),
@@ -289,13 +293,13 @@ class WideTable:
             ),
         }
         self._insert = sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {key}"
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {order}"
             " ON CONFLICT DO NOTHING RETURNING {key}"
         ).format(**parts)
         # FOR UPDATE reads what another sink committed a moment ago, and keeps it from changing until the update.
         self._lock = sql.SQL(
             "SELECT {key}, {cells} FROM {table} AS stored JOIN {stage} USING ({key})"
-            " ORDER BY {key} FOR UPDATE OF stored"
+            " ORDER BY {order} FOR UPDATE OF stored"
         ).format(**parts)
         self._fill = sql.SQL(
             "UPDATE {table} AS stored SET {fill} FROM {stage} AS staged WHERE {same} AND ({news})"

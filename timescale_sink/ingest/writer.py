@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import orjson
+import psycopg
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
@@ -22,7 +24,8 @@ from timescale_sink.store.database import Connection, Pool
 # The Collector waits 30 s for an answer; within this time it is committed or "retry".
 COMMIT_SECONDS = 5.0
 # Series ids that are known to be stored, so that a point costs no second look. The set begins anew when it is large,
-# and now and then, because `postel demo --remove` deletes series under a running sink.
+# and now and then, because `postel demo --remove` deletes series under a running sink: what comes after that is
+# written again, however often it came before.
 _SERIES_KNOWN = 200_000
 _SERIES_SECONDS = 60.0
 # A node that says nothing new of itself is written again when this much of its time has passed.
@@ -67,13 +70,35 @@ class Writer:
             TimeoutError: it was not committed within `COMMIT_SECONDS`.
             psycopg.Error: the database is away, or something that only a retry can mend.
         """
-        async with asyncio.timeout(COMMIT_SECONDS), self._pool.connection() as connection:
+        self._forget()
+        async with asyncio.timeout(COMMIT_SECONDS), self._connection() as connection:
             async with connection.transaction():
                 refused = await self._write(connection, rows)
                 if refused and mixed:
                     raise MixedRefusalError
             self._remember(rows)
         return refused
+
+    async def probe(self) -> None:
+        """Ask the database for a write that changes nothing.
+
+        Raises:
+            TimeoutError: it does not answer within `COMMIT_SECONDS`.
+            psycopg.Error: it is away, or takes no writes.
+        """
+        async with asyncio.timeout(COMMIT_SECONDS), self._connection() as connection:
+            await connection.execute("UPDATE ingest_ledger SET received = received WHERE false")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        async with self._pool.connection() as connection:
+            try:
+                yield connection
+            except psycopg.errors.ReadOnlySqlTransaction:
+                # A session that began read-only stays so, also when its database, or another host of the URL, is
+                # written again.
+                await connection.close()
+                raise
 
     async def _write(self, connection: Connection, rows: Rows) -> list[DeadLetter]:
         fates = Fates()
@@ -110,12 +135,15 @@ class Writer:
                     [(*row[:9], *(part.decode() for part in row[9:])) for row in fresh],
                 )
 
-    def _remember(self, rows: Rows) -> None:
-        # Only after the commit: a series of a transaction that failed is not there.
+    def _forget(self) -> None:
+        # Before the rows are written, so that all that is remembered was written since.
         now = time.monotonic()
         if len(self._series) > _SERIES_KNOWN or now - self._series_since > _SERIES_SECONDS:
             self._series.clear()
             self._series_since = now
+
+    def _remember(self, rows: Rows) -> None:
+        # Only after the commit: a series of a transaction that failed is not there.
         self._series.update(rows.series)
         self._nodes.update(self._news(rows.nodes))
 

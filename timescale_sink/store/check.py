@@ -33,7 +33,7 @@ async def differences(connection: Connection, declarations: Declarations) -> lis
     """Compare every hour of every destination, in one snapshot."""
     # Identifiers of the declarations, whose loader takes plain ones only.
     counts = [
-        f"SELECT date_trunc('hour', time) AS hour, '{table}' AS destination, 'stored' AS what, {weight} AS n "
+        f"SELECT date_trunc('hour', time, 'UTC') AS hour, '{table}' AS destination, 'stored' AS what, {weight} AS n "
         f"FROM {table} GROUP BY 1"
         for table, weight in _weights(declarations).items()
     ]

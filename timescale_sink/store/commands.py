@@ -128,7 +128,8 @@ async def _delete(connection: Connection, table: str, where: str, weight: str) -
         f"""
         WITH gone AS (DELETE FROM {table} WHERE {where} RETURNING *),
         counted AS (
-            SELECT date_trunc('hour', time) AS hour, count(*) AS rows, sum({weight}) AS records FROM gone GROUP BY 1
+            SELECT date_trunc('hour', time, 'UTC') AS hour, count(*) AS rows, sum({weight}) AS records
+            FROM gone GROUP BY 1
         ),
         noted AS (
             INSERT INTO ingest_ledger AS ledger (hour, destination, sink, removed)
@@ -162,6 +163,8 @@ async def _connected(settings: Settings) -> AsyncIterator[Connection]:
         raise DatabaseError(f"the schema was changed by hand: {said}; restore it from a backup") from None
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseError(f"the role of [database] url may not do that: {_first_line(error)}") from None
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise DatabaseAwayError(f"the database takes no writes now: {_first_line(error)}") from None
     except psycopg.OperationalError as error:
         raise DatabaseAwayError(f"the database went away: {_first_line(error)}") from None
     finally:

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, conninfo
+from psycopg import AsyncConnection, conninfo, sql
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
@@ -19,6 +20,8 @@ from timescale_sink.store import embedded
 
 OLDEST_SERVER = 150000
 CONNECT_SECONDS = 4
+# While somebody waits for a connection it is tried again after this time, however long the database is away already.
+_RECONNECT_SECONDS = 1.0
 
 # What waiting does not mend: identity, rights, and the encryption that is asked for. libpq gives no SQLSTATE of a
 # connection that failed, only the server's words (libpq/auth.c, init/postinit.c, fe-secure-openssl.c);
@@ -32,6 +35,24 @@ _NO_URL = (
     "[database] url is not what PostgreSQL takes (it is not shown here, for it may hold a password); accepted: "
     "postgresql://user:password@host/name, with @ and / of the password as %40 and %2F"
 )
+
+# What Postel relies on, whatever the server, the database, the role, PG* variables and the URL's options say: only SET
+# comes after all of them (PGTZ, for one, wins over the options). What stays theirs: search_path, by which a schema of
+# one's own is chosen; default_transaction_read_only, by which an owner keeps writers out; synchronous_commit, below.
+_SESSION = (
+    # Times are read in this zone, and hours of the ledger are hours of UTC.
+    "SET timezone = 'UTC'",
+    # The only style that psycopg reads.
+    "SET datestyle = 'ISO'",
+    # Floats are read as they were stored, or a repetition would seem to differ.
+    "SET extra_float_digits = 1",
+    # What ON CONFLICT met is seen by the statement after it.
+    "SET default_transaction_isolation = 'read committed'",
+    # Every write and every query of the page has a limit of ours; a migration and `db check` take their time.
+    "SET statement_timeout = 0",
+    "SET lock_timeout = 0",
+)
+_SESSION_17 = ("SET transaction_timeout = 0",)
 
 Connection = AsyncConnection[TupleRow]
 Pool = AsyncConnectionPool[Connection]
@@ -77,21 +98,47 @@ async def connect(url: str) -> Connection:
 
     Raises:
         DatabaseAwayError: the server does not answer, or says that it cannot now.
-        DatabaseError: the URL is none, or the server refuses it for good, or is too old.
+        DatabaseError: the URL is none, or the server refuses it for good, or it is too old, or the database cannot hold
+            every text.
     """
     parameters = _conninfo(url)
     try:
         connection = await AsyncConnection.connect(parameters, autocommit=True)
+        try:
+            _check_server(connection)
+            await _set_up(connection)
+        except BaseException:
+            await connection.close()
+            raise
     except psycopg.OperationalError as error:
         reason = _first_line(error)
         if _FOR_GOOD.search(reason):
             raise DatabaseError(f"the database refuses: {reason}; see [database] url") from None
         raise DatabaseAwayError(f"the database cannot be reached: {reason}; see [database] url") from None
-    if connection.info.server_version < OLDEST_SERVER:
-        version = connection.info.parameter_status("server_version")
-        await connection.close()
-        raise DatabaseError(f"the database is PostgreSQL {version}; Postel needs 15 or later")
     return connection
+
+
+def _check_server(connection: Connection) -> None:
+    info = connection.info
+    if info.server_version < OLDEST_SERVER:
+        raise DatabaseError(
+            f"the database is PostgreSQL {info.parameter_status('server_version')}; Postel needs 15 or later"
+        )
+    encoding = info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        # LOCALE C fits every encoding; that of template0 may fit only the one that is refused here.
+        name = sql.Identifier(f"{info.dbname}_utf8").as_string(connection)
+        raise DatabaseError(
+            f"the encoding of the database {info.dbname} is {encoding}, which cannot hold every text; "
+            f"Postel needs UTF8: CREATE DATABASE {name} ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0; "
+            "then name that in [database] url"
+        )
+
+
+async def _set_up(connection: Connection) -> None:
+    """Make a session's settings those that Postel relies on."""
+    later = _SESSION_17 if connection.info.server_version >= 170000 else ()  # noqa: PLR2004 - where the setting begins
+    await connection.execute("; ".join(_SESSION + later).encode())
 
 
 def create_pool(url: str, connections: int) -> Pool:
@@ -108,9 +155,20 @@ def create_pool(url: str, connections: int) -> Pool:
         max_size=connections,
         max_idle=60,
         timeout=CONNECT_SECONDS,
+        configure=_set_up,
+        # The pool doubles its pauses up to this time in all, then gives up. Left alone it stays away for as long again
+        # as the database was, up to five minutes.
+        reconnect_timeout=_RECONNECT_SECONDS,
+        reconnect_failed=_try_again,
         check=AsyncConnectionPool.check_connection,
         open=False,
     )
+
+
+async def _try_again(pool: AsyncConnectionPool[Any]) -> None:
+    """Begin anew for those who wait; where nobody does, the next who asks begins."""
+    if pool.get_stats()["requests_waiting"]:
+        await pool.check()
 
 
 async def ask_server(connection: Connection) -> Server:
@@ -171,9 +229,9 @@ async def check_rights(connection: Connection) -> None:
 
 
 def _conninfo(url: str) -> str:
-    # Hours of the ledger are hours of UTC. What is acknowledged is on disk, whatever the role's default is. The options
-    # of the URL come last and win.
-    own = "-c timezone=UTC -c synchronous_commit=on"
+    # What is acknowledged is on disk, whatever the role's default is. The options of the URL come last and win: another
+    # way to say so, such as remote_apply, may be asked for there.
+    own = "-c synchronous_commit=on"
     try:
         parts = conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
@@ -186,6 +244,7 @@ def _conninfo(url: str) -> str:
         url,
         connect_timeout=CONNECT_SECONDS,
         application_name="postel",
+        client_encoding="UTF8",
         options=f"{own} {given}".strip(),
         # A peer that vanished without a word is noticed within a commit's time, not after the system's quarter hour.
         tcp_user_timeout=10_000,

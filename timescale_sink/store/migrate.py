@@ -58,8 +58,8 @@ async def migrate(connection: Connection) -> list[str]:
         The names of what was applied; empty when the schema was up to date.
 
     Raises:
-        DatabaseError: an applied migration was edited, the database is newer than this program, or the role lacks a
-            right.
+        DatabaseError: an applied migration was edited, the database is newer than this program, the role lacks a
+            right, or there is no schema.
     """
     try:
         async with _locked(connection):
@@ -68,6 +68,11 @@ async def migrate(connection: Connection) -> list[str]:
         raise DatabaseError(
             f"the database role may not change the schema ({error.diag.message_primary}); "
             "grant it CREATE on the database's schema, or run `postel db migrate` as its owner"
+        ) from None
+    except psycopg.errors.InvalidSchemaName:
+        raise DatabaseError(
+            "the database has none of the schemas of the search_path: create one, or correct the search_path "
+            "(of the role, or in the options of [database] url)"
         ) from None
 
 
