@@ -1,8 +1,8 @@
 """OTLP requests to rows, by the declarations. Pure: the time is an argument.
 
-A number point whose metric and attributes a declaration names becomes a cell of a typed row; every other point goes to
-``otel_metric_point``, every log record to ``otel_log``. What no column can hold becomes a dead letter, alone, with its
-reason. Every point and record is counted in the ledger under the hour of its own time.
+A number point whose metric, kind and attributes a declaration names becomes a cell of a typed row; every other point
+goes to ``otel_metric_point``, every log record to ``otel_log``. What no column can hold becomes a dead letter, alone,
+with its reason. Every point and record is counted in the ledger under the hour of its own time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, NumberDataPoint
 
 from postel.otlp.signal import ExportRequest, Signal
-from postel.signals import Column, Declarations, Table
+from postel.signals import Column, Declarations, Kind, Table
 from timescale_sink.ingest.points import point_row
 from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, Rows, Sighting, WideKey, WideRow
 from timescale_sink.ingest.series import MetricIdentity, Origin, encode_scope, metric_identity, origin_of
@@ -48,6 +48,7 @@ _NODE_ATTRIBUTES = ("host.arch", "os.type", "os.description", "os.name", "os.ver
 
 @dataclass(frozen=True, slots=True)
 class _Feed:
+    kind: Kind
     column: Column
     table: Table
     when: Mapping[str, Any]
@@ -60,7 +61,7 @@ class Mapper:
         self._feeds: dict[str, list[_Feed]] = {}
         for metric in declarations.metrics.values():
             for column in metric.columns:
-                feed = _Feed(column, declarations.tables[column.table], dict(column.when))
+                feed = _Feed(metric.kind, column, declarations.tables[column.table], dict(column.when))
                 self._feeds.setdefault(metric.name, []).append(feed)
         agent = declarations["agent"]
         self._sources = next(name for name in agent.attributes if name.endswith(".node.sources"))
@@ -119,15 +120,14 @@ class Mapper:
         return at
 
     def _feed(self, metric: Metric, point: Any) -> tuple[_Feed | None, str]:
-        feeds = self._feeds.get(metric.name)
-        kind = metric.WhichOneof("data")
-        if not feeds or kind not in {"gauge", "sum"} or point.WhichOneof("value") is None:
+        feeds = [feed for feed in self._feeds.get(metric.name, ()) if _is_as_declared(metric, feed)]
+        if not feeds or point.WhichOneof("value") is None:
             return None, ""
         found = attributes(point.attributes)
         for feed in feeds:
             others = dict(found)
             zone = others.pop(feed.table.zone, "") if feed.table.zone else ""
-            if others == feed.when and (not feed.column.counter or _counts(metric, kind)):
+            if others == feed.when:
                 return feed, str(zone)
         return None, ""
 
@@ -182,10 +182,15 @@ def _points(metric: Metric) -> Iterator[Any]:
     return iter(getattr(metric, kind).data_points if kind else ())
 
 
-def _counts(metric: Metric, kind: str) -> bool:
-    """Whether it is what a counter column holds: a cumulative monotonic sum."""
+def _is_as_declared(metric: Metric, feed: _Feed) -> bool:
+    """Whether the values are of the declared kind: a delta, say, in a column of totals would be read as a total."""
+    if metric.WhichOneof("data") != feed.kind:
+        return False
+    if feed.kind is Kind.GAUGE:
+        return True
+    # The sums that can be declared are cumulative.
     data = metric.sum
-    return kind == "sum" and data.is_monotonic and data.aggregation_temporality == _CUMULATIVE
+    return data.is_monotonic == feed.column.counter and data.aggregation_temporality == _CUMULATIVE
 
 
 def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, rows: Rows) -> None:
