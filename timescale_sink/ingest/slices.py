@@ -62,7 +62,7 @@ class Slices:
             above = (found.resource, found.scope)
             inside = slice(max(start - first, 0), stop - first)
             if isinstance(found.holder, Metric):
-                _copy_metric(found.holder, scope_part.metrics.add(), inside)
+                copy_metric(found.holder, scope_part.metrics.add(), inside)
             else:
                 scope_part.log_records.extend(found.records[inside])
         return piece
@@ -85,7 +85,8 @@ def _parts(signal: Signal, message: Any) -> Any:
     return getattr(message, f"{level}_{signal.value}")
 
 
-def _copy_metric(metric: Metric, to: Metric, inside: slice) -> None:
+def copy_metric(metric: Metric, to: Metric, inside: slice) -> None:
+    """Copy what a metric says, and of its points those ``inside``; it has a kind."""
     to.name, to.unit, to.description = metric.name, metric.unit, metric.description
     to.metadata.extend(metric.metadata)
     kind = metric.WhichOneof("data") or ""
