@@ -43,6 +43,7 @@ class SlowWriter:
         self.seconds = seconds
         self.patience = patience
         self.committed = 0
+        self.transactions: list[int] = []
         # Clear: nothing is committed.
         self.open = asyncio.Event()
         self.open.set()
@@ -53,6 +54,7 @@ class SlowWriter:
             await self.open.wait()
             await asyncio.sleep(self.seconds * records)
         self.committed += records
+        self.transactions.append(records)
         return []
 
 
@@ -145,6 +147,21 @@ async def test_after_an_outage_a_large_request_soon_goes_in_large_pieces_again()
         writer.open.set()
         assert await tries(ingest, logs(50_000), 5) < 5
         assert ingest._pace.records == progress_module.TOGETHER_RECORDS
+
+
+async def test_a_transaction_repeats_no_more_of_what_stands_above_its_records_than_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each log record has its resource in its row: of a small request that may be a thousand times its bytes."""
+    monkeypatch.setattr(queue_module, "REPEATED_BYTES", 10_000)
+    writer = SlowWriter(0)
+    requests = [logs(6), logs(6), logs(6), logs(50)]
+    for request in requests:
+        request.resource_logs[0].resource.attributes.add(key="k", value=AnyValue(string_value="x" * 1_000))
+    async with queue(writer) as ingest:
+        assert await asyncio.gather(*(ingest(Signal.LOGS, request) for request in requests)) == [Outcome()] * 4
+    assert writer.committed == 68
+    assert max(writer.transactions) == 9
 
 
 @pytest.mark.timeout(20)

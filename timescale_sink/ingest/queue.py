@@ -33,6 +33,8 @@ from timescale_sink.ingest.writer import COMMIT_SECONDS, Writer
 # Bytes of requests that wait at most, and that one transaction takes.
 WAITING_BYTES = 64 << 20
 TOGETHER_BYTES = 4 << 20
+# Bytes that the rows of one transaction repeat at most: each log record has its resource in its row, each series too.
+REPEATED_BYTES = 32 << 20
 # What is counted at once; a larger request is counted in a thread.
 _SMALL_BYTES = 64 << 10
 RETRY_SECONDS = 2.0
@@ -56,6 +58,7 @@ class _Waiting:
     request: ExportRequest
     size: int
     records: int
+    repeated: int
     pace: Pace
     # For each record that became a dead letter, why.
     answer: asyncio.Future[list[str]]
@@ -93,22 +96,25 @@ class IngestQueue:
             slices = Slices(signal, request)
         else:
             slices = await asyncio.to_thread(Slices, signal, request)
-        if await self._fits_whole(signal, request, len(slices)):
-            return await self._whole(signal, request, size, len(slices))
+        if await self._fits_whole(signal, request, slices):
+            return await self._whole(signal, request, size, slices)
         self._bytes += size
         try:
             return await self._in_pieces(signal, request, slices)
         finally:
             self._bytes -= size
 
-    async def _fits_whole(self, signal: Signal, request: ExportRequest, records: int) -> bool:
+    async def _fits_whole(self, signal: Signal, request: ExportRequest, slices: Slices) -> bool:
         """Whether a transaction can take all of a request, as far as is known."""
-        if records <= FEWEST_RECORDS:
-            return True
-        return records <= self._pace.records and await self._progress.find(signal, request, records) is None
+        if len(slices) > self._pace.records or slices.repeated(0, len(slices)) > REPEATED_BYTES:
+            return False
+        return len(slices) <= FEWEST_RECORDS or await self._progress.find(signal, request, len(slices)) is None
 
-    async def _whole(self, signal: Signal, request: ExportRequest, size: int, records: int) -> Outcome:
-        answer = self._enqueue(signal, request, size, records, self._pace)
+    async def _whole(self, signal: Signal, request: ExportRequest, size: int, slices: Slices) -> Outcome:
+        records = len(slices)
+        answer = self._enqueue(
+            _Waiting(signal, request, size, records, slices.repeated(0, records), self._pace, _future())
+        )
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
                 # A sender that goes away must not undo what others wait for with it.
@@ -136,22 +142,21 @@ class IngestQueue:
         return Outcome(progress.rejected, _line(progress.reasons))
 
     async def _begin_piece(self, signal: Signal, slices: Slices, progress: Progress) -> asyncio.Future[list[str]]:
-        stop = min(progress.done + progress.pace.records, len(slices))
+        stop = slices.reach(progress.done, progress.pace.records, REPEATED_BYTES)
         piece = await asyncio.to_thread(slices.cut, progress.done, stop)
-        answer = self._enqueue(signal, piece, 0, stop - progress.done, progress.pace)
+        records, repeated = stop - progress.done, slices.repeated(progress.done, stop)
+        # Its bytes are counted with the request's.
+        answer = self._enqueue(_Waiting(signal, piece, 0, records, repeated, progress.pace, _future()))
         progress.begin(answer, stop)
         return answer
 
-    def _enqueue(
-        self, signal: Signal, request: ExportRequest, size: int, records: int, pace: Pace
-    ) -> asyncio.Future[list[str]]:
+    def _enqueue(self, waiting: _Waiting) -> asyncio.Future[list[str]]:
         if self._closed:
             raise Retryable(RETRY_SECONDS, "the sink is stopping")
-        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(signal, request, size, records, pace, answer))
-        self._bytes += size
+        self._waiting.append(waiting)
+        self._bytes += waiting.size
         self._arrived.set()
-        return answer
+        return waiting.answer
 
     @property
     def failing(self) -> bool:
@@ -170,23 +175,28 @@ class IngestQueue:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            group = self._take()
-            if wanted := [waiting for waiting in group if not waiting.answer.done()]:
-                await self._write(wanted)
-            self._bytes -= sum(waiting.size for waiting in group)
+            await self._write_next()
 
     def close(self) -> None:
         """Take nothing more; :meth:`run` ends when all that waits is answered."""
         self._closed = True
         self._arrived.set()
 
+    async def _write_next(self) -> None:
+        # A method of its own: requests that are written must not stay with the names of a loop that waits for more.
+        group = self._take()
+        if wanted := [waiting for waiting in group if not waiting.answer.done()]:
+            await self._write(wanted)
+        self._bytes -= sum(waiting.size for waiting in group)
+
     def _take(self) -> list[_Waiting]:
         group = [self._waiting.popleft()]
-        size, records = group[0].size, group[0].records
+        size, records, repeated = group[0].size, group[0].records, group[0].repeated
         while self._waiting:
             size += self._waiting[0].size
             records += self._waiting[0].records
-            if size > TOGETHER_BYTES or records > self._pace.records:
+            repeated += self._waiting[0].repeated
+            if size > TOGETHER_BYTES or records > self._pace.records or repeated > REPEATED_BYTES:
                 break
             group.append(self._waiting.popleft())
         return group
@@ -241,6 +251,10 @@ class IngestQueue:
             _log.warning("the database does not take data; the senders try again", reason=_reason(error))
         for waiting in group:
             _answer(waiting, Retryable(RETRY_SECONDS, f"not committed: {_reason(error)}"))
+
+
+def _future() -> asyncio.Future[list[str]]:
+    return asyncio.get_running_loop().create_future()
 
 
 def _answer(waiting: _Waiting, answer: list[str] | Exception) -> None:
