@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Iterator
 
 from google.protobuf.message import DecodeError, Message
 
@@ -31,6 +32,8 @@ _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 # A gzip file may be many members end to end (RFC 1952 section 2.2). Each step copies what is left, so that a body of
 # a million empty members would cost a minute.
 _MAX_MEMBERS = 64
+# Bytes that are decompressed at a time. Each step copies what is left of the body.
+_CHUNK = 1 << 20
 # Below this a decode takes less than a millisecond or two, and a thread costs more than it frees.
 _ASIDE = 64 << 10
 
@@ -96,6 +99,18 @@ def decode(
     return request
 
 
+async def plain_size(body: bytes, content_encoding: str = "", limit: int = DEFAULT_LIMIT) -> int:
+    """How many bytes a body has after decompression, without ever having them all in memory.
+
+    Raises:
+        UnsupportedMedia, TooLarge, Malformed: as `decode`.
+    """
+    coding = content_coding(content_encoding)
+    if not coding:
+        return len(body)
+    return await asyncio.to_thread(_measure, body, coding, limit)
+
+
 async def decode_aside(
     signal: Signal, body: bytes, content_type: str, content_encoding: str = "", limit: int = DEFAULT_LIMIT
 ) -> ExportRequest:
@@ -113,19 +128,31 @@ def encode(message: Message, content_type: str) -> bytes:
 
 
 def _decompress(body: bytes, coding: str, limit: int) -> bytes:
-    plain = bytearray()
+    return b"".join(_inflate(body, coding, limit))
+
+
+def _measure(body: bytes, coding: str, limit: int) -> int:
+    return sum(map(len, _inflate(body, coding, limit)))
+
+
+def _inflate(body: bytes, coding: str, limit: int) -> Iterator[bytes]:
+    """A compressed body, chunk by chunk."""
+    size = 0
     for _ in range(_MAX_MEMBERS):
         member = zlib.decompressobj(_WINDOW[coding])
-        try:
-            # One byte more than fits tells "too large" apart from "just fits".
-            plain += member.decompress(body, limit - len(plain) + 1)
-        except zlib.error as error:
-            raise Malformed(f"the body is no {coding} stream: {error}") from error
-        if len(plain) > limit:
-            raise TooLarge(f"the body has more than {limit} bytes after decompression")
-        if not member.eof:
-            raise Malformed(f"the {coding} stream of the body is cut short")
+        while not member.eof:
+            try:
+                chunk = member.decompress(body, _CHUNK)
+            except zlib.error as error:
+                raise Malformed(f"the body is no {coding} stream: {error}") from error
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"the body has more than {limit} bytes after decompression")
+            yield chunk
+            body = member.unconsumed_tail
+            if not (chunk or body or member.eof):
+                raise Malformed(f"the {coding} stream of the body is cut short")
         body = member.unused_data
         if not body:
-            return bytes(plain)
+            return
     raise Malformed(f"the {coding} stream of the body has more than {_MAX_MEMBERS} members")

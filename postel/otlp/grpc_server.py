@@ -4,11 +4,17 @@ Contract: a request is answered by the table in `postel.otlp.answers`; OK only a
 deserializer of grpc's own would answer INTERNAL to a broken message; so the bytes are decoded here. gRPC itself
 answers RESOURCE_EXHAUSTED to a message over the limit, as sent or after decompression, and adds no RetryInfo.
 
+What all requests together have in memory is bounded by `postel.otlp.admission`. Of a unary handler gRPC reads and
+decompresses the message first; so these are handlers of a stream, which is the same on the wire, and read its one
+message when they have a place. gRPC's own `maximum_concurrent_rpcs` is of no use: it answers RESOURCE_EXHAUSTED
+without RetryInfo, which a sender must take as "never".
+
 Source: OTLP specification 1.x, "OTLP/gRPC"; ``opentelemetry/proto/collector/*/v1/*_service.proto``.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -18,10 +24,14 @@ from postel.errors import AddressInUseError
 from postel.listening import listen
 from postel.otlp import codec
 from postel.otlp import token as bearer
-from postel.otlp.answers import Ingest
+from postel.otlp.admission import ADMISSION, Admission, Body
+from postel.otlp.answers import Ingest, Outcome
+from postel.otlp.errors import Malformed, Retryable
 from postel.otlp.refusals import Refusals
 from postel.otlp.signal import TRACE_METHOD, Signal
 
+# The time in which a message must be there: what an exporter waits for its answer at most, by default, is 10 s.
+_READ_SECONDS = 10.0
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Context: TypeAlias = aio.ServicerContext[bytes, bytes]
@@ -36,6 +46,7 @@ def create_server(
     limit: int = codec.DEFAULT_LIMIT,
     token: str | None = None,
     setting: str = "[sink] grpc_address",
+    admission: Admission = ADMISSION,
 ) -> tuple[aio.Server, int]:
     """Build an OTLP/gRPC server bound to `address`; the caller starts and stops it.
 
@@ -45,6 +56,7 @@ def create_server(
         limit: bytes of a message at most, both as sent and after decompression.
         token: what the metadata ``authorization: Bearer`` must carry; None: every sender is taken.
         setting: the key that a user changes when the port is taken.
+        admission: how much is in memory at once.
 
     Returns:
         The server, and the port that it is bound to.
@@ -56,13 +68,18 @@ def create_server(
     server = aio.server(
         options=[
             ("grpc.max_receive_message_length", limit),
+            # Decompressed here, once there is room for it.
+            ("grpc.per_message_decompression", 0),
+            # Otherwise up to several MiB of each message are read ahead, before anybody asks for it.
+            ("grpc.http2.bdp_probe", 0),
             # Linux lets two servers share a port with SO_REUSEPORT; half of the data would go astray in silence.
             ("grpc.so_reuseport", 0),
         ]
     )
     refusals = Refusals()
     for signal in Signal:
-        handler: Handler = grpc.unary_unary_rpc_method_handler(_receiver(ingest, signal, refusals, limit, token))
+        receive = _receiver(ingest, signal, refusals, admission, limit=limit, token=token)
+        handler: Handler = grpc.stream_unary_rpc_method_handler(receive)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(signal.service, {"Export": handler}),))
     service = TRACE_METHOD.split("/")[1]
     refuse: Handler = grpc.unary_unary_rpc_method_handler(_refuse_traces)
@@ -77,18 +94,61 @@ def create_server(
     return server, port
 
 
-def _receiver(ingest: Ingest, signal: Signal, refusals: Refusals, limit: int, token: str | None) -> Any:
-    async def receive(body: bytes, context: Context) -> bytes:
+def _receiver(
+    ingest: Ingest, signal: Signal, refusals: Refusals, admission: Admission, *, limit: int, token: str | None
+) -> Any:
+    async def receive(_messages: object, context: Context) -> bytes:
         try:
-            bearer.check(_authorization(context), token)
-            message = await codec.decode_aside(signal, body, codec.PROTOBUF, limit=limit)
-            outcome = await ingest(signal, message)
+            outcome = await take(context)
         except Exception as error:  # noqa: BLE001 - the table of answers has one for each
             answer = refusals.answer(error, signal, context.peer())
-            await context.abort(_CODES[answer.code], answer.reason, answer.trailers)
-        return signal.response(outcome.rejected, outcome.reason).SerializeToString()
+        else:
+            return signal.response(outcome.rejected, outcome.reason).SerializeToString()
+        # Not inside the `except`, nor in the frame that has the message: gRPC keeps the exception of an abort, and with
+        # it these, until a garbage collection.
+        await context.abort(_CODES[answer.code], answer.reason, answer.trailers)
+        raise AssertionError("an abort raises")
+
+    async def take(context: Context) -> Outcome:
+        bearer.check(_authorization(context), token)
+        async with admission.place():
+            message = await _read(context)
+            body = Body(message, coding=_coding(message), limit=limit)
+            del message
+            room = await admission.room(body)
+        return await admission.finish(room, ingest, signal, body)
 
     return receive
+
+
+async def _read(context: Context) -> bytes:
+    """The one message of a call; by `read`, because the iterator of messages would keep the last one.
+
+    Raises:
+        Malformed: there is none.
+        Retryable: it does not come in time.
+    """
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            message = await context.read()
+    except TimeoutError:
+        raise Retryable(None, f"the message did not come within {_READ_SECONDS:g} s") from None
+    if not isinstance(message, bytes):
+        raise Malformed("the call brings no message")
+    return message
+
+
+def _coding(message: bytes) -> str:
+    """How a message is compressed; gRPC keeps from its handlers what the sender says of it.
+
+    No request begins like that: field 1 is the only one that it has.
+    """
+    if message[:2] == b"\x1f\x8b":
+        return "gzip"
+    # RFC 1950 section 2.2: deflate with a window of 32 KiB, and a check of the two bytes.
+    if message[:1] == b"\x78" and int.from_bytes(message[:2], "big") % 31 == 0:
+        return "deflate"
+    return ""
 
 
 def _authorization(context: Context) -> str:

@@ -21,6 +21,7 @@ from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import Signal
 from support.sink import RunningSink, ingesting, recount, running_sink
+from timescale_sink.ingest import progress as progress_module
 from timescale_sink.ingest import queue as queue_module
 from timescale_sink.ingest import writer as writer_module
 
@@ -99,9 +100,8 @@ async def test_what_a_slow_database_commits_is_not_begun_again(
             " AS 'BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END';"
             "CREATE TRIGGER slow BEFORE INSERT ON otel_log FOR EACH ROW EXECUTE FUNCTION slow()"
         )
-    for module in (queue_module, writer_module):
+    for module in (queue_module, progress_module, writer_module):
         monkeypatch.setattr(module, "COMMIT_SECONDS", 0.4)
-    monkeypatch.setattr(queue_module, "_SMALL_BYTES", 0)
     too_slow = []
     async with asyncio.timeout(40), ingesting(migrated_database) as ingest:
         answer = None
@@ -123,7 +123,8 @@ async def test_what_cannot_be_stored_of_a_large_request_is_counted_over_all_piec
     request = points(1, 30_000)
     for point in request.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points[::2]:
         point.time_unix_nano = 0
-    monkeypatch.setattr(queue_module, "TOGETHER_RECORDS", 10_000)
+    for module in (queue_module, progress_module):
+        monkeypatch.setattr(module, "TOGETHER_RECORDS", 10_000)
     async with ingesting(migrated_database) as ingest:
         answer = await ingest(Signal.METRICS, request)
     assert answer.rejected == 15_000

@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AggregationTemporality,
     ExponentialHistogram,
     ExponentialHistogramDataPoint,
     Gauge,
@@ -30,7 +31,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from postel.otlp.signal import Signal
-from postel.signals import Declarations, load_all
+from postel.signals import Declarations, Kind, load_all
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.rows import Rows
 
@@ -155,6 +156,27 @@ def test_every_point_and_record_has_exactly_one_fate(sent: tuple[Signal, Any]) -
     assert (again.points.keys(), again.logs.keys(), again.dead.keys()) == (
         rows.points.keys(), rows.logs.keys(), rows.dead.keys()
     )  # fmt: skip
+
+
+def test_a_column_that_is_declared_to_hold_a_sum_that_falls_takes_just_that() -> None:
+    """No source declares one yet: a cumulative sum that is not monotonic."""
+    declared = load_all()
+    system = declared["system"]
+    count = system.metric("host_processes")
+    falling = replace(count, kind=Kind.SUM)
+    mapper = Mapper(
+        Declarations({**declared.sources, "system": replace(system, metrics={**system.metrics, falling.name: falling})})
+    )
+    cumulative = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+    delta = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+    for monotonic, temporality, typed in ((False, cumulative, True), (True, cumulative, False), (False, delta, False)):
+        point = NumberDataPoint(time_unix_nano=1_768_471_200_000_000_000, as_int=1)
+        sum_ = Sum(data_points=[point], is_monotonic=monotonic, aggregation_temporality=temporality)
+        scope = ScopeMetrics(metrics=[Metric(name=count.name, sum=sum_)])
+        request = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(scope_metrics=[scope])])
+        rows = Rows()
+        assert mapper.map(Signal.METRICS, request, NOW, rows) == []
+        assert (len(rows.wide), len(rows.points)) == ((1, 0) if typed else (0, 1)), (monotonic, temporality)
 
 
 def test_the_sources_of_a_node_are_read_from_every_event_that_is_declared_to_tell_them() -> None:

@@ -88,3 +88,21 @@ def test_the_pieces_hold_each_record_once_with_all_above_it(
     for piece in pieces:
         assert 0 < len(Slices(signal, piece)) <= length
     assert [one for piece in pieces for one in _told(signal, piece)] == _told(signal, request)
+
+
+@given(_sizes, st.integers(1, 7), st.integers(0, 300), st.sampled_from(Signal))
+def test_a_piece_reaches_as_far_as_both_bounds_let_it(
+    sizes: list[list[list[int]]], records: int, repeated: int, signal: Signal
+) -> None:
+    slices = Slices(signal, _metrics(sizes) if signal is Signal.METRICS else _logs(sizes))
+    start = 0
+    while start < len(slices):
+        stop = slices.reach(start, records, repeated)
+        assert start < stop <= min(start + records, len(slices))
+        assert stop == start + 1 or slices.repeated(start, stop) <= repeated
+        # One more is one too many, or there is none.
+        if stop < min(start + records, len(slices)):
+            assert slices.repeated(start, stop + 1) > repeated
+        start = stop
+    whole = slices.repeated(0, len(slices))
+    assert whole == sum(slices.repeated(number, number + 1) for number in range(len(slices)))

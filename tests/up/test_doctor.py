@@ -61,7 +61,7 @@ def test_a_newer_schema_is_what_the_sink_refuses(migrated_database: str, tmp_pat
 
 def test_a_table_that_was_dropped(migrated_database: str, tmp_path: Path) -> None:
     with psycopg.connect(migrated_database, autocommit=True) as connection:
-        connection.execute("DROP TABLE dead_letter")
+        connection.execute("DROP TABLE dead_letter CASCADE")
     schema = [result for result in diagnose(migrated_database, tmp_path) if "dead_letter" in result.text]
     assert [result.verdict for result in schema] == [Verdict.FAIL]
 

@@ -1,28 +1,26 @@
 """OTLP requests to rows, by the declarations. Pure: the time is an argument.
 
-A number point whose metric and attributes a declaration names becomes a cell of a typed row; every other point goes to
-``otel_metric_point``, every log record to ``otel_log``. What no column can hold becomes a dead letter, alone, with its
-reason. Every point and record is counted in the ledger under the hour of its own time.
+A number point whose metric, kind and attributes a declaration names becomes a cell of a typed row; every other point
+goes to ``otel_metric_point``, every log record to ``otel_log``. What no column can hold becomes a dead letter, alone,
+with its reason. Every point and record is counted in the ledger under the hour of its own time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, NumberDataPoint
 
 from postel.otlp.signal import ExportRequest, Signal
-from postel.signals import Column, Declarations, Table
+from postel.signals import Column, Declarations, Kind, Table
+from timescale_sink.ingest.letters import Part, bury
 from timescale_sink.ingest.points import point_row
-from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, Rows, Sighting, WideKey, WideRow
+from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, Rows, Sighting, WideKey, WideRow
 from timescale_sink.ingest.series import MetricIdentity, Origin, encode_scope, metric_identity, origin_of
 from timescale_sink.ingest.values import (
     UnstorableError,
@@ -48,9 +46,19 @@ _NODE_ATTRIBUTES = ("host.arch", "os.type", "os.description", "os.name", "os.ver
 
 @dataclass(frozen=True, slots=True)
 class _Feed:
+    kind: Kind
     column: Column
     table: Table
     when: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Above:
+    """What stands above points."""
+
+    identity: MetricIdentity
+    metric: Metric
+    parts: Sequence[Part]
 
 
 class Mapper:
@@ -60,7 +68,7 @@ class Mapper:
         self._feeds: dict[str, list[_Feed]] = {}
         for metric in declarations.metrics.values():
             for column in metric.columns:
-                feed = _Feed(column, declarations.tables[column.table], dict(column.when))
+                feed = _Feed(metric.kind, column, declarations.tables[column.table], dict(column.when))
                 self._feeds.setdefault(metric.name, []).append(feed)
         agent = declarations["agent"]
         self._sources = next(name for name in agent.attributes if name.endswith(".node.sources"))
@@ -81,14 +89,17 @@ class Mapper:
         reasons: list[str] = []
         for resource_metrics in request.resource_metrics:
             origin = origin_of(resource_metrics.resource)
+            resource_part = Part(resource_metrics)
             seen: datetime | None = None
             for scope_metrics in resource_metrics.scope_metrics:
                 scope = encode_scope(scope_metrics.scope)
+                scope_part = Part(scope_metrics)
                 for metric in scope_metrics.metrics:
                     identity = metric_identity(origin, scope, metric)
+                    above = _Above(identity, metric, (resource_part, scope_part, Part(metric)))
                     for point in _points(metric):
                         try:
-                            at = self._map_point(identity, metric, point, now, rows)
+                            at = self._map_point(above, point, now, rows)
                         except UnstorableError as error:
                             reasons.append(str(error))
                         else:
@@ -97,12 +108,13 @@ class Mapper:
                 _see(rows, origin, seen)
         return reasons
 
-    def _map_point(self, identity: MetricIdentity, metric: Metric, point: Any, now: datetime, rows: Rows) -> datetime:
+    def _map_point(self, above: _Above, point: Any, now: datetime, rows: Rows) -> datetime:
         """The point's time.
 
         Raises:
             UnstorableError: the point became a dead letter.
         """
+        identity, metric = above.identity, above.metric
         feed, zone = self._feed(metric, point)
         destination = feed.table.name if feed else POINTS
         try:
@@ -113,21 +125,20 @@ class Mapper:
             else:
                 _add_point(identity, metric.WhichOneof("data") or "", point, at, rows)
         except UnstorableError as error:
-            named = {"metric": identity.name, "resource": identity.origin.resource, "point": _dict(point)}
-            _bury(rows, destination, str(error), named, _hour_of(point.time_unix_nano, now))
+            at = _hour_of(point.time_unix_nano, now)
+            bury(rows, point, above.parts, destination=destination, reason=str(error), at=at)
             raise
         return at
 
     def _feed(self, metric: Metric, point: Any) -> tuple[_Feed | None, str]:
-        feeds = self._feeds.get(metric.name)
-        kind = metric.WhichOneof("data")
-        if not feeds or kind not in {"gauge", "sum"} or point.WhichOneof("value") is None:
+        feeds = [feed for feed in self._feeds.get(metric.name, ()) if _is_as_declared(metric, feed)]
+        if not feeds or point.WhichOneof("value") is None:
             return None, ""
         found = attributes(point.attributes)
         for feed in feeds:
             others = dict(found)
             zone = others.pop(feed.table.zone, "") if feed.table.zone else ""
-            if others == feed.when and (not feed.column.counter or _counts(metric, kind)):
+            if others == feed.when:
                 return feed, str(zone)
         return None, ""
 
@@ -156,15 +167,17 @@ class Mapper:
         reasons: list[str] = []
         for resource_logs in request.resource_logs:
             origin = origin_of(resource_logs.resource)
+            resource_part = Part(resource_logs)
             seen: datetime | None = None
             for scope_logs in resource_logs.scope_logs:
                 scope = encode_scope(scope_logs.scope)
+                above = (resource_part, Part(scope_logs))
                 for record in scope_logs.log_records:
                     try:
                         row = _log_row(origin, scope, record, now)
                     except UnstorableError as error:
-                        named = {"resource": origin.resource, "record": _dict(record)}
-                        _bury(rows, LOGS, str(error), named, _hour_of(record.time_unix_nano, now))
+                        at = _hour_of(record.time_unix_nano, now)
+                        bury(rows, record, above, destination=LOGS, reason=str(error), at=at)
                         reasons.append(str(error))
                         continue
                     _add_log(row, rows)
@@ -182,10 +195,15 @@ def _points(metric: Metric) -> Iterator[Any]:
     return iter(getattr(metric, kind).data_points if kind else ())
 
 
-def _counts(metric: Metric, kind: str) -> bool:
-    """Whether it is what a counter column holds: a cumulative monotonic sum."""
+def _is_as_declared(metric: Metric, feed: _Feed) -> bool:
+    """Whether the values are of the declared kind: a delta, say, in a column of totals would be read as a total."""
+    if metric.WhichOneof("data") != feed.kind:
+        return False
+    if feed.kind is Kind.GAUGE:
+        return True
+    # The sums that can be declared are cumulative.
     data = metric.sum
-    return kind == "sum" and data.is_monotonic and data.aggregation_temporality == _CUMULATIVE
+    return data.is_monotonic == feed.column.counter and data.aggregation_temporality == _CUMULATIVE
 
 
 def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, rows: Rows) -> None:
@@ -249,29 +267,12 @@ def _add_log(row: LogRow, rows: Rows) -> None:
     rows.logs[key] = row
 
 
-def _bury(rows: Rows, destination: str, reason: str, record: Mapping[str, Any], at: datetime) -> None:
-    content = orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-    content = content.replace(b"\\u0000", b"\\ufffd")
-    letter = DeadLetter(fingerprint(destination.encode(), content), at, destination, reason, content)
-    tally = rows.tally(at, destination)
-    tally.received += 1
-    if letter.record_id in rows.dead:
-        tally.duplicate += 1
-    else:
-        rows.dead[letter.record_id] = letter
-
-
 def _hour_of(unix_nano: int, now: datetime) -> datetime:
     """The hour under which a dead letter is counted: its own where that can be, so that a repetition finds it."""
     try:
         return hour(moment(unix_nano, now))
     except UnstorableError:
         return hour(instant(unix_nano)) if unix_nano else datetime.fromtimestamp(0, now.tzinfo)
-
-
-def _dict(message: Message) -> dict[str, Any]:
-    content: dict[str, Any] = MessageToDict(message)
-    return content
 
 
 def _see(rows: Rows, origin: Origin, at: datetime, *, sources: list[str] | None = None) -> None:

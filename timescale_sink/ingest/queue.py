@@ -10,11 +10,10 @@ is remembered, so that the repetition goes on from there: whatever the size, it 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psycopg
@@ -26,6 +25,7 @@ from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import ExportRequest, Signal
 from timescale_sink.ingest.mapping import Mapper
+from timescale_sink.ingest.progress import FEWEST_RECORDS, TOGETHER_RECORDS, Pace, Progress, ProgressBook
 from timescale_sink.ingest.rows import Rows
 from timescale_sink.ingest.slices import Slices
 from timescale_sink.ingest.writer import COMMIT_SECONDS, Writer
@@ -33,15 +33,10 @@ from timescale_sink.ingest.writer import COMMIT_SECONDS, Writer
 # Bytes of requests that wait at most, and that one transaction takes.
 WAITING_BYTES = 64 << 20
 TOGETHER_BYTES = 4 << 20
-# Records that one transaction takes: at first, and at most. About a second's work of two slow cores; where that is too
-# much to commit in time it is halved, and where it takes less than this share of that time doubled again.
-TOGETHER_RECORDS = 20_000
-_FEWEST_RECORDS = 100
-_QUICK_SHARE = 0.25
+# Bytes that the rows of one transaction repeat at most: each log record has its resource in its row, each series too.
+REPEATED_BYTES = 32 << 20
 # What is counted at once; a larger request is counted in a thread.
 _SMALL_BYTES = 64 << 10
-# Requests whose progress is remembered. A sender repeats one for hours, but has few at a time.
-_REMEMBERED = 64
 RETRY_SECONDS = 2.0
 # Told to a sender at most; dead_letter has them all.
 _REASONS = 3
@@ -63,33 +58,10 @@ class _Waiting:
     request: ExportRequest
     size: int
     records: int
+    repeated: int
+    pace: Pace
     # For each record that became a dead letter, why.
     answer: asyncio.Future[list[str]]
-
-
-@dataclass(slots=True, eq=False)
-class _Progress:
-    """How far a request is that is written in pieces: its first ``done`` records are committed."""
-
-    done: int = 0
-    rejected: int = 0
-    reasons: set[str] = field(default_factory=set)
-    # The piece that is being written, even when nobody waits for it any more.
-    under_way: asyncio.Future[list[str]] | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def begin(self, answer: asyncio.Future[list[str]], stop: int) -> None:
-        """The piece that ends before record ``stop`` is waiting to be written."""
-        self.under_way = answer
-
-        def advance(answer: asyncio.Future[list[str]]) -> None:
-            self.under_way = None
-            if not answer.cancelled() and answer.exception() is None:
-                self.done = stop
-                self.rejected += len(answer.result())
-                self.reasons.update(answer.result())
-
-        answer.add_done_callback(advance)
 
 
 class IngestQueue:
@@ -99,8 +71,8 @@ class IngestQueue:
         self._mapper = mapper
         self._writer = writer
         self._waiting: deque[_Waiting] = deque()
-        self._progress: dict[bytes, _Progress] = {}
-        self._together = TOGETHER_RECORDS
+        self._progress = ProgressBook()
+        self._pace = Pace(TOGETHER_RECORDS)
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._closed = False
@@ -121,18 +93,28 @@ class IngestQueue:
         if self._bytes and self._bytes + size > WAITING_BYTES:
             raise Retryable(RETRY_SECONDS, "the sink has more to write than it can take in")
         if size <= _SMALL_BYTES:
-            return await self._whole(signal, request, size, len(Slices(signal, request)))
-        slices = await asyncio.to_thread(Slices, signal, request)
-        if len(slices) <= self._together:
-            return await self._whole(signal, request, size, len(slices))
+            slices = Slices(signal, request)
+        else:
+            slices = await asyncio.to_thread(Slices, signal, request)
+        if await self._fits_whole(signal, request, slices):
+            return await self._whole(signal, request, size, slices)
         self._bytes += size
         try:
             return await self._in_pieces(signal, request, slices)
         finally:
             self._bytes -= size
 
-    async def _whole(self, signal: Signal, request: ExportRequest, size: int, records: int) -> Outcome:
-        answer = self._enqueue(signal, request, size, records)
+    async def _fits_whole(self, signal: Signal, request: ExportRequest, slices: Slices) -> bool:
+        """Whether a transaction can take all of a request, as far as is known."""
+        if len(slices) > self._pace.records or slices.repeated(0, len(slices)) > REPEATED_BYTES:
+            return False
+        return len(slices) <= FEWEST_RECORDS or await self._progress.find(signal, request, len(slices)) is None
+
+    async def _whole(self, signal: Signal, request: ExportRequest, size: int, slices: Slices) -> Outcome:
+        records = len(slices)
+        answer = self._enqueue(
+            _Waiting(signal, request, size, records, slices.repeated(0, records), self._pace, _future())
+        )
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
                 # A sender that goes away must not undo what others wait for with it.
@@ -140,41 +122,41 @@ class IngestQueue:
         except TimeoutError:
             # It may still be committed; the repetition then finds its rows there. What is not begun is not begun.
             answer.cancel()
+            if records > FEWEST_RECORDS:
+                # The repetition is written in pieces, whatever others commit quickly meanwhile.
+                await self._progress.open(signal, request, records, records // 2)
             raise Retryable(RETRY_SECONDS, f"not committed within {COMMIT_SECONDS:g} s") from None
         return Outcome(len(reasons), _line(set(reasons)))
 
     async def _in_pieces(self, signal: Signal, request: ExportRequest, slices: Slices) -> Outcome:
-        key = await asyncio.to_thread(_digest, signal, request)
-        progress = self._progress.pop(key) if key in self._progress else _Progress()
-        # At the end: the first is the one that was not asked for longest.
-        self._progress[key] = progress
-        if len(self._progress) > _REMEMBERED:
-            del self._progress[next(iter(self._progress))]
+        progress = await self._progress.open(signal, request, len(slices), self._pace.records)
         try:
-            # Two senders may have the same request, or one sends it again before it heard of the first.
             async with asyncio.timeout(COMMIT_SECONDS), progress.lock:
-                while progress.done < len(slices):
-                    if progress.under_way is None:
-                        stop = min(progress.done + self._together, len(slices))
-                        piece = await asyncio.to_thread(slices.cut, progress.done, stop)
-                        progress.begin(self._enqueue(signal, piece, 0, stop - progress.done), stop)
-                    else:
-                        await asyncio.shield(progress.under_way)
+                while progress.advance():
+                    piece = progress.under_way or await self._begin_piece(signal, slices, progress)
+                    await asyncio.shield(piece)
         except TimeoutError:
             so_far = f"{progress.done} of {len(slices)} records are committed"
             raise Retryable(RETRY_SECONDS, f"{so_far}, the others not within {COMMIT_SECONDS:g} s") from None
-        # Forgotten: sent once more it is looked at once more.
-        self._progress.pop(key, None)
+        self._progress.forget(progress)
         return Outcome(progress.rejected, _line(progress.reasons))
 
-    def _enqueue(self, signal: Signal, request: ExportRequest, size: int, records: int) -> asyncio.Future[list[str]]:
+    async def _begin_piece(self, signal: Signal, slices: Slices, progress: Progress) -> asyncio.Future[list[str]]:
+        stop = slices.reach(progress.done, progress.pace.records, REPEATED_BYTES)
+        piece = await asyncio.to_thread(slices.cut, progress.done, stop)
+        records, repeated = stop - progress.done, slices.repeated(progress.done, stop)
+        # Its bytes are counted with the request's.
+        answer = self._enqueue(_Waiting(signal, piece, 0, records, repeated, progress.pace, _future()))
+        progress.begin(answer, stop)
+        return answer
+
+    def _enqueue(self, waiting: _Waiting) -> asyncio.Future[list[str]]:
         if self._closed:
             raise Retryable(RETRY_SECONDS, "the sink is stopping")
-        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(signal, request, size, records, answer))
-        self._bytes += size
+        self._waiting.append(waiting)
+        self._bytes += waiting.size
         self._arrived.set()
-        return answer
+        return waiting.answer
 
     @property
     def failing(self) -> bool:
@@ -193,29 +175,36 @@ class IngestQueue:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            group = self._take()
-            if wanted := [waiting for waiting in group if not waiting.answer.done()]:
-                await self._write(wanted)
-            self._bytes -= sum(waiting.size for waiting in group)
+            await self._write_next()
 
     def close(self) -> None:
         """Take nothing more; :meth:`run` ends when all that waits is answered."""
         self._closed = True
         self._arrived.set()
 
+    async def _write_next(self) -> None:
+        # A method of its own: requests that are written must not stay with the names of a loop that waits for more.
+        group = self._take()
+        if wanted := [waiting for waiting in group if not waiting.answer.done()]:
+            await self._write(wanted)
+        self._bytes -= sum(waiting.size for waiting in group)
+
     def _take(self) -> list[_Waiting]:
         group = [self._waiting.popleft()]
-        size, records = group[0].size, group[0].records
+        size, records, repeated = group[0].size, group[0].records, group[0].repeated
         while self._waiting:
             size += self._waiting[0].size
             records += self._waiting[0].records
-            if size > TOGETHER_BYTES or records > self._together:
+            repeated += self._waiting[0].repeated
+            if size > TOGETHER_BYTES or records > self._pace.records or repeated > REPEATED_BYTES:
                 break
             group.append(self._waiting.popleft())
         return group
 
     async def _write(self, group: Sequence[_Waiting]) -> None:
         began = time.monotonic()
+        records = sum(waiting.records for waiting in group)
+        paces = {self._pace, *(waiting.pace for waiting in group)}
         try:
             reasons = await self._commit(group)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing was committed and all may come again
@@ -225,12 +214,12 @@ class IngestQueue:
                     await self._write([waiting])
             else:
                 if isinstance(error, TimeoutError):
-                    records = sum(waiting.records for waiting in group)
-                    self._together = max(min(self._together, records) // 2, _FEWEST_RECORDS)
+                    for pace in paces:
+                        pace.too_slow(records)
                 self._fail(group, error)
             return
-        if time.monotonic() - began < _QUICK_SHARE * COMMIT_SECONDS:
-            self._together = min(self._together * 2, TOGETHER_RECORDS)
+        for pace in paces:
+            pace.committed(records, time.monotonic() - began)
         if self._failing:
             self._failing = False
             _log.info("the database takes data again")
@@ -264,8 +253,8 @@ class IngestQueue:
             _answer(waiting, Retryable(RETRY_SECONDS, f"not committed: {_reason(error)}"))
 
 
-def _digest(signal: Signal, request: ExportRequest) -> bytes:
-    return hashlib.blake2b(signal.value.encode() + request.SerializeToString(deterministic=True)).digest()
+def _future() -> asyncio.Future[list[str]]:
+    return asyncio.get_running_loop().create_future()
 
 
 def _answer(waiting: _Waiting, answer: list[str] | Exception) -> None:

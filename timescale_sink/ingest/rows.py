@@ -88,13 +88,21 @@ class LogRow(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """A row of ``dead_letter``: a record that cannot be stored, and why."""
+    """A row of ``dead_letter``: a record that cannot be stored, and why.
+
+    Attributes:
+        resource_id, scope_id, metric_id: the parts above the record (`Rows.parts`); None where the database refused a
+            row, whose columns are then the record.
+    """
 
     record_id: UUID
     hour: datetime
     destination: str
     reason: str
     record: bytes
+    resource_id: UUID | None = None
+    scope_id: UUID | None = None
+    metric_id: UUID | None = None
 
 
 @dataclass(slots=True)
@@ -149,13 +157,18 @@ class Tally:
 
 @dataclass(slots=True)
 class Rows:
-    """All that one request, or several together, put into the database."""
+    """All that one request, or several together, put into the database.
+
+    Attributes:
+        parts: the rows of ``dead_letter_part``: what stands above dead letters, each once.
+    """
 
     wide: dict[str, dict[WideKey, WideRow]] = field(default_factory=dict)
     series: dict[UUID, SeriesRow] = field(default_factory=dict)
     points: dict[tuple[UUID, datetime], PointRow] = field(default_factory=dict)
     logs: dict[tuple[UUID, datetime], LogRow] = field(default_factory=dict)
     dead: dict[UUID, DeadLetter] = field(default_factory=dict)
+    parts: dict[UUID, bytes] = field(default_factory=dict)
     nodes: dict[str, Sighting] = field(default_factory=dict)
     ledger: dict[tuple[datetime, str], Tally] = field(default_factory=dict)
 

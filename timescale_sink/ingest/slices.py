@@ -18,12 +18,17 @@ from postel.otlp.signal import ExportRequest, Signal
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """What holds records side by side, with what stands above it: a Metric, or the ScopeLogs themselves."""
+    """What holds records side by side, with what stands above it: a Metric, or the ScopeLogs themselves.
+
+    Attributes:
+        above: bytes of what stands above each record, which some rows repeat.
+    """
 
     resource: Any
     scope: Any
     holder: Any
     records: Any
+    above: int
 
 
 class Slices:
@@ -41,6 +46,35 @@ class Slices:
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
+
+    def repeated(self, start: int, stop: int) -> int:
+        """Bytes that rows of these records hold beside their own, where each repeats what stands above it."""
+        total = 0
+        for position in range(bisect_right(self._ends, start), len(self._holders)):
+            found = self._holders[position]
+            first = self._ends[position] - len(found.records)
+            if first >= stop:
+                break
+            total += (min(self._ends[position], stop) - max(first, start)) * found.above
+        return total
+
+    def reach(self, start: int, records: int, repeated: int) -> int:
+        """Where a piece ends that begins with ``start``.
+
+        Args:
+            start: its first record.
+            records: how many it holds at most.
+            repeated: the bytes that it repeats at most, unless one record alone repeats more.
+        """
+        stop = start
+        for position in range(bisect_right(self._ends, start), len(self._holders)):
+            above = self._holders[position].above
+            taken = min(self._ends[position] - stop, start + records - stop, repeated // above if above else records)
+            stop += taken
+            repeated -= taken * above
+            if stop < self._ends[position]:
+                break
+        return max(stop, min(start + 1, len(self)))
 
     def cut(self, start: int, stop: int) -> ExportRequest:
         """The records from ``start`` up to, not including, ``stop``, below the same resources, scopes and metrics."""
@@ -62,7 +96,7 @@ class Slices:
             above = (found.resource, found.scope)
             inside = slice(max(start - first, 0), stop - first)
             if isinstance(found.holder, Metric):
-                _copy_metric(found.holder, scope_part.metrics.add(), inside)
+                copy_metric(found.holder, scope_part.metrics.add(), inside)
             else:
                 scope_part.log_records.extend(found.records[inside])
         return piece
@@ -70,13 +104,16 @@ class Slices:
 
 def _holders(signal: Signal, request: Any) -> Iterator[_Holder]:
     for resource in _parts(signal, request):
+        resource_bytes = resource.resource.ByteSize()
         for scope in _parts(signal, resource):
+            above = resource_bytes + scope.scope.ByteSize()
             if signal is Signal.LOGS:
-                yield _Holder(resource, scope, scope, scope.log_records)
+                yield _Holder(resource, scope, scope, scope.log_records, above)
                 continue
             for metric in scope.metrics:
                 if kind := metric.WhichOneof("data"):
-                    yield _Holder(resource, scope, metric, getattr(metric, kind).data_points)
+                    said = len(metric.name) + len(metric.unit) + len(metric.description)
+                    yield _Holder(resource, scope, metric, getattr(metric, kind).data_points, above + said)
 
 
 def _parts(signal: Signal, message: Any) -> Any:
@@ -85,7 +122,8 @@ def _parts(signal: Signal, message: Any) -> Any:
     return getattr(message, f"{level}_{signal.value}")
 
 
-def _copy_metric(metric: Metric, to: Metric, inside: slice) -> None:
+def copy_metric(metric: Metric, to: Metric, inside: slice) -> None:
+    """Copy what a metric says, and of its points those ``inside``; it has a kind."""
     to.name, to.unit, to.description = metric.name, metric.unit, metric.description
     to.metadata.extend(metric.metadata)
     kind = metric.WhichOneof("data") or ""

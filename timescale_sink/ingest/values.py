@@ -142,7 +142,8 @@ def plain(value: AnyValue) -> Any:
 
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys: equal values give equal bytes."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    # Copied, since orjson's result keeps the buffer that it was written into: 3.7 KiB for the two bytes of {}.
+    return bytes(memoryview(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)))
 
 
 def fingerprint(*parts: bytes) -> UUID:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import orjson
 import psycopg
@@ -28,6 +29,8 @@ COMMIT_SECONDS = 5.0
 # written again, however often it came before.
 _SERIES_KNOWN = 200_000
 _SERIES_SECONDS = 60.0
+# Bytes of dead letters in one statement; the driver makes two copies of them.
+_LETTERS_BYTES = 4 << 20
 # A node that says nothing new of itself is written again when this much of its time has passed.
 _NODE_EVERY = timedelta(seconds=10)
 
@@ -109,6 +112,7 @@ class Writer:
         await self._add_series(connection, rows)
         refused += await self._store_sorted(connection, self._points, rows.points, fates)
         refused += await self._store_sorted(connection, self._logs, rows.logs, fates)
+        await _add_parts(connection, rows.parts)
         await _add_letters(connection, [*rows.dead.values(), *refused], fates)
         await _add_nodes(connection, self._news(rows.nodes))
         await self._add_ledger(connection, rows, fates)
@@ -185,27 +189,53 @@ class Writer:
             )
 
 
+async def _add_parts(connection: Connection, parts: Mapping[UUID, bytes]) -> None:
+    for part_id in sorted(parts):
+        await connection.execute(
+            "INSERT INTO dead_letter_part (part_id, content) VALUES (%s, %s::jsonb) ON CONFLICT DO NOTHING",
+            (part_id, parts[part_id].decode()),
+        )
+
+
 async def _add_letters(connection: Connection, letters: list[DeadLetter], fates: Fates) -> None:
-    if not letters:
-        return
-    columns = [list(column) for column in zip(*sorted(letters), strict=True)]
-    columns[-1] = [record.decode() for record in columns[-1]]
-    cursor = await connection.execute(
-        """
-        INSERT INTO dead_letter (record_id, hour, destination, reason, record)
-        SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::jsonb[])
-        ON CONFLICT DO NOTHING RETURNING record_id
-        """,
-        columns,
-    )
-    stored = {row[0] for row in await cursor.fetchall()}
-    for letter in letters:
-        tally = fates.tally(letter.hour, letter.destination)
-        if letter.record_id in stored:
-            stored.remove(letter.record_id)
-            tally.dead_lettered += 1
-        else:
-            tally.duplicate += 1
+    letters.sort(key=_record_id)
+    for group in _groups(letters):
+        columns = [list(column) for column in zip(*group, strict=True)]
+        columns[4] = [record.decode() for record in columns[4]]
+        cursor = await connection.execute(
+            """
+            INSERT INTO dead_letter (record_id, hour, destination, reason, record, resource_id, scope_id, metric_id)
+            SELECT * FROM unnest(
+                %s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::jsonb[], %s::uuid[], %s::uuid[], %s::uuid[]
+            )
+            ON CONFLICT DO NOTHING RETURNING record_id
+            """,
+            columns,
+        )
+        stored = {row[0] for row in await cursor.fetchall()}
+        for letter in group:
+            tally = fates.tally(letter.hour, letter.destination)
+            if letter.record_id in stored:
+                stored.remove(letter.record_id)
+                tally.dead_lettered += 1
+            else:
+                tally.duplicate += 1
+
+
+def _groups(letters: Sequence[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:
+    """What goes into one statement: `_LETTERS_BYTES`, or a letter that alone is larger."""
+    start = size = 0
+    for position, letter in enumerate(letters):
+        if size and size + len(letter.record) > _LETTERS_BYTES:
+            yield letters[start:position]
+            start, size = position, 0
+        size += len(letter.record)
+    if letters:
+        yield letters[start:]
+
+
+def _record_id(letter: DeadLetter) -> UUID:
+    return letter.record_id
 
 
 async def _add_nodes(connection: Connection, nodes: Mapping[str, Sighting]) -> None:

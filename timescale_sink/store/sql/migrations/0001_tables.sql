@@ -120,10 +120,20 @@ CREATE TABLE dead_letter (
     hour timestamptz NOT NULL,
     destination text NOT NULL,
     reason text NOT NULL,
+    resource_id uuid,
+    scope_id uuid,
+    metric_id uuid,
     record jsonb NOT NULL
 );
 CREATE INDEX dead_letter_received ON dead_letter (received_at);
-COMMENT ON TABLE dead_letter IS 'Records that could not be stored, each with its reason; record_id is a hash of the record';
+COMMENT ON TABLE dead_letter IS 'Records that could not be stored, each with its reason; record_id is a hash of all it says';
+COMMENT ON COLUMN dead_letter.record IS 'The point or log record as OTLP JSON; of what the database refused, the row that it became';
+
+CREATE TABLE dead_letter_part (
+    part_id uuid PRIMARY KEY,
+    content jsonb NOT NULL
+);
+COMMENT ON TABLE dead_letter_part IS 'What stands above dead letters, once each, as OTLP JSON: resources, scopes, metrics without their points';
 
 CREATE TABLE ingest_ledger (
     hour timestamptz NOT NULL,
