@@ -33,11 +33,11 @@ sys.stdin.read()
 _DISK_FULL_AT_FIRST = """
 import subprocess
 from timescale_sink.store import embedded
-run = embedded._without_roots_groups
+run = embedded._run
 def fail_once(command, *args, **options):
-    embedded._without_roots_groups = run
+    embedded._run = run
     raise subprocess.CalledProcessError(1, command)
-embedded._without_roots_groups = fail_once
+embedded._run = fail_once
 """
 
 
