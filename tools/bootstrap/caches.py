@@ -44,7 +44,7 @@ def go_caches(env: dict[str, str]) -> None:
     Args:
         env: Go's environment, which is changed.
     """
-    # Not asked of Go: `go env GOCACHE` makes the folder that it names.
+    # Not asked of Go, which leaves something in the home folder even when it is only asked.
     home, config = Path(env.get("HOME", os.sep)), _user_folder(env, "XDG_CONFIG_HOME", ".config")
     signs = (
         home / "go" / "pkg",
