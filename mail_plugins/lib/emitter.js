@@ -7,7 +7,6 @@
 // dropped (memory and files full) or refused (by the receiver, for good). Nothing keeps the process alive.
 
 const os = require('os');
-const path = require('path');
 const { Courier } = require('./courier');
 const { HttpClient } = require('./http-client');
 const { Outbox } = require('./outbox');
@@ -107,7 +106,11 @@ class Emitter {
     }
 
     #beat() {
-        this.#sayHeartbeat();
+        try {
+            this.#sayHeartbeat();
+        } catch (error) {
+            this.#failed(error);
+        }
         this.failing.end('all events can be made again', QUIET_MS);
         this.segments.touch();
         this.segments.adopt().then(() => {
@@ -166,10 +169,8 @@ class Emitter {
     #segments() {
         const user = process.getuid ? process.getuid() : 'user';
         const { bufferDirectory, bufferSize } = this.settings;
-        const places = bufferDirectory
-            ? [bufferDirectory]
-            : ['/var/lib/postel/plugins', path.join(os.tmpdir(), `postel-plugins-${user}`)];
-        const folder = findFolder(places, `${this.declaration.service}-${user}`);
+        const places = bufferDirectory ? [bufferDirectory] : ['/var/lib/postel/plugins', os.tmpdir()];
+        const folder = findFolder(places, `postel-${this.declaration.service}-${user}`);
         if (!folder) {
             this.log.error(`events are kept in memory alone, no folder of ${places.join(', ')} can be written`);
         }

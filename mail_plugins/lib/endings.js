@@ -28,7 +28,11 @@ function all() {
 
 function run() {
     for (const work of process[KEY]) {
-        work();
+        try {
+            work();
+        } catch {
+            // The process ends as it was about to.
+        }
     }
 }
 

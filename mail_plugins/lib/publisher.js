@@ -27,7 +27,7 @@ class Publisher {
         const done = () => {
             this.open -= 1;
         };
-        Promise.resolve(this.client.publish(this.channel, make())).then(done, done);
+        new Promise(resolve => resolve(this.client.publish(this.channel, make()))).then(done, done);
     }
 }
 

@@ -254,14 +254,14 @@ function isJson(text) {
     }
 }
 
-// The first of these folders that is, or can be made, this user's own and nobody else's; null where none is.
-function findFolder(candidates, name) {
-    for (const candidate of candidates) {
-        const folder = path.join(candidate, name);
+// `name` in the first of these places where it is, or can be made, this user's own and nobody else's; null where none is.
+function findFolder(places, name) {
+    for (const place of places) {
+        const folder = path.join(place, name);
         try {
-            fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+            fs.mkdirSync(place, { recursive: true });
+            makeOwn(folder);
             const stat = fs.lstatSync(folder);
-            fs.accessSync(folder, fs.constants.W_OK);
             // In /tmp somebody else may have made it first, or laid a link there.
             if (stat.isDirectory() && (!process.getuid || stat.uid === process.getuid())) {
                 return folder;
@@ -271,6 +271,17 @@ function findFolder(candidates, name) {
         }
     }
     return null;
+}
+
+function makeOwn(folder) {
+    try {
+        fs.mkdirSync(folder, { mode: 0o700 });
+    } catch (error) {
+        if (error.code !== 'EEXIST') {
+            throw error;
+        }
+        fs.accessSync(folder, fs.constants.W_OK);
+    }
 }
 
 module.exports = { Segments, findFolder };

@@ -11,7 +11,7 @@ const DEFAULTS = Object.freeze({
     headers: {},
     // Seconds until a request without an answer is given up.
     timeout: 10,
-    // Where events wait while nobody takes them; '': /var/lib/postel/plugins, or a folder of the user's own under the
+    // Where events wait while nobody takes them, in a folder of the user's own; '': /var/lib/postel/plugins, or the
     // system's folder for temporary files where that cannot be made.
     bufferDirectory: '',
     // MiB of such files that each process writes at most.

@@ -4,6 +4,8 @@
 
 // A sender has as many in hand as connections; some end without an entry, when a plugin suppresses them.
 const MAX_OPEN = 10_000;
+// The entries that end an attempt; a plugin may log others of its own meanwhile.
+const OUTCOMES = new Set(['ACCEPTED', 'DEFERRED', 'REJECTED']);
 
 class Attempts {
     constructor(now = Date.now) {
@@ -29,8 +31,11 @@ class Attempts {
         }
     }
 
-    // What is known of the delivery of this entry; {} where nothing is.
+    // What is known of the delivery whose outcome this entry is; {} where nothing is.
     end(entry) {
+        if (!OUTCOMES.has(entry.action)) {
+            return {};
+        }
         const key = keyOf(entry);
         const attempt = this.open.get(key);
         this.open.delete(key);

@@ -12,12 +12,15 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from testbed.backends import Backends
 from testbed.fixtures import WatchedZoneMta
 from testbed.program import until
 from testbed.smtp_sink import ANSWERS
 from testbed.zone_mta import RELEASES, SENDER, ZoneMta
 
-from support.otlp_thread import LogRecord, OtlpThread
+from postel.otlp import json_mapping
+from support.otlp_thread import LogRecord, OtlpThread, records
 from support.ports import free_port
 
 HEARTBEAT = "postel.plugin.heartbeat"
@@ -303,6 +306,27 @@ def test_a_server_that_stops_in_order_loses_no_event(
     wait_until_told(server, otlp_receiver)
     assert deliveries(otlp_receiver) == seen(server)
     assert len(events(otlp_receiver, "zonemta.message.queued")) == 20
+
+
+def test_live_listeners_have_the_events_by_the_servers_own_redis(
+    watched_zone_mta: WatchedZoneMta, otlp_receiver: OtlpThread, backends: Backends
+) -> None:
+    server = watched_zone_mta(otlp_receiver.endpoint, zones=("only",), plugin={"redisChannel": "postel-live"})
+    with (
+        socket.create_connection(("127.0.0.1", backends.redis_port), timeout=10) as listener,
+        listener.makefile() as said,
+    ):
+        listener.sendall(b"SUBSCRIBE postel-live\r\n")
+        assert [said.readline().strip() for _ in range(6)][-1] == ":1"
+        (recipient,) = server.send(1)
+        names = []
+        while "zonemta.delivery.accepted" not in names:
+            line = said.readline()
+            if line.startswith('{"resourceLogs"'):
+                request = ExportLogsServiceRequest()
+                json_mapping.decode(line.encode(), request)
+                names += [r.name for r in records(request) if r.attributes.get("email.to.address") == [recipient]]
+    assert names == ["zonemta.message.queued", "zonemta.delivery.accepted"]
 
 
 @pytest.mark.slow

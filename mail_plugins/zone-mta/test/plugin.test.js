@@ -39,6 +39,7 @@ test('an attempt is followed from sender:fetch to its outcome', async t => {
     const { server, run, said } = await loaded(t, 'sender');
     const delivery = { ...recorded('sender.sender_fetch.1'), _deferred: { count: 2 } };
     run('sender:fetch', delivery);
+    run('log:entry', { id: delivery.id, seq: delivery.seq, action: 'OF_A_PLUGIN' });
     run('log:entry', recorded('sender.log_entry.ACCEPTED.1'));
     await until(() => server.events.length === 1);
     const [event] = server.events;
@@ -103,8 +104,8 @@ test('what is known of deliveries is bounded, and forgotten with the outcome', (
         attempts.begin({ id: `q${number}`, seq: '001', created: '2026-11-24T16:28:29.438Z' });
     }
     assert.equal(attempts.open.size, MAX_OPEN);
-    assert.deepEqual(attempts.end({ id: 'q0', seq: '001' }), {});
-    assert.equal(attempts.end({ id: `q${MAX_OPEN}`, seq: '001' }).number, 1);
+    assert.deepEqual(attempts.end({ action: 'ACCEPTED', id: 'q0', seq: '001' }), {});
+    assert.equal(attempts.end({ action: 'ACCEPTED', id: `q${MAX_OPEN}`, seq: '001' }).number, 1);
     assert.equal(attempts.open.size, MAX_OPEN - 1);
 });
 
