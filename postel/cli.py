@@ -131,16 +131,24 @@ def doctor(settings: Settings) -> None:
 @main.command()
 @config_option
 @click.option("--write", type=click.Path(file_okay=False, path_type=Path), help="Write the pages into this folder.")
-def describe(settings: Settings, write: Path | None) -> None:
+@click.option(
+    "--constants",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what the mail servers' plugins know of it into this file.",
+)
+def describe(settings: Settings, write: Path | None, constants: Path | None) -> None:
     """Print the reference of every metric, event, typed column and setting."""
     from postel import settings_reference
+    from postel.signals import constants as plugin_constants
     from postel.signals import load_all, reference
 
     del settings
     pages = {**reference.render(load_all()), "settings.md": settings_reference.render()}
     if write:
         reference.write(pages, write)
-    else:
+    if constants:
+        plugin_constants.write(plugin_constants.render(load_all()), constants)
+    if not (write or constants):
         click.echo("\n".join(pages.values()))
 
 

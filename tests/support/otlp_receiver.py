@@ -51,13 +51,19 @@ class Receiver:
 
 
 @asynccontextmanager
-async def running_receiver(*, limit: int = DEFAULT_LIMIT, token: str | None = None) -> AsyncIterator[Receiver]:
-    """Serve a `Receiver` until the block ends."""
-    receiver = Receiver()
+async def running_receiver(
+    receiver: Receiver | None = None,
+    *,
+    http_address: str = "127.0.0.1:0",
+    limit: int = DEFAULT_LIMIT,
+    token: str | None = None,
+) -> AsyncIterator[Receiver]:
+    """Serve a `Receiver`, a new one or one that was served before, until the block ends."""
+    receiver = receiver or Receiver()
     grpc_server, receiver.grpc_port = create_server(receiver, address="127.0.0.1:0", limit=limit, token=token)
     app = Starlette(routes=routes(receiver, limit=limit, token=token))
     http_server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-    listener = listen("127.0.0.1:0", "a test")
+    listener = listen(http_address, "a test")
     receiver.http_port = listener.getsockname()[1]
     serving = asyncio.create_task(http_server.serve([listener]))
     await grpc_server.start()

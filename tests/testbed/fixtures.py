@@ -1,7 +1,7 @@
 """The testbed as pytest fixtures; a failed test shows the end of every program's log.
 
-`zone_mta` is one running server of the test's own; `new_zone_mta` starts as many as wanted, set up as wanted. The
-database and Redis under them are started once a session.
+`zone_mta` is one running server of the test's own; `new_zone_mta` starts as many as wanted, set up as wanted;
+`watched_zone_mta` those with Postel's plugin. The database and Redis under them are started once a session.
 """
 
 from __future__ import annotations
@@ -14,17 +14,22 @@ from typing import Any
 
 import pytest
 from testbed.backends import Backends
+from testbed.mail_plugins import pack
 from testbed.npm_packages import InstallationError, install
 from testbed.program import started
 from testbed.smtp_sink import SmtpSink
-from testbed.zone_mta import ZoneMta
+from testbed.zone_mta import NEWEST, RELEASES, ZoneMta
 
 from support.node import Node, find_node
+from support.otlp_thread import OtlpThread
 from support.requirements import require
 from tools.bootstrap.programs import find_redis
 
 NewZoneMta = Callable[..., ZoneMta]
-"""`new_zone_mta(zones=("default", "bulk"), **options of ZoneMta)`: started, its sink is `.sink`."""
+"""`new_zone_mta(zones=("default", "bulk"), version=NEWEST, **options of ZoneMta)`: started, its sink is `.sink`."""
+
+WatchedZoneMta = Callable[..., ZoneMta]
+"""`watched_zone_mta(endpoint, plugin={...}, **options of new_zone_mta)`: with Postel's plugin, which sends there."""
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +38,6 @@ def node() -> Node:
     require("node", available=found)
     assert found
     return found
-
-
-@pytest.fixture(scope="session")
-def zone_mta_packages(node: Node) -> Path:
-    return _packages("zone-mta-3.11", node)
 
 
 @pytest.fixture(scope="session")
@@ -66,11 +66,11 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
 
 
 @pytest.fixture
-def new_zone_mta(tmp_path: Path, node: Node, zone_mta_packages: Path, backends: Backends) -> Iterator[NewZoneMta]:
+def new_zone_mta(tmp_path: Path, node: Node, backends: Backends) -> Iterator[NewZoneMta]:
     with contextlib.ExitStack() as ending:
         count = 0
 
-        def new(zones: tuple[str, ...] = ("default", "bulk"), **options: Any) -> ZoneMta:
+        def new(zones: tuple[str, ...] = ("default", "bulk"), version: str = NEWEST, **options: Any) -> ZoneMta:
             nonlocal count
             count += 1
             sink = SmtpSink(zones)
@@ -79,7 +79,8 @@ def new_zone_mta(tmp_path: Path, node: Node, zone_mta_packages: Path, backends: 
             server = ZoneMta(
                 tmp_path / f"zone-mta-{count}",
                 node=node,
-                packages=zone_mta_packages,
+                packages=_packages(RELEASES[version].folder, node),
+                version=version,
                 backends=backends,
                 sink=sink,
                 **options,
@@ -94,6 +95,40 @@ def new_zone_mta(tmp_path: Path, node: Node, zone_mta_packages: Path, backends: 
 @pytest.fixture
 def zone_mta(new_zone_mta: NewZoneMta) -> ZoneMta:
     return new_zone_mta(bounce_zone="default")
+
+
+@pytest.fixture
+def otlp_receiver() -> Iterator[OtlpThread]:
+    with contextlib.closing(OtlpThread()) as receiver:
+        receiver.start()
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def zone_mta_plugin(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin as it is packed for users."""
+    return pack(node, "zone-mta", tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture
+def watched_zone_mta(new_zone_mta: NewZoneMta, zone_mta_plugin: Path, tmp_path: Path) -> WatchedZoneMta:
+    def new(endpoint: str, *, plugin: dict[str, Any] | None = None, **options: Any) -> ZoneMta:
+        settings = options.pop("settings", {})
+        plugins = {
+            # A path from anywhere is a plugin's key, too.
+            str(zone_mta_plugin): {
+                "enabled": True,
+                "ordering": 1,
+                "endpoint": endpoint,
+                "bufferDirectory": str(tmp_path / "buffer"),
+                "heartbeatInterval": 2,
+                **(plugin or {}),
+            },
+            "judge": {"enabled": ["receiver", "main"], "ordering": 2},
+        }
+        return new_zone_mta(settings={**settings, "plugins": plugins}, **options)
+
+    return new
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,7 +1,7 @@
 """A real Zone-MTA on free ports of loopback, delivering to an `SmtpSink`.
 
 It keeps its ports and its queue over `stop`, `kill` and `start`, so a restart looks as on a real host. Sources named
-here are files of `@zone-eu/zone-mta` 3.11.0.
+here are files of `@zone-eu/zone-mta` 3.11.0; an older release runs the same way.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import smtplib
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,21 @@ Statuses = dict[tuple[str, str], int]
 """A number by (zone, status of delivery)."""
 
 
+@dataclass(frozen=True)
+class Release:
+    """A version of Zone-MTA: the folder of `tests/testbed/npm` that pins it, and the name of its package."""
+
+    folder: str
+    package: str
+
+
+NEWEST = "3.11.0"
+RELEASES = {
+    NEWEST: Release("zone-mta-3.11", "@zone-eu/zone-mta"),
+    "3.10.3": Release("zone-mta-3.10", "zone-mta"),
+}
+
+
 class ZoneMta:
     """One instance: a main process, a receiver, and one sender process per zone of the sink."""
 
@@ -46,6 +62,7 @@ class ZoneMta:
         defer_times_s: Iterable[float] = (1, 1, 2, 600),
         bounce_zone: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        version: str = NEWEST,
     ) -> None:
         """Write the configuration; nothing starts yet.
 
@@ -59,6 +76,7 @@ class ZoneMta:
             defer_times_s: seconds from each deferral of a recipient to its next attempt; one more is final.
             bounce_zone: the zone that delivers bounces; None: no bounce is sent.
             settings: laid over the configuration, keys as in `config/default.js`.
+            version: of `RELEASES`, the one that `packages` holds.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.sink = sink
@@ -75,7 +93,7 @@ class ZoneMta:
             [node.path, "app.js"],
             folder / "zone-mta.log",
             # Its plugins' paths are relative to the working directory; without them it runs, and ignores them silently.
-            directory=packages / "node_modules/@zone-eu/zone-mta",
+            directory=packages / "node_modules" / RELEASES[version].package,
             environment={
                 "NODE_CONFIG_PATH": str(self.config_path),
                 "NODE_ENV": "production",

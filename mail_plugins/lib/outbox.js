@@ -1,0 +1,168 @@
+'use strict';
+
+// Events on their way: in memory while a receiver takes them, in files as soon as none does.
+//
+// Memory holds lines that are in no file yet. Where files hold any, those are older and go first. What is older than
+// SAVE_AFTER_MS and was not taken is written to a file, the batch that a request carries at that moment included: a
+// process that is killed loses what came after that. Half a full memory is written at once. Memory is bounded; where it
+// is full, because the disk takes nothing, `push` refuses.
+
+const SAVE_AFTER_MS = 600;
+const CHECK_MS = 200;
+// One batch: the sizes of agent, Collector and sink fit a request of up to 1 MiB.
+const BATCH_BYTES = 512 << 10;
+
+class Outbox {
+    // segments: a Segments; header: of this process; memoryBytes: of lines that are in no file
+    constructor({ segments, header, memoryBytes }) {
+        this.segments = segments;
+        this.header = header;
+        this.memoryBytes = memoryBytes;
+        this.memory = [];
+        this.bytes = 0;
+        this.flight = null;
+        this.saving = null;
+        this.timer = null;
+        this.urgent = null;
+        // The disk took nothing the last time.
+        this.stuck = false;
+    }
+
+    // Lines that nobody took yet.
+    get waiting() {
+        const flying = this.flight && !this.flight.saved ? this.flight.lines.length : 0;
+        return this.memory.length + flying + this.segments.lines;
+    }
+
+    // Take a line; false where there is no room for it.
+    push(line) {
+        const size = Buffer.byteLength(line);
+        if (this.bytes + size > this.memoryBytes) {
+            return false;
+        }
+        this.memory.push({ line, size, at: Date.now() });
+        this.bytes += size;
+        this.#check();
+        return true;
+    }
+
+    // The next batch { header, lines }, or null where nothing waits. It is `taken` or `returned` before the next one.
+    async take(maxLines) {
+        await this.saving;
+        if (!this.segments.isEmpty) {
+            return this.segments.read(maxLines, BATCH_BYTES);
+        }
+        const entries = this.memory.splice(0, this.#fit(maxLines));
+        if (!entries.length) {
+            return null;
+        }
+        this.flight = { header: this.header, entries, lines: entries.map(entry => entry.line), saved: null };
+        return this.flight;
+    }
+
+    async taken(batch) {
+        if (batch !== this.flight) {
+            await this.segments.advance(batch);
+            return;
+        }
+        await this.saving;
+        this.flight = null;
+        if (batch.saved) {
+            await this.segments.advance(batch.saved);
+        } else {
+            this.#forget(batch.entries);
+        }
+    }
+
+    async returned(batch) {
+        if (batch !== this.flight) {
+            return;
+        }
+        await this.save();
+        this.flight = null;
+        if (!batch.saved) {
+            this.memory.unshift(...batch.entries);
+        }
+    }
+
+    // Write all that is in memory to files.
+    save() {
+        this.saving = this.saving || this.#save().finally(() => (this.saving = null));
+        return this.saving;
+    }
+
+    // The same at the very end of the process. What is being written at that moment is written twice, which the events'
+    // ids make up for.
+    saveNow() {
+        const flying = this.flight && !this.flight.saved ? this.flight.lines : [];
+        this.segments.appendNow([...flying, ...this.memory.map(entry => entry.line)]);
+        this.memory = [];
+        this.flight = null;
+        clearTimeout(this.timer);
+        clearImmediate(this.urgent);
+    }
+
+    async #save() {
+        this.stuck = true;
+        const { flight } = this;
+        if (flight && !flight.saved) {
+            flight.saved = await this.segments.append(flight.lines);
+            if (!flight.saved) {
+                return;
+            }
+            this.#forget(flight.entries);
+        }
+        while (this.memory.length) {
+            const entries = this.memory.slice(0, this.#fit(Infinity));
+            if (!(await this.segments.append(entries.map(entry => entry.line)))) {
+                return;
+            }
+            this.memory.splice(0, entries.length);
+            this.#forget(entries);
+        }
+        this.stuck = false;
+    }
+
+    // How many entries of memory one batch takes: at least one.
+    #fit(maxLines) {
+        let bytes = 0;
+        let count = 0;
+        for (const { size } of this.memory) {
+            bytes += size;
+            if (count === maxLines || (count && bytes > BATCH_BYTES)) {
+                break;
+            }
+            count += 1;
+        }
+        return count;
+    }
+
+    #forget(entries) {
+        this.bytes -= entries.reduce((sum, entry) => sum + entry.size, 0);
+    }
+
+    #check() {
+        this.timer = this.timer || setTimeout(() => this.#checkNow(), CHECK_MS).unref();
+        if (this.bytes > this.memoryBytes / 2 && !this.saving && !this.urgent && !this.stuck) {
+            // Later, for this runs within a hook.
+            this.urgent = setImmediate(() => {
+                this.urgent = null;
+                this.save();
+            });
+        }
+    }
+
+    #checkNow() {
+        this.timer = null;
+        const unsaved = this.flight && !this.flight.saved ? this.flight.entries[0] : this.memory[0];
+        if (!unsaved) {
+            return;
+        }
+        if (!this.segments.isEmpty || Date.now() - unsaved.at >= SAVE_AFTER_MS) {
+            this.save();
+        }
+        this.#check();
+    }
+}
+
+module.exports = { BATCH_BYTES, Outbox };

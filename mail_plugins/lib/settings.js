@@ -1,0 +1,79 @@
+'use strict';
+
+// The emitter's settings: defaults, checks, and where the requests go.
+
+const DEFAULTS = Object.freeze({
+    // Where events go: http://host:port, https://host:port, or unix:/path/of/a/socket; /v1/logs is added.
+    endpoint: 'http://127.0.0.1:4319',
+    // Sent as `Authorization: Bearer`, which the agent asks for where it does not listen on loopback.
+    token: '',
+    // Further HTTP headers.
+    headers: {},
+    // Seconds until a request without an answer is given up.
+    timeout: 10,
+    // Where events wait while nobody takes them, in a folder of the user's own; '': /var/lib/postel/plugins, or the
+    // system's folder for temporary files where that cannot be made.
+    bufferDirectory: '',
+    // MiB of such files that each process writes at most.
+    bufferSize: 64,
+    // MiB of events that each process holds in memory at most.
+    memorySize: 4,
+    // Seconds from one heartbeat to the next.
+    heartbeatInterval: 30,
+    // A channel of the server's own Redis on which each event is published as well; '': none.
+    redisChannel: '',
+    // Further attributes of the resource, such as host.name where no agent adds them.
+    resource: {}
+});
+
+const ABOVE_ZERO = ['timeout', 'bufferSize', 'memorySize', 'heartbeatInterval'];
+
+// Settings with the defaults for what is not given; Error where one cannot be meant. Keys of `others` are the server's.
+function readSettings(given, others, warn) {
+    const settings = { ...DEFAULTS };
+    for (const [name, value] of Object.entries(given || {})) {
+        if (others.includes(name)) {
+            continue;
+        }
+        if (!(name in DEFAULTS)) {
+            warn(`there is no setting ${name}; known are ${Object.keys(DEFAULTS).join(', ')}`);
+            continue;
+        }
+        if (typeof value !== typeof DEFAULTS[name]) {
+            throw new Error(`the setting ${name} must be a ${typeof DEFAULTS[name]}, not ${JSON.stringify(value)}`);
+        }
+        settings[name] = value;
+    }
+    for (const name of ABOVE_ZERO) {
+        if (!(settings[name] > 0)) {
+            throw new Error(`the setting ${name} must be above 0, not ${settings[name]}`);
+        }
+    }
+    return { ...settings, target: target(settings.endpoint) };
+}
+
+// What http.request takes of an endpoint.
+function target(endpoint) {
+    if (endpoint.startsWith('unix:')) {
+        return { protocol: 'http:', socketPath: endpoint.slice('unix:'.length), path: '/v1/logs' };
+    }
+    let url;
+    try {
+        url = new URL(endpoint);
+    } catch {
+        url = { protocol: '' };
+    }
+    if (!['http:', 'https:'].includes(url.protocol)) {
+        throw new Error(`the setting endpoint must be http://..., https://... or unix:/..., not ${endpoint}`);
+    }
+    const path = url.pathname.replace(/\/+$/, '');
+    return {
+        protocol: url.protocol,
+        // http.request wants an IPv6 address without its brackets.
+        hostname: url.hostname.replace(/^\[(.*)\]$/, '$1'),
+        port: url.port || undefined,
+        path: path.endsWith('/v1/logs') ? path : `${path}/v1/logs`
+    };
+}
+
+module.exports = { DEFAULTS, readSettings };

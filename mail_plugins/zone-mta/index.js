@@ -1,0 +1,55 @@
+'use strict';
+
+// Tells what becomes of every message in Zone-MTA, from the entries of its own log.
+//
+// `log:entry` is the one hook that sees every outcome, in each process its own: receivers what they queue, refuse and
+// drop, the main process the API's messages, bounces and deletions, senders each attempt. `sender:fetch` adds what the
+// entry of an attempt does not say: which attempt it is, since when the message waits, who handed it over.
+
+const { Emitter } = require('postel-emitter');
+const { Attempts } = require('./attempts');
+const { Bounces } = require('./bounces');
+const { describe } = require('./entries');
+const { readServer } = require('./server');
+const { name, version } = require('./package.json');
+
+// Settings of Zone-MTA's own, which it reads itself.
+const SERVER_SETTINGS = ['enabled', 'ordering'];
+
+module.exports.title = 'Postel';
+
+module.exports.init = (app, done) => {
+    const emitter = newEmitter(app);
+    const attempts = new Attempts();
+    const bounces = new Bounces(({ key, attributes, time, body }) => emitter.emit(key, attributes, { time, body }));
+
+    app.addHook('sender:fetch', emitter.observe(delivery => attempts.begin(delivery)));
+    app.addHook('log:entry', emitter.observe(entry => tell(entry, attempts, bounces)));
+    emitter.beforeEnd(() => bounces.releaseAll());
+    done();
+};
+
+function tell(entry, attempts, bounces) {
+    const event = describe(entry, attempts.end(entry), Date.now());
+    if (event) {
+        bounces.pass(entry, event);
+    } else {
+        bounces.learn(entry);
+    }
+}
+
+function newEmitter(app) {
+    return new Emitter({
+        sourceType: 'zone_mta',
+        plugin: { name, version },
+        server: readServer(),
+        processKind: app.manager.context,
+        settings: app.config === true ? {} : app.config,
+        serverSettings: SERVER_SETTINGS,
+        log: {
+            error: text => app.logger.error('Postel', '%s', text),
+            info: text => app.logger.info('Postel', '%s', text)
+        },
+        redis: app.redis
+    });
+}
