@@ -2,6 +2,7 @@
 
 from postel.signals.load import load, load_all
 from postel.signals.model import (
+    EVENT_COLUMNS,
     SEVERITY_NUMBER,
     STANDARD_COLUMNS,
     Attribute,
@@ -10,6 +11,9 @@ from postel.signals.model import (
     Declaration,
     Declarations,
     Event,
+    EventColumn,
+    EventRow,
+    EventTable,
     Kind,
     Metric,
     Severity,
@@ -17,6 +21,7 @@ from postel.signals.model import (
 )
 
 __all__ = [
+    "EVENT_COLUMNS",
     "SEVERITY_NUMBER",
     "STANDARD_COLUMNS",
     "Attribute",
@@ -25,6 +30,9 @@ __all__ = [
     "Declaration",
     "Declarations",
     "Event",
+    "EventColumn",
+    "EventRow",
+    "EventTable",
     "Kind",
     "Metric",
     "Severity",

@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from postel.signals.model import (
+    EVENT_COLUMNS,
     STANDARD_COLUMNS,
     Attribute,
     AttributeValue,
     Column,
     Declaration,
     Declarations,
+    EventColumn,
+    EventRow,
     Kind,
     Metric,
     Table,
@@ -36,7 +39,10 @@ def faults(declaration: Declaration) -> Iterator[str]:
     yield from _origin_faults(declaration.metrics)
     for event in declaration.events.values():
         yield from _attribute_faults(f"events.{event.name}", event.attributes, declaration.attributes)
-    for name in declaration.attributes.keys() - _used(declaration):
+    for events in declaration.event_tables.values():
+        for column in events.columns:
+            yield from _event_column_faults(f"event_tables.{events.name}.columns.{column.name}", column)
+    for name in () if declaration.shared else declaration.attributes.keys() - _used(declaration):
         yield f"attributes.{name}: no metric, event or table uses it"
     for part, keys in (
         ("metrics", [m.key for m in declaration.metrics.values()]),
@@ -99,6 +105,13 @@ def _column_faults(place: str, column: Column, metric: Metric) -> Iterator[str]:
         yield f"{place}.type: bigint cannot hold what {metric.name} gives: {metric.value_type}"
 
 
+def _event_column_faults(place: str, column: EventColumn) -> Iterator[str]:
+    if column.name in EVENT_COLUMNS:
+        yield f"{place}: every event table has a column of this name"
+    if column.part and column.type != ("text[]" if column.part == "domains" else "text"):
+        yield f"{place}.type: {column.type} cannot hold a part of an address"
+
+
 def _name_faults(place: str, column: str) -> Iterator[str]:
     if column in STANDARD_COLUMNS:
         yield f"{place}: every table has a column of this name"
@@ -117,12 +130,22 @@ def _when_faults(
 def faults_together(declarations: Declarations) -> Iterator[str]:
     """What declarations say wrongly of each other."""
     owners: dict[str, Path] = {}
-    fed: dict[tuple[str, str], Column] = {}
     for source in declarations:
-        for name in [*source.metrics, *source.events, *source.tables]:
+        for name in [*source.metrics, *source.events, *source.tables, *source.event_tables]:
             if name in owners:
                 yield f"{source.path}: {name}: is already declared in {owners[name]}"
             owners[name] = source.path
+    yield from _feeds_together(declarations)
+    for source in declarations:
+        for event in source.events.values():
+            if event.row is not None:
+                yield from _row_faults(f"{source.path}: events.{event.name}.row", event.row, declarations)
+        if source.shared:
+            yield from _shared_faults(source, declarations)
+
+
+def _feeds_together(declarations: Declarations) -> Iterator[str]:
+    fed: dict[tuple[str, str], Column] = {}
     for source in declarations:
         for metric in source.metrics.values():
             for column in metric.columns:
@@ -131,6 +154,31 @@ def faults_together(declarations: Declarations) -> Iterator[str]:
                 feeder = fed.setdefault((column.table, column.name), column)
                 if feeder is not column:
                     yield f"{place}: {feeder.metric} feeds this column already"
+
+
+def _row_faults(place: str, row: EventRow, declarations: Declarations) -> Iterator[str]:
+    table = declarations.event_tables.get(row.table)
+    if table is None:
+        yield f"{place}.table: no file declares the event table {row.table!r}"
+        return
+    texts = [column.name for column in table.columns if column.type == "text"]
+    for name in row.values.keys() - set(texts):
+        yield f"{place}.values: {name!r} is no text column of {row.table}; those are {', '.join(texts)}"
+
+
+def _shared_faults(shared: Declaration, declarations: Declarations) -> Iterator[str]:
+    used = {name for source in declarations for name in _used(source)}
+    for name in shared.attributes.keys() - used:
+        yield f"{shared.path}: attributes.{name}: no metric, event or table of any file uses it"
+    known = {name for source in declarations for name in source.attributes}
+    for table in shared.event_tables.values():
+        for column in table.columns:
+            for name in () if column.resource else column.attributes:
+                if name not in known:
+                    yield (
+                        f"{shared.path}: event_tables.{table.name}.columns.{column.name}.attributes: "
+                        f"no file declares {name!r}"
+                    )
 
 
 def _feed_faults(place: str, metric: Metric, column: Column, table: Table | None) -> Iterator[str]:

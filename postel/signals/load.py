@@ -18,7 +18,20 @@ from pydantic import ValidationError
 from postel.errors import DeclarationError
 from postel.signals import schema
 from postel.signals.checks import faults, faults_together
-from postel.signals.model import Attribute, Column, Declaration, Declarations, Event, Kind, Metric, Severity, Table
+from postel.signals.model import (
+    Attribute,
+    Column,
+    Declaration,
+    Declarations,
+    Event,
+    EventColumn,
+    EventRow,
+    EventTable,
+    Kind,
+    Metric,
+    Severity,
+    Table,
+)
 from postel.signals.sources import EVENT_SOURCES, METRIC_SOURCES, Source, kind_of
 
 
@@ -67,8 +80,10 @@ def load(paths: Iterable[Path]) -> Declarations:
         DeclarationError: names the file, the key and what is wrong.
     """
     sources: dict[str, Declaration] = {}
-    for path in paths:
-        declaration = _declaration(_parse(path), path)
+    parsed = {path: _parse(path) for path in paths}
+    shared = {name: one for file in parsed.values() if file.shared for name, one in _attributes(file).items()}
+    for path, file in parsed.items():
+        declaration = _declaration(file, path, {} if file.shared else shared)
         if declaration.type in sources:
             raise DeclarationError(f"{path}: type: {declaration.type!r} is also {sources[declaration.type].path}'s")
         sources[declaration.type] = declaration
@@ -101,13 +116,33 @@ def _misshapen(error: ValidationError, path: Path, place: tuple[str, ...]) -> st
     return "\n".join(lines)
 
 
-def _declaration(file: schema.File, path: Path) -> Declaration:
-    attributes = {n: Attribute(n, a.description, a.type, tuple(a.enum)) for n, a in file.attributes.items()}
+def _attributes(file: schema.File) -> dict[str, Attribute]:
+    return {n: Attribute(n, a.description, a.type, tuple(a.enum)) for n, a in file.attributes.items()}
+
+
+def _declaration(file: schema.File, path: Path, shared: Mapping[str, Attribute]) -> Declaration:
+    """``shared``: other files' attributes; those that this one uses are its own too, in its words where it has some."""
+    attributes = _attributes(file)
+    for name, own in attributes.items():
+        if name in shared and own.type != shared[name].type:
+            raise DeclarationError(f"{path}: attributes.{name}.type: is {shared[name].type} in what all files share")
+    used = {name for part in (file.metrics, file.events) for one in part.values() for name in one.attributes}
+    attributes |= {name: one for name, one in shared.items() if name in used and name not in attributes}
     tables = {n: Table(n, t.description, t.interval, t.zone, t.labels) for n, t in file.tables.items()}
     metrics = {name: _metric(name, metric, path) for name, metric in file.metrics.items()}
     events = {name: _event(name, event, path) for name, event in file.events.items()}
     declaration = Declaration(
-        file.type, file.scope, file.service, file.description, attributes, tables, metrics, events, path
+        type=file.type,
+        scope=file.scope,
+        service=file.service,
+        description=file.description,
+        shared=file.shared,
+        attributes=attributes,
+        tables=tables,
+        event_tables={name: _event_table(name, table) for name, table in file.event_tables.items()},
+        metrics=metrics,
+        events=events,
+        path=path,
     )
     for fault in faults(declaration):
         raise DeclarationError(f"{path}: {fault}")
@@ -122,7 +157,16 @@ def _event(name: str, event: schema.Event, path: Path) -> Event:
         severity=Severity(event.severity),
         attributes=tuple(event.attributes),
         source=_source(event.source, EVENT_SOURCES, path, ("events", name, "source")),
+        row=EventRow(event.row.table, event.row.values) if event.row else None,
     )
+
+
+def _event_table(name: str, table: schema.EventTable) -> EventTable:
+    columns = (
+        EventColumn(column, c.description, c.type, tuple(c.attributes), c.part, c.resource)
+        for column, c in table.columns.items()
+    )
+    return EventTable(name, table.description, tuple(columns))
 
 
 def _metric(name: str, metric: schema.Metric, path: Path) -> Metric:

@@ -18,6 +18,8 @@ AttributeValue = str | bool | int | float
 
 # The columns of every typed table: its key, and the start of its counters.
 STANDARD_COLUMNS = ("time", "node_id", "instance", "zone", "started_at")
+# The columns of every event table beside the declared ones; `attributes` has what none of them holds.
+EVENT_COLUMNS = ("time", "event_id", "node_id", "instance", "event_name", "attributes", "xact")
 
 
 class Kind(StrEnum):
@@ -80,6 +82,42 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class EventColumn:
+    """A column of an event table, fed by the first of ``attributes`` that an event has.
+
+    Attributes:
+        type: of PostgreSQL.
+        part: of an address: ``user``, ``domain``; of several addresses: ``domain`` where all have one, ``domains``.
+            '': the attribute's value itself.
+        resource: it is an attribute of the resource.
+    """
+
+    name: str
+    description: str
+    type: str
+    attributes: tuple[str, ...]
+    part: str = ""
+    resource: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """A table of events with the key (event_id, time); what no column holds is in its column ``attributes``."""
+
+    name: str
+    description: str
+    columns: tuple[EventColumn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """The row that an event becomes: its table, and the columns that are the same for every event of the name."""
+
+    table: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """A metric: OTLP ``Metric`` with what is fixed about it.
 
@@ -105,7 +143,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event: a LogRecord with ``event_name``."""
+    """An event: a LogRecord with ``event_name``; ``row``: None where it stays a log record."""
 
     name: str
     key: str
@@ -113,18 +151,24 @@ class Event:
     severity: Severity
     attributes: tuple[str, ...]
     source: Mapping[str, Any]
+    row: EventRow | None = None
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """All that one source declares; ``path`` is its file, for messages and links."""
+    """All that one source declares; ``path`` is its file, for messages and links.
+
+    What is ``shared`` is no source: others use its attributes and tables.
+    """
 
     type: str
     scope: str
     service: str
     description: str
+    shared: bool
     attributes: Mapping[str, Attribute]
     tables: Mapping[str, Table]
+    event_tables: Mapping[str, EventTable]
     metrics: Mapping[str, Metric]
     events: Mapping[str, Event]
     path: Path
@@ -174,6 +218,11 @@ class Declarations:
     def tables(self) -> Mapping[str, Table]:
         """Every typed table by its name."""
         return {table.name: table for source in self for table in source.tables.values()}
+
+    @cached_property
+    def event_tables(self) -> Mapping[str, EventTable]:
+        """Every event table by its name."""
+        return {table.name: table for source in self for table in source.event_tables.values()}
 
     def columns_of(self, table: str) -> tuple[Column, ...]:
         """The metric columns of a typed table, in the order in which they are declared."""

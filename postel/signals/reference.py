@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from postel.errors import PostelError
-from postel.signals.model import Column, Declaration, Declarations, Event, Metric, Table
+from postel.signals.model import (
+    Column,
+    Declaration,
+    Declarations,
+    Event,
+    EventColumn,
+    EventTable,
+    Metric,
+    Table,
+)
 
 # What every page begins with; nothing else is replaced or removed.
 _MARK = "<!-- Made by `postel describe"
@@ -71,9 +80,12 @@ def _page(declaration: Declaration, declarations: Declarations) -> Iterator[str]
     yield ""
     yield declaration.description
     yield ""
-    yield f"Scope `{declaration.scope}`, resource `service.name` = `{declaration.service}`."
+    if not declaration.shared:
+        yield f"Scope `{declaration.scope}`, resource `service.name` = `{declaration.service}`."
     for table in declaration.tables.values():
         yield from _typed_table(table, declarations)
+    for event_table in declaration.event_tables.values():
+        yield from _event_table(event_table, declarations)
     if declaration.metrics:
         yield from ("", "## Metrics")
     for metric in declaration.metrics.values():
@@ -105,6 +117,31 @@ def _typed_table(table: Table, declarations: Declarations) -> Iterator[str]:
     ]
     rows += [(f"`{name}`", "text", f"resource attribute `{source}`", "") for name, source in table.labels.items()]
     yield from _table(("Column", "Type", "Fed by", "Unit"), rows)
+
+
+def _event_table(table: EventTable, declarations: Declarations) -> Iterator[str]:
+    yield from ("", f"## Table `{table.name}`", "", table.description, "")
+    yield "Key: event_id, time; beside it node_id, instance and event_name. `attributes` has what no column holds."
+    yield ""
+    yield from _table(
+        ("Column", "Type", "Fed by", ""),
+        [(f"`{c.name}`", c.type, _event_feed(c), c.description) for c in table.columns],
+    )
+    rows = [
+        (f"`{event.name}`", ", ".join(f"{column} = {value}" for column, value in event.row.values.items()))
+        for event in declarations.events.values()
+        if event.row and event.row.table == table.name
+    ]
+    yield from ("", "Its events, and what each says by its name:", "")
+    yield from _table(("Event", "Columns"), rows)
+
+
+def _event_feed(column: EventColumn) -> str:
+    if not column.attributes:
+        return "the event's name"
+    of = f"the {column.part} of " if column.part else ""
+    kind = "resource attribute " if column.resource else ""
+    return of + kind + " or ".join(f"`{name}`" for name in column.attributes)
 
 
 def _feed(column: Column) -> str:

@@ -28,7 +28,7 @@ class Attribute(Part):
     """An entry of ``attributes``."""
 
     description: Text
-    type: Literal["string", "int", "double", "boolean", "string[]"]
+    type: Literal["string", "int", "double", "boolean", "string[]", "map"]
     enum: list[Text] = []
 
 
@@ -83,6 +83,30 @@ class Metric(Part):
         return self
 
 
+class EventColumn(Part):
+    """An entry of an event table's ``columns``."""
+
+    description: Text
+    type: Literal["text", "text[]", "bigint", "double precision", "jsonb"]
+    attributes: list[Name] = []
+    part: Literal["", "user", "domain", "domains"] = ""
+    resource: bool = False
+
+
+class EventTable(Part):
+    """An entry of ``event_tables``."""
+
+    description: Text
+    columns: dict[Identifier, EventColumn]
+
+
+class EventRow(Part):
+    """``row`` of an event."""
+
+    table: Identifier
+    values: dict[Identifier, Text] = {}
+
+
 class Event(Part):
     """An entry of ``events``."""
 
@@ -91,16 +115,19 @@ class Event(Part):
     severity: Literal["info", "warn", "error"]
     attributes: list[Name] = []
     source: dict[str, Any]
+    row: EventRow | None = None
 
 
 class File(Part):
-    """The whole file."""
+    """The whole file; ``shared``: the attributes may be used by every other one."""
 
     type: Identifier
     scope: Name
     service: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     description: Text
+    shared: bool = False
     attributes: dict[Name, Attribute] = {}
     tables: dict[Identifier, Table] = {}
+    event_tables: dict[Identifier, EventTable] = {}
     metrics: dict[Name, Metric] = {}
     events: dict[Name, Event] = {}

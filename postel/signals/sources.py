@@ -57,8 +57,21 @@ class Reader(Source):
     values: dict[Text, dict[Text, Text]] = Field(default_factory=dict)
 
 
+class Hook(Source):
+    """A hook of the mail server that its plugin is called by; ``action`` is the entry's, where it sees several."""
+
+    hook: Text
+    action: Text | None = None
+
+
+class Plugin(Source):
+    """A part of every plugin, whatever the server."""
+
+    plugin: Text
+
+
 METRIC_SOURCES: Mapping[str, type[Source]] = {"prometheus": Prometheus, "instrument": Instrument, "reader": Reader}
-EVENT_SOURCES: Mapping[str, type[Source]] = {"reader": Reader}
+EVENT_SOURCES: Mapping[str, type[Source]] = {"reader": Reader, "hook": Hook, "plugin": Plugin}
 
 
 def kind_of(source: Mapping[str, Any], kinds: Mapping[str, type[Source]]) -> str:

@@ -41,13 +41,18 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "metrics_zonemta_increase": ("SELECT * FROM metrics_zonemta_increase", "node_id, instance, zone, time"),
     "otel_metric_point": (_POINTS, "metric, attributes, time"),
     "otel_log": ("SELECT * FROM otel_log", "time, event_name"),
+    "email_events": ("SELECT * FROM email_events", "time, event_name"),
+    "delivery_events": ("SELECT * FROM delivery_events", "time, event_name, to_domain"),
     "dead_letter": ("SELECT hour, destination, reason FROM dead_letter", "hour, destination, reason"),
     "ingest_ledger": (_LEDGER, "hour, destination"),
     "node": ("SELECT * FROM node", "id"),
 }
 _IMPLIED = {"ingest_ledger", "node", "metrics_zonemta_increase"}
 # Columns that are the same in every row of a case, or hashes: compared where a case names them.
-_OPTIONAL = {"series_id", "event_id", "resource", "scope", "instance", "zone", "flags", "attributes", "temporality"}
+_OPTIONAL = {
+    *("series_id", "event_id", "resource", "scope", "instance", "zone", "flags", "attributes", "temporality"),
+    "xact",
+}
 
 
 @dataclass(frozen=True)

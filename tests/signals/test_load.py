@@ -150,7 +150,7 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
         (
             "source: {reader: start}",
             "source: {prometheus: start}",
-            r"events\.fresh\.started\.source: needs exactly one of reader, got 'prometheus'",
+            r"events\.fresh\.started\.source: needs exactly one of reader, hook, plugin, got 'prometheus'",
         ),
         ("source: {reader: start}", "source: {reader: start, of: x}", r"events\.fresh\.started\.source\.of: Extra"),
         (

@@ -45,11 +45,11 @@ def _metrics(node: str, *, demo: bool, first: int = 0) -> ExportMetricsServiceRe
     return request
 
 
-def _logs(node: str, *, demo: bool) -> ExportLogsServiceRequest:
+def _logs(node: str, *, demo: bool, event: str = "", count: int = 10) -> ExportLogsServiceRequest:
     request = ExportLogsServiceRequest()
     records = request.resource_logs.add(resource=_resource(node, demo=demo)).scope_logs.add().log_records
-    for number in range(10):
-        records.add(time_unix_nano=TIME + number, body=AnyValue(int_value=number))
+    for number in range(count):
+        records.add(time_unix_nano=TIME + number, body=AnyValue(int_value=number), event_name=event)
     return request
 
 
@@ -60,6 +60,8 @@ async def written(migrated_database: str) -> str:
         for node, demo in (("n1", False), ("d1", True)):
             await ingest(Signal.METRICS, _metrics(node, demo=demo))
             await ingest(Signal.LOGS, _logs(node, demo=demo))
+            await ingest(Signal.LOGS, _logs(node, demo=demo, event="zonemta.message.queued", count=3))
+            await ingest(Signal.LOGS, _logs(node, demo=demo, event="zonemta.delivery.accepted", count=4))
     return migrated_database
 
 
@@ -92,6 +94,10 @@ async def test_check_is_clean_after_writing(written: str, tmp_path: Path, capsys
             "2026-01-15 10:00 UTC otel_log: the ledger says 20 stored, the tables hold 19",
         ),
         (
+            "DELETE FROM delivery_events WHERE ctid = (SELECT min(ctid) FROM delivery_events)",
+            "2026-01-15 10:00 UTC delivery_events: the ledger says 8 stored, the tables hold 7",
+        ),
+        (
             "DELETE FROM dead_letter USING dead_letter_part WHERE part_id = resource_id AND content::text LIKE '%d1%'",
             "1970-01-01 00:00 UTC otel_metric_point: the ledger says 2 dead-lettered, the tables hold 1",
         ),
@@ -118,6 +124,8 @@ async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) ->
         "metrics_zonemta": 0,
         "otel_metric_point": 300,
         "otel_log": 10,
+        "email_events": 3,
+        "delivery_events": 4,
         "otel_series": 1,
         "node": 1,
     }
@@ -125,6 +133,7 @@ async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) ->
         left = connection.execute(
             "SELECT node_id FROM metrics_system UNION SELECT node_id FROM otel_log"
             " UNION SELECT node_id FROM otel_series UNION SELECT id FROM node"
+            " UNION SELECT node_id FROM email_events UNION SELECT node_id FROM delivery_events"
         ).fetchall()
     assert left == [("n1",)]
     assert await recount(written) == []

@@ -1,8 +1,9 @@
 """OTLP requests to rows, by the declarations. Pure: the time is an argument.
 
 A number point whose metric, kind and attributes a declaration names becomes a cell of a typed row; every other point
-goes to ``otel_metric_point``, every log record to ``otel_log``. What no column can hold becomes a dead letter, alone,
-with its reason. Every point and record is counted in the ledger under the hour of its own time.
+goes to ``otel_metric_point``. A log record whose event a declaration gives a table becomes a row of that, every other
+one of ``otel_log``. What no column can hold becomes a dead letter, alone, with its reason. Every point and record is
+counted in the ledger under the hour of its own time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, M
 
 from postel.otlp.signal import ExportRequest, Signal
 from postel.signals import Column, Declarations, Kind, Table
+from timescale_sink.ingest.events import EventMapper, TypedEvent
 from timescale_sink.ingest.letters import Part, bury
 from timescale_sink.ingest.points import point_row
 from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, Rows, Sighting, WideKey, WideRow
@@ -70,6 +72,7 @@ class Mapper:
             for column in metric.columns:
                 feed = _Feed(metric.kind, column, declarations.tables[column.table], dict(column.when))
                 self._feeds.setdefault(metric.name, []).append(feed)
+        self._events = EventMapper(declarations)
         agent = declarations["agent"]
         self._sources = next(name for name in agent.attributes if name.endswith(".node.sources"))
         # The whole list of a node's sources, wherever it is told: when the node starts, and when one comes or goes.
@@ -173,14 +176,18 @@ class Mapper:
                 scope = encode_scope(scope_logs.scope)
                 above = (resource_part, Part(scope_logs))
                 for record in scope_logs.log_records:
+                    table = self._events.table(record.event_name)
                     try:
-                        row = _log_row(origin, scope, record, now)
+                        if table is None:
+                            row: LogRow | TypedEvent = _log_row(origin, scope, record, now)
+                        else:
+                            row = self._event_row(origin, scope, record, now)
                     except UnstorableError as error:
                         at = _hour_of(record.time_unix_nano, now)
-                        bury(rows, record, above, destination=LOGS, reason=str(error), at=at)
+                        bury(rows, record, above, destination=table or LOGS, reason=str(error), at=at)
                         reasons.append(str(error))
                         continue
-                    _add_log(row, rows)
+                    _add_record(row, table or LOGS, rows)
                     seen = max(seen or row.time, row.time)
                     if record.event_name in self._tell_sources:
                         sources = attributes(record.attributes).get(self._sources)
@@ -188,6 +195,23 @@ class Mapper:
             if seen:
                 _see(rows, origin, seen)
         return reasons
+
+    def _event_row(self, origin: Origin, scope: bytes, record: LogRecord, now: datetime) -> TypedEvent:
+        origin.check()
+        at = _time_of(record, now)
+        found = attributes(record.attributes)
+        # It is the row's event_id.
+        uid = found.pop(_UID, None)
+        cells, rest = self._events.cells(record.event_name, found, origin.resource)
+        return TypedEvent(
+            at,
+            _event_id(origin, scope, record, uid),
+            origin.node_id,
+            origin.instance,
+            record.event_name,
+            cells,
+            rest,
+        )
 
 
 def _points(metric: Metric) -> Iterator[Any]:
@@ -221,10 +245,14 @@ def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, ro
     rows.points[key] = row
 
 
+def _time_of(record: LogRecord, now: datetime) -> datetime:
+    # The data model lets a source leave out the time of the occurrence; when it was observed is then the best there is.
+    return moment(record.time_unix_nano or record.observed_time_unix_nano, now)
+
+
 def _log_row(origin: Origin, scope: bytes, record: LogRecord, now: datetime) -> LogRow:
     origin.check()
-    # The data model lets a source leave out the time of the occurrence; when it was observed is then the best there is.
-    at = moment(record.time_unix_nano or record.observed_time_unix_nano, now)
+    at = _time_of(record, now)
     found = attributes(record.attributes)
     body = plain(record.body)
     return LogRow(
@@ -256,15 +284,16 @@ def _event_id(origin: Origin, scope: bytes, record: LogRecord, uid: object) -> U
     return fingerprint(origin.encoded, scope, record.SerializeToString(deterministic=True))
 
 
-def _add_log(row: LogRow, rows: Rows) -> None:
-    tally = rows.tally(hour(row.time), LOGS)
+def _add_record(row: LogRow | TypedEvent, table: str, rows: Rows) -> None:
+    tally = rows.tally(hour(row.time), table)
     tally.received += 1
     key = (row.event_id, row.time)
-    if key in rows.logs:
+    there = rows.logs.setdefault(table, {})
+    if key in there:
         tally.duplicate += 1
-        tally.conflicting += rows.logs[key] != row
+        tally.conflicting += there[key] != row
         return
-    rows.logs[key] = row
+    there[key] = row
 
 
 def _hour_of(unix_nano: int, now: datetime) -> datetime:

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from timescale_sink.ingest.events import TypedEvent
+
 POINTS = "otel_metric_point"
 LOGS = "otel_log"
 
@@ -160,13 +162,14 @@ class Rows:
     """All that one request, or several together, put into the database.
 
     Attributes:
+        logs: by table.
         parts: the rows of ``dead_letter_part``: what stands above dead letters, each once.
     """
 
     wide: dict[str, dict[WideKey, WideRow]] = field(default_factory=dict)
     series: dict[UUID, SeriesRow] = field(default_factory=dict)
     points: dict[tuple[UUID, datetime], PointRow] = field(default_factory=dict)
-    logs: dict[tuple[UUID, datetime], LogRow] = field(default_factory=dict)
+    logs: dict[str, dict[tuple[UUID, datetime], LogRow | TypedEvent]] = field(default_factory=dict)
     dead: dict[UUID, DeadLetter] = field(default_factory=dict)
     parts: dict[UUID, bytes] = field(default_factory=dict)
     nodes: dict[str, Sighting] = field(default_factory=dict)

@@ -18,12 +18,21 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
+from timescale_sink.ingest.events import FIXED, TypedEvent
 from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, PointRow, Tally, WideKey, WideRow
 from timescale_sink.ingest.values import canonical, fingerprint, hour
 from timescale_sink.store.database import Connection
 
 Row_contra = TypeVar("Row_contra", contravariant=True)
 _KEY = ("node_id", "instance", "zone", "time")
+# A declared column's type as COPY takes it.
+_EVENT_TYPES = {
+    "text": "text",
+    "text[]": "text[]",
+    "bigint": "int8",
+    "double precision": "float8",
+    "jsonb": "jsonb",
+}
 
 
 @dataclass(slots=True)
@@ -109,7 +118,7 @@ async def _stage(connection: Connection, table: str, columns: Mapping[str, str],
     """Copy rows into a temporary twin of a table, made once a connection; returns its name."""
     stage = f"stage_{table}"
     await connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS").format(
+        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS").format(
             sql.Identifier(stage), sql.Identifier(table)
         )
     )
@@ -252,6 +261,12 @@ def logs_table() -> KeyedTable[LogRow]:
         "attributes": "jsonb",
     }
     return KeyedTable(LOGS, columns, ("event_id", "time"))
+
+
+def events_table(declarations: Declarations, table: str) -> KeyedTable[TypedEvent]:
+    """The writer of an event table."""
+    columns = {column.name: _EVENT_TYPES[column.type] for column in declarations.event_tables[table].columns}
+    return KeyedTable(table, {**FIXED, **columns, "attributes": "jsonb"}, ("event_id", "time"))
 
 
 class WideTable:

@@ -18,8 +18,16 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
-from timescale_sink.ingest.rows import DeadLetter, Rows, Sighting, Tally
-from timescale_sink.ingest.tables import Fates, TableWriter, WideTable, logs_table, points_table, store
+from timescale_sink.ingest.rows import LOGS, DeadLetter, Rows, Sighting, Tally
+from timescale_sink.ingest.tables import (
+    Fates,
+    TableWriter,
+    WideTable,
+    events_table,
+    logs_table,
+    points_table,
+    store,
+)
 from timescale_sink.store.database import Connection, Pool
 
 # The Collector waits 30 s for an answer; within this time it is committed or "retry".
@@ -53,7 +61,10 @@ class Writer:
         self._sink = sink
         self._wide = {table: WideTable(declarations, table) for table in sorted(declarations.tables)}
         self._points = points_table()
-        self._logs = logs_table()
+        self._logs: dict[str, TableWriter[Any]] = {
+            LOGS: logs_table(),
+            **{table: events_table(declarations, table) for table in declarations.event_tables},
+        }
         self._series: set[Any] = set()
         self._series_since = time.monotonic()
         self._nodes: dict[str, Sighting] = {}
@@ -111,7 +122,8 @@ class Writer:
             refused += await store(connection, writer, [wide[key] for key in sorted(wide)], fates)
         await self._add_series(connection, rows)
         refused += await self._store_sorted(connection, self._points, rows.points, fates)
-        refused += await self._store_sorted(connection, self._logs, rows.logs, fates)
+        for table, keyed in sorted(self._logs.items()):
+            refused += await self._store_sorted(connection, keyed, rows.logs.get(table, {}), fates)
         await _add_parts(connection, rows.parts)
         await _add_letters(connection, [*rows.dead.values(), *refused], fates)
         await _add_nodes(connection, self._news(rows.nodes))

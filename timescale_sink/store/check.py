@@ -62,4 +62,5 @@ def _weights(declarations: Declarations) -> dict[str, str]:
         table: f"sum(num_nonnulls({', '.join(column.name for column in declarations.columns_of(table))}))"
         for table in declarations.tables
     }
-    return {**weights, "otel_metric_point": "count(*)", "otel_log": "count(*)"}
+    whole = ("otel_metric_point", "otel_log", *declarations.event_tables)
+    return {**weights, **dict.fromkeys(whole, "count(*)")}

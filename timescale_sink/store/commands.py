@@ -115,7 +115,8 @@ async def _remove_demo(connection: Connection, typed: list[str]) -> dict[str, in
         points = f"num_nonnulls({', '.join(columns)})"
         deleted[table] = await _delete(connection, table, f"node_id IN ({nodes})", points)
     deleted["otel_metric_point"] = await _delete(connection, "otel_metric_point", f"series_id IN ({series})", "1")
-    deleted["otel_log"] = await _delete(connection, "otel_log", f"node_id IN ({nodes})", "1")
+    for table in ("otel_log", *load_all().event_tables):
+        deleted[table] = await _delete(connection, table, f"node_id IN ({nodes})", "1")
     for table, where in (("otel_series", f"node_id IN ({nodes})"), ("node", "demo")):
         cursor = await connection.execute(f"DELETE FROM {table} WHERE {where}".encode())
         deleted[table] = cursor.rowcount

@@ -1,0 +1,133 @@
+"""Log records that a declaration gives a table of their own: attributes to columns. Pure.
+
+A value that its column cannot hold stays in ``attributes`` with all that has no column, so that nothing is dropped for
+the sake of a type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from postel.signals import Declarations, EventColumn, EventRow
+from timescale_sink.ingest.values import canonical
+
+# In every event table, before the declared columns; `attributes` stands behind them.
+FIXED: Mapping[str, str] = {
+    "time": "timestamptz",
+    "event_id": "uuid",
+    "node_id": "text",
+    "instance": "text",
+    "event_name": "text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TypedEvent:
+    """A row of an event table: the fixed columns, then ``cells`` in the declared order, then ``attributes`` as JSON."""
+
+    time: datetime
+    event_id: UUID
+    node_id: str
+    instance: str
+    event_name: str
+    cells: tuple[Any, ...]
+    attributes: bytes
+
+    def __iter__(self) -> Iterator[Any]:
+        """The values of all columns."""
+        yield from (self.time, self.event_id, self.node_id, self.instance, self.event_name, *self.cells)
+        yield self.attributes
+
+
+class EventMapper:
+    """Knows which events have a table, and makes their cells."""
+
+    def __init__(self, declarations: Declarations) -> None:
+        self._rows: dict[str, EventRow] = {
+            event.name: event.row for event in declarations.events.values() if event.row is not None
+        }
+        self._columns = {name: table.columns for name, table in declarations.event_tables.items()}
+
+    def table(self, event_name: str) -> str | None:
+        """The table of an event; None where it stays a log record."""
+        row = self._rows.get(event_name)
+        return row.table if row else None
+
+    def cells(
+        self, event_name: str, found: Mapping[str, Any], resource: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], bytes]:
+        """The cells of an event that has a table.
+
+        Args:
+            event_name: of the record.
+            found: its attributes as JSON values.
+            resource: the resource's.
+
+        Returns:
+            The cells in the order of the table's columns, and what they do not hold as JSON.
+        """
+        row = self._rows[event_name]
+        held: dict[str, set[str]] = {}
+        cells = tuple(self._cell(column, row, found, resource, held) for column in self._columns[row.table])
+        rest = {name: value for name, value in found.items() if not _WHOLE.issubset(held.get(name, ()))}
+        return cells, canonical(rest)
+
+    @staticmethod
+    def _cell(
+        column: EventColumn,
+        row: EventRow,
+        found: Mapping[str, Any],
+        resource: Mapping[str, Any],
+        held: dict[str, set[str]],
+    ) -> Any:
+        if (fixed := row.values.get(column.name)) is not None:
+            return fixed
+        values = resource if column.resource else found
+        for name in column.attributes:
+            if name in values and (cell := _value(column, values[name])) is not None:
+                if not column.resource:
+                    held.setdefault(name, set()).update({column.part} if column.part else _WHOLE)
+                return cell
+        return None
+
+
+# The parts of an address that are the address: where columns hold both, nothing is left to keep beside them.
+_WHOLE = frozenset({"user", "domain"})
+
+
+def _value(column: EventColumn, value: Any) -> Any:
+    if column.part:
+        return _part(column.part, value)
+    if column.type == "jsonb":
+        return canonical(value)
+    return value if _FITS[column.type](value) else None
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+# JSON's true is no number, although Python's is.
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "text[]": _is_texts,
+    "bigint": lambda value: type(value) is int,
+    "double precision": lambda value: type(value) in (int, float),
+}
+
+
+def _part(part: str, value: Any) -> Any:
+    addresses = [value] if isinstance(value, str) else value
+    if not _is_texts(addresses):
+        return None
+    # Domains are compared without regard to case (RFC 5321 section 2.4), local parts may not be.
+    domains = sorted({address.rpartition("@")[2].lower() for address in addresses if "@" in address})
+    if part == "domains":
+        return domains
+    if part == "domain":
+        return domains[0] if len(domains) == 1 else None
+    return addresses[0].rpartition("@")[0] if len(addresses) == 1 and "@" in addresses[0] else None
