@@ -21,8 +21,10 @@ from otel_receivers import exporter, printing
 from otel_receivers.discovery import Finding, look_everywhere, places
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
+from otel_receivers.intake import Intake, serving
 from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node, identify
+from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
 from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
@@ -189,7 +191,8 @@ async def run(settings: Settings) -> None:
     """Run the agent until SIGTERM or SIGINT.
 
     Raises:
-        PostelError: another agent runs on the data folder, it cannot be written, or the endpoint cannot be used.
+        PostelError: another agent runs on the data folder, it cannot be written, the endpoint cannot be used, or the
+            intake's address cannot be listened on.
     """
     otlp = settings.otlp
     spool = await Spool.open(settings.data_dir, max_bytes=otlp.spool_bytes, max_age=otlp.spool_age)
@@ -212,7 +215,9 @@ async def run(settings: Settings) -> None:
             collecting = Collecting(settings, node, epochs)
             agent = Agent(settings, spool, collecting, epochs)
             watch = SourceWatch(settings, load_all()["agent"], node, state)
-            async with _until_stopped():
+            privacy = Privacy(settings.privacy.addresses)
+            intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
+            async with _until_stopped(), serving(settings, intake):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()

@@ -46,11 +46,17 @@ def requests(batch: Batch, limit: int) -> list[Request]:
                 for m in _split(message, limit)
             )
         else:
-            out += (
-                Request(Signal.LOGS, m.SerializeToString(), record_count(m.resource_logs))
-                for m in _split(message, limit)
-            )
+            out += log_requests(message, limit)
     return out
+
+
+def log_requests(message: ExportLogsServiceRequest, limit: int) -> list[Request]:
+    """A request of logs as serialized ones of at most ``limit`` bytes each; a single record above it stands alone."""
+    return [
+        Request(Signal.LOGS, part.SerializeToString(), record_count(part.resource_logs))
+        for part in _split(message, limit)
+        if part.resource_logs
+    ]
 
 
 def point_count(request: ExportMetricsServiceRequest) -> int:

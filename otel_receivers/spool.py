@@ -71,6 +71,17 @@ class Spool:
         for signal in {request.signal for request in requests}:
             self.arrived[signal].set()
 
+    async def take(self, requests: Sequence[Request]) -> None:
+        """Store requests on disk, or not at all.
+
+        Raises:
+            SpoolError: the disk does not take them; whoever gave them must keep them.
+        """
+        if requests:
+            await self._call(lambda store: store.take(requests))
+        for signal in {request.signal for request in requests}:
+            self.arrived[signal].set()
+
     async def peek(self, signal: Signal, limit: int, without: Collection[int] = ()) -> Block | None:
         """The oldest requests of a signal; those in memory come after those in the file.
 

@@ -110,6 +110,14 @@ class SpoolStore:
         self._memory.add(requests, state)
         self._flush()
 
+    def take(self, requests: Iterable[Request]) -> None:
+        """Store requests on disk, or not at all.
+
+        Raises:
+            SpoolError: the disk does not take them.
+        """
+        self.on_file(lambda file: file.append(requests, {}), writing=True)
+
     def peek(self, signal: Signal, limit: int, without: Collection[int] = ()) -> Block | None:
         """See :meth:`SpoolFile.peek`; without ``without``, nothing that was handed out of this signal is under way.
 

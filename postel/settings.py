@@ -159,7 +159,7 @@ class Alerts(_Section):
 
 
 class Privacy(_Section):
-    """``[privacy]``: what of a mail address may leave this host; no signal of this version holds one."""
+    """``[privacy]``: what of a mail address may leave this host."""
 
     addresses: Literal["keep", "hash", "domain"] = Field("keep", description='"keep", "hash" or "domain"')
 

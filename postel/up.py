@@ -138,6 +138,7 @@ def _addresses(settings: Settings) -> Iterator[tuple[str, str]]:
     yield settings.sink.grpc_address, "[sink] grpc_address"
     yield settings.sink.http_address, "[sink] http_address"
     yield settings.serve.address, "[serve] address"
+    yield settings.intake.address, "[intake] address"
     if runs_collector(settings) and find_collector():
         yield settings.otlp.collector_grpc_address, "[otlp] collector_grpc_address"
         yield settings.otlp.collector_http_address, "[otlp] collector_http_address"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 
 from google.rpc import code_pb2  # type: ignore[import-untyped]
@@ -38,6 +39,7 @@ def routes(
     *,
     limit: int = codec.DEFAULT_LIMIT,
     token: str | None = None,
+    signals: Iterable[Signal] = tuple(Signal),
     admission: Admission = ADMISSION,
 ) -> list[Route]:
     """Build the routes of one OTLP/HTTP receiver.
@@ -46,6 +48,7 @@ def routes(
         ingest: takes every decoded request.
         limit: bytes of a body at most, both as sent and after decompression.
         token: what ``Authorization: Bearer`` must carry; None: every sender is taken.
+        signals: what is taken; the others are 404.
         admission: how much is in memory at once.
     """
     refusals = Refusals()
@@ -56,7 +59,7 @@ def routes(
 
         return Route(signal.path, receive, methods=["POST"], name=f"otlp_{signal.value}")
 
-    return [*map(receiver, Signal), Route(TRACE_PATH, _refuse_traces, methods=["POST"], name="otlp_traces")]
+    return [*map(receiver, signals), Route(TRACE_PATH, _refuse_traces, methods=["POST"], name="otlp_traces")]
 
 
 async def _receive(

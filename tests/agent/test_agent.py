@@ -37,7 +37,7 @@ HOST_COLUMN = load_all().columns_of("metrics_system")[0].metric
 
 def environment(tmp_path: Path, endpoint: str, **more: str) -> dict[str, str]:
     """One-second intervals, and every place to look at on a port where nobody listens."""
-    ports = iter(free_ports(5))
+    ports = iter(free_ports(6))
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))},
         "POSTEL_DATA_DIR": str(tmp_path / "data"),
@@ -46,6 +46,7 @@ def environment(tmp_path: Path, endpoint: str, **more: str) -> dict[str, str]:
         "POSTEL_INTERVALS__SYSTEM_METRICS": "1",
         "POSTEL_INTERVALS__ZONE_MTA_PROMETHEUS": "1",
         "POSTEL_INTERVALS__SEND_METRICS": "0.2",
+        "POSTEL_INTAKE__ADDRESS": f"127.0.0.1:{next(ports)}",
         "POSTEL_DISCOVERY__ZONE_MTA_PORT": str(next(ports)),
         "POSTEL_DISCOVERY__WILDDUCK_API_PORT": str(next(ports)),
         "POSTEL_DISCOVERY__HARAKA_SMTP_PORT": str(next(ports)),

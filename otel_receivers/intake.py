@@ -1,0 +1,126 @@
+"""The agent's own door: OTLP/HTTP logs of the mail servers' plugins on this host, answered once the spool has them.
+
+What comes is stamped with this node's identity, where the sender names none of its own, and goes through ``[privacy]``
+before it is stored. What the disk does not take now is not taken: the plugins keep it, in files of their own. Metrics
+and traces are "not here".
+
+Source: OTLP specification 1.x, "OTLP/HTTP"; the table of answers in :mod:`postel.otlp.answers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from otel_receivers import exporter
+from otel_receivers.node import Node
+from otel_receivers.points import encode_attributes
+from otel_receivers.privacy import Privacy
+from otel_receivers.receiver import Target
+from otel_receivers.spool import Spool, SpoolError
+from postel.errors import PostelError
+from postel.listening import is_loopback, listen
+from postel.otlp.answers import Outcome
+from postel.otlp.errors import Retryable
+from postel.otlp.signal import ExportRequest, Signal
+from postel.settings import Settings
+
+# A plugin's batch is smaller; what is larger was not made by one.
+REQUEST_BYTES = 4 << 20
+_RETRY_SECONDS = 5.0
+_ANSWER_SECONDS = 2
+_log = structlog.get_logger()
+
+
+class Intake:
+    """Takes log records into the spool; a :class:`postel.otlp.answers.Ingest`.
+
+    Args:
+        node: this node.
+        spool: of the agent.
+        privacy: what of addresses may be stored.
+        request_bytes: of a request in the spool at most.
+    """
+
+    def __init__(self, node: Node, spool: Spool, privacy: Privacy, *, request_bytes: int) -> None:
+        self._node = node
+        self._spool = spool
+        self._privacy = privacy
+        self._request_bytes = request_bytes
+        self._identity = dict(node.resource("").attributes)
+        for name in ("service.name", "service.instance.id", "service.version"):
+            self._identity.pop(name)
+
+    async def __call__(self, signal: Signal, request: ExportRequest, /) -> Outcome:
+        """Store a request's records.
+
+        Raises:
+            Retryable: the disk takes nothing now.
+        """
+        assert isinstance(request, ExportLogsServiceRequest), signal  # noqa: S101 - the only route
+        for resource_logs in request.resource_logs:
+            self._stamp(resource_logs.resource)
+            for scope_logs in resource_logs.scope_logs:
+                for record in scope_logs.log_records:
+                    self._privacy.apply(record)
+        try:
+            await self._spool.take(exporter.log_requests(request, self._request_bytes))
+        except SpoolError as error:
+            raise Retryable(_RETRY_SECONDS, str(error)) from None
+        return Outcome()
+
+    def _stamp(self, resource: Resource) -> None:
+        """Say on which node, and which instance of its program, the sender runs; what it says itself stays."""
+        said = {attribute.key: attribute.value for attribute in resource.attributes}
+        missing = {name: value for name, value in self._identity.items() if name not in said}
+        if "host.id" in said:
+            # It is on another node, of which this one knows nothing.
+            missing = {}
+        if "service.instance.id" not in said and "host.id" not in said:
+            port = said["server.port"].int_value if "server.port" in said else 0
+            missing["service.instance.id"] = self._node.instance(Target("127.0.0.1", port) if port else None)
+        resource.attributes.extend(encode_attributes(missing))
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, intake: Intake) -> AsyncIterator[None]:
+    """Listen at ``[intake] address`` while the body runs.
+
+    Raises:
+        AddressInUseError: another program listens there.
+        PostelError: it is open to others and has no token, or cannot be listened on.
+    """
+    # Only an agent that takes events pays for the server: 10 MiB.
+    import uvicorn  # noqa: PLC0415
+    from starlette.applications import Starlette  # noqa: PLC0415
+
+    from postel.otlp.http_server import routes  # noqa: PLC0415
+
+    address, token = settings.intake.address, settings.intake.token
+    if token is None and not is_loopback(address.rpartition(":")[0]):
+        raise PostelError(
+            f"[intake] address {address} is open to other hosts: set [intake] token, or an address of loopback"
+        )
+    secret = token.get_secret_value() if token else None
+    listener = listen(address, "[intake] address")
+    app = Starlette(routes=routes(intake, limit=REQUEST_BYTES, token=secret, signals=(Signal.LOGS,)))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_ANSWER_SECONDS
+        )
+    )
+    # The agent ends by its own handlers.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    _log.info("the intake listens", address=address)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
