@@ -203,7 +203,8 @@ async def test_both_ports_of_wildduck_are_told_where_neither_answers(monkeypatch
     async with server(second, NGINX):
         finding = await found("wildduck")
     assert (finding.listening, finding.target.port) == (True, second)
-    assert finding.how == f"listens, is another server; at 127.0.0.1:{first}: nobody listens"
+    hint = "see [discovery] wildduck_api_port"
+    assert finding.how == f"listens, is another server; {hint}; at 127.0.0.1:{first}: nobody listens"
 
 
 async def test_a_host_that_is_no_name_is_not_found_and_stops_nothing() -> None:
