@@ -1,7 +1,7 @@
 """The testbed as pytest fixtures; a failed test shows the end of every program's log.
 
-`zone_mta` is one running server of the test's own; `new_zone_mta` starts as many as wanted, set up as wanted. The
-database and Redis under them are started once a session.
+`zone_mta` and `wildduck` are one running server of the test's own; `new_zone_mta` and `new_wildduck` start as many as
+wanted, set up as wanted. The database and Redis under them are started once a session.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from testbed.backends import Backends
 from testbed.npm_packages import InstallationError, install
 from testbed.program import started
 from testbed.smtp_sink import SmtpSink
+from testbed.wildduck import WildDuck
 from testbed.zone_mta import ZoneMta
 
 from support.node import Node, find_node
@@ -25,6 +26,9 @@ from tools.bootstrap.programs import find_redis
 
 NewZoneMta = Callable[..., ZoneMta]
 """`new_zone_mta(zones=("default", "bulk"), **options of ZoneMta)`: started, its sink is `.sink`."""
+
+NewWildDuck = Callable[..., WildDuck]
+"""`new_wildduck(version="1.51", **options of WildDuck)`: started."""
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +98,29 @@ def new_zone_mta(tmp_path: Path, node: Node, zone_mta_packages: Path, backends: 
 @pytest.fixture
 def zone_mta(new_zone_mta: NewZoneMta) -> ZoneMta:
     return new_zone_mta(bounce_zone="default")
+
+
+@pytest.fixture
+def new_wildduck(tmp_path: Path, node: Node, backends: Backends) -> Iterator[NewWildDuck]:
+    with contextlib.ExitStack() as ending:
+        count = 0
+
+        def new(version: str = "1.51", **options: Any) -> WildDuck:
+            nonlocal count
+            count += 1
+            folder = tmp_path / f"wildduck-{count}"
+            packages = _packages(f"wildduck-{version}", node)
+            server = WildDuck(folder, node=node, packages=packages, backends=backends, **options)
+            ending.callback(server.close)
+            server.start()
+            return server
+
+        yield new
+
+
+@pytest.fixture
+def wildduck(new_wildduck: NewWildDuck) -> WildDuck:
+    return new_wildduck()
 
 
 @pytest.hookimpl(wrapper=True)
