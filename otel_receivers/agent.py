@@ -10,14 +10,15 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
 from otel_receivers import exporter, printing
+from otel_receivers.building import Context, nowhere
 from otel_receivers.discovery import Finding, look_everywhere, places
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
@@ -26,12 +27,12 @@ from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node, identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
+from otel_receivers.registry import SOURCES
 from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
 from otel_receivers.spool import Spool
 from otel_receivers.spool_file import Request
-from otel_receivers.zone_mta.receiver import ZoneMtaReceiver
 from postel.otlp import json_mapping
 from postel.otlp.client import sender_of
 from postel.settings import Settings
@@ -62,13 +63,17 @@ class Collecting:
         settings: of the agent.
         node: this node.
         epochs: of its counters.
+        state: what receivers stored when the agent last ran.
     """
 
-    def __init__(self, settings: Settings, node: Node, epochs: Epochs) -> None:
+    def __init__(
+        self, settings: Settings, node: Node, epochs: Epochs, *, state: Mapping[str, str] | None = None
+    ) -> None:
         self._settings = settings
         self._declarations: Declarations = load_all()
         self._node = node
         self._epochs = epochs
+        self._context = Context(settings, self._declarations, node, epochs, state or {})
         self._health = Health(self._declarations["agent"], node)
 
     def system(self) -> Receiver:
@@ -80,17 +85,16 @@ class Collecting:
             self._declarations["system"], self._node, self._epochs, interval=self._settings.intervals.system_metrics
         )
 
-    def zone_mta(self) -> Receiver:
-        """The receiver of the Zone-MTA that the settings name."""
-        discovery = self._settings.discovery
-        return ZoneMtaReceiver(
-            self._declarations["zone_mta"],
-            self._node,
-            self._epochs,
-            interval=self._settings.intervals.zone_mta_prometheus,
-            target=Target(discovery.zone_mta_host, discovery.zone_mta_port),
-            path=discovery.zone_mta_metrics_path,
-        )
+    def source(self, name: str, target: Target, where: Callable[[str], Target | None] = nowhere) -> Sequence[Receiver]:
+        """The receivers of a source that was found; none for one that is only looked for.
+
+        Args:
+            name: as in :mod:`otel_receivers.discovery`.
+            target: where it is.
+            where: tells the target of other sources.
+        """
+        build = SOURCES.get(name)
+        return build(replace(self._context, where=where), target) if build else ()
 
     def spool(self, spool: Spool) -> Receiver:
         """The receiver of the agent's own spool."""
@@ -167,7 +171,8 @@ class Agent:
         with collector_paused():
             limit = self._settings.otlp.request_bytes
             requests = exporter.requests(merged(batches), limit)
-            return requests, self._epochs.changes(receiver.name)
+            state = {key: text for batch in batches for key, text in batch.state.items()}
+            return requests, state | self._epochs.changes(receiver.name)
 
     def _say(self, receiver: Receiver, collected: _Collected) -> None:
         """One line when a source's trouble begins, changes or ends; not one a tick."""
@@ -212,7 +217,7 @@ async def run(settings: Settings) -> None:
                 metrics_interval=settings.intervals.send_metrics,
                 events_interval=_events_interval(settings),
             )
-            collecting = Collecting(settings, node, epochs)
+            collecting = Collecting(settings, node, epochs, state=state)
             agent = Agent(settings, spool, collecting, epochs)
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
@@ -235,11 +240,16 @@ async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: Spoo
         group.create_task(agent.follow(collecting.spool(spool)))
         group.create_task(agent.follow(system))
         await watch.start(spool)
-        scraped = False
-        async for listening in watch.run(spool):
-            if "zone_mta" in listening and not scraped:
-                scraped = True
-                group.create_task(agent.follow(collecting.zone_mta()))
+        followed: dict[str, tuple[Target, list[asyncio.Task[None]]]] = {}
+        async for asked in watch.run(spool):
+            for name, target in asked.items():
+                before, tasks = followed.get(name, (None, []))
+                if before == target:
+                    continue
+                for task in tasks:
+                    task.cancel()
+                receivers = collecting.source(name, target, watch.where)
+                followed[name] = target, [group.create_task(agent.follow(receiver)) for receiver in receivers]
 
 
 async def run_once(settings: Settings) -> None:
@@ -256,9 +266,10 @@ async def run_once(settings: Settings) -> None:
     findings = await look_everywhere(places(settings.discovery))
     for finding in findings:
         say(sentence(finding))
+    asked = {finding.source: finding.target for finding in findings if finding.asked}
     receivers = [await asyncio.to_thread(collecting.system)]
-    if any(finding.source == "zone_mta" and finding.listening for finding in findings):
-        receivers.append(collecting.zone_mta())
+    for name, target in asked.items():
+        receivers += collecting.source(name, target, asked.get)
     watch = SourceWatch(settings, load_all()["agent"], node, {})
     batches = [watch.registered(findings)]
     try:

@@ -41,6 +41,7 @@ class Finding:
         how: in words: how it was recognised, or what is there instead.
         error_type: why it was not found, for ``error.type``; '' when found.
         version: as the server says it; '' where it does not.
+        asked: it may be asked for its figures.
     """
 
     source: str
@@ -50,6 +51,7 @@ class Finding:
     how: str
     error_type: str = ""
     version: str = ""
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Place:
     """Where to look for a source: targets in the order of preference, the first that is recognised counts.
 
     ``settings`` are the keys of ``[discovery]`` to look at where something listens and is not what was looked for.
+    ``trusted``: whoever listens there is asked, recognised or not, so that its failing is seen; else only who is
+    recognised, because the place is a guess and another program may well be there, which a token must not be shown to.
     """
 
     source: str
@@ -92,6 +96,7 @@ class Place:
     recognise: _Recognise
     interval: float = 30.0
     settings: str = ""
+    trusted: bool = True
 
 
 def places(settings: Discovery) -> tuple[Place, ...]:
@@ -108,11 +113,15 @@ def places(settings: Discovery) -> tuple[Place, ...]:
             "wildduck",
             tuple(Target(settings.wildduck_host, port) for port in wildduck_ports),
             _server_header("/", r"WildDuck"),
+            settings="wildduck_api_port",
+            trusted=settings.wildduck_api_port is not None,
         ),
         Place(
             "wildduck_metrics",
-            (Target(settings.wildduck_host, _WILDDUCK_METRICS_PORT),),
-            _page("/metrics", rb"^# TYPE wildduck_"),
+            (Target(settings.wildduck_host, settings.wildduck_metrics_port or _WILDDUCK_METRICS_PORT),),
+            _page("/metrics", rb"^# TYPE wildduck_", rb'^wildduck_info\{version="(\d[\w.]*)"\}'),
+            settings="wildduck_metrics_port",
+            trusted=settings.wildduck_metrics_port is not None,
         ),
         # Every look at an SMTP or IMAP port leaves a line in that server's log.
         Place(
@@ -174,8 +183,17 @@ async def _look_at(place: Place, target: Target, http: httpx.AsyncClient) -> Fin
         how = f"listens, {recognised.how}"
         if place.settings:
             how += f"; see [discovery] {place.settings}"
-        return Finding(place.source, target, listening=True, found=False, how=how, error_type=recognised.error_type)
-    return Finding(place.source, target, listening=True, found=True, how=recognised.how, version=recognised.version)
+        return Finding(
+            place.source,
+            target,
+            listening=True,
+            found=False,
+            how=how,
+            error_type=recognised.error_type,
+            asked=place.trusted,
+        )
+    how, version = recognised.how, recognised.version
+    return Finding(place.source, target, listening=True, found=True, how=how, version=version, asked=True)
 
 
 async def _listens(_connection: _Connection) -> _Recognised:
@@ -211,7 +229,7 @@ def _server_header(path: str, name: str) -> _Recognise:
     return recognise
 
 
-def _page(path: str, pattern: bytes) -> _Recognise:
+def _page(path: str, pattern: bytes, says_version: bytes | None = None) -> _Recognise:
     async def recognise(connection: _Connection) -> _Recognised | _Another:
         url = f"http://{connection.target}{path}"
         head = b""
@@ -227,6 +245,7 @@ def _page(path: str, pattern: bytes) -> _Recognise:
         if not re.search(pattern, head, re.MULTILINE):
             kind = response.headers.get("content-type", "without a content type").partition(";")[0]
             return _Another(f"answers GET {path} with another page ({kind})")
-        return _Recognised("its Prometheus page")
+        version = re.search(says_version, head, re.MULTILINE) if says_version else None
+        return _Recognised("its Prometheus page", version[1].decode("ascii") if version else "")
 
     return recognise

@@ -7,6 +7,8 @@ first point of a start counts 0 when its time equals its start, else in full (th
 * met for the first time: start = that point's time. What it counted before is not this agent's to claim.
 * the counting life changed (process restarted, host booted): start = the life's begin. Everything is new.
 * a value fell although the life is the same: start = just after the previous point. Everything is new.
+* a value fell that is a sum over processes that come and go: start = that point's time, as if it were first met. What
+  is left of it counted before.
 * at a time that was passed before (the clock was set back): start = that point's time, and nothing is remembered. Where
   rows of those times exist they stay, so that such a point may never be seen; the counter goes on from the latest one.
 * otherwise: the start stays.
@@ -103,6 +105,7 @@ class Epochs:
         *,
         life: Life | None = None,
         together: bool,
+        sums: bool = False,
     ) -> dict[str, int]:
         """The start of each counter of a source at this tick; call once per source and tick, with all counters.
 
@@ -113,6 +116,8 @@ class Epochs:
             life: of the process or host that counts; None where nothing tells of it.
             together: all series of the source live and die together (the counters of a process); False: each may
                 begin anew alone (the counters of network interfaces).
+            sums: the values are sums over processes that end and begin one by one (the workers of a cluster), of whose
+                lives nothing tells.
 
         Returns:
             series -> start, nanoseconds since 1970.
@@ -123,15 +128,15 @@ class Epochs:
         with self._lock:
             if self._ticks.get(_owner(source), tick) != tick:
                 raise AbandonedTickError(f"{source}: the tick at {tick.time_unix_nano} was given up")
-            return self._starts(source, tick.time_unix_nano, values, life, together=together)
+            return self._starts(source, tick.time_unix_nano, values, life, together=together, sums=sums)
 
     def _starts(
-        self, source: str, now: int, values: Mapping[str, float], life: Life | None, *, together: bool
+        self, source: str, now: int, values: Mapping[str, float], life: Life | None, *, together: bool, sums: bool
     ) -> dict[str, int]:
         known = self._sources.get(source)
         if known is not None and known.last - _AHEAD_NANOS <= now <= known.last:
             return dict.fromkeys(values, now)
-        if known is None or now <= known.last:
+        if known is None or now <= known.last or (sums and _fell(known, values)):
             known = _Source(life, now, whole=False, last=now)
         elif _began_anew(known, life, values, together=together):
             known = _Source(life, _new_start(known, now, life), whole=True, last=now)
@@ -200,7 +205,11 @@ def _owner(source: str) -> str:
 def _began_anew(known: _Source, life: Life | None, values: Mapping[str, float], *, together: bool) -> bool:
     if life is not None and known.life is not None and not life.same(known.life):
         return True
-    return together and any(name in known.series and value < known.series[name].value for name, value in values.items())
+    return together and _fell(known, values)
+
+
+def _fell(known: _Source, values: Mapping[str, float]) -> bool:
+    return any(name in known.series and value < known.series[name].value for name, value in values.items())
 
 
 def _new_start(known: _Source, now: int, life: Life | None) -> int:

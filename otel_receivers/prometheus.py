@@ -31,7 +31,7 @@ _LABEL = r'(?!__)[a-zA-Z_][a-zA-Z0-9_]*="[^"\\\n]*"'
 _PLAIN = re.compile(
     rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{({_LABEL}(?:,{_LABEL})*)\}})? ([0-9]{{1,18}})\n",
 ).fullmatch
-_TYPE = re.compile(r'\s*#\s*TYPE\s+"?([^"\s]+)').match
+_TYPE = re.compile(r'\s*#\s*TYPE\s+"?([^"\s]+)"?\s*(\S*)').match
 _LABELS = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="([^"]*)"').findall
 
 _AMBIGUOUS = "ambiguous"
@@ -74,7 +74,7 @@ def parse(body: bytes, required: Iterable[str] = ()) -> Mapping[str, Family]:
     text = _text(body)
     families: dict[str, Family] = {}
     plain: dict[str, list[Sample]] = {}
-    typed: set[str] = set()
+    typed: dict[str, str] = {}
     try:
         for family in text_fd_to_metric_families(_lines(text, plain, typed)):  # type: ignore[arg-type] # it only iterates
             _add(families, _own_name(family, typed), family.type, family.samples)
@@ -113,20 +113,26 @@ def _add(families: dict[str, Family], name: str, kind: str, samples: Sequence[Sa
         families[name] = Family(_AMBIGUOUS, ())
 
 
-def _own_name(family: Metric, typed: set[str]) -> str:
-    """The name that the page uses: the parser, in OpenMetrics' way, takes ``_total`` off a counter's."""
+def _own_name(family: Metric, typed: Mapping[str, str]) -> str:
+    """The name that the page uses: the parser, in OpenMetrics' way, takes ``_total`` off a counter's.
+
+    The short name may be another family's: WildDuck has the gauge wildduck_connections beside its _total.
+    """
     name: str = family.name
-    return name if family.type != "counter" or name in typed else f"{name}_total"
+    total = f"{name}_total"
+    if family.type != "counter" or typed.get(name) == "counter":
+        return name
+    return name if name in typed and total not in typed else total
 
 
-def _lines(text: str, plain: dict[str, list[Sample]], typed: set[str]) -> Iterator[str]:
-    """The lines that the parser must read; the plain ones go into ``plain``, the names of TYPE lines into ``typed``."""
+def _lines(text: str, plain: dict[str, list[Sample]], typed: dict[str, str]) -> Iterator[str]:
+    """The lines that the parser must read; the plain ones go into ``plain``, what TYPE lines say into ``typed``."""
     for number, line in enumerate(io.StringIO(text)):
         if number % _LINES_AT_A_TIME == 0:
             time.sleep(0)
         if (match := _PLAIN(line)) is None:
             if (kind := _TYPE(line)) is not None:
-                typed.add(kind[1])
+                typed[kind[1]] = kind[2]
             yield line
             continue
         name, labels, value = match.groups()

@@ -1,14 +1,15 @@
 """What the agent and its sources agree on: a receiver is asked once a tick and answers with one batch.
 
-A receiver never sleeps, schedules, sends or stores; the agent does. The agent builds it as
-``XReceiver(declaration, node, epochs, interval=..., <what it alone needs>)`` and closes it at the end. The starts of
-its counters come from those :class:`~otel_receivers.epochs.Epochs`, which the agent stores together with the batch.
+A receiver never schedules, sends or stores; the agent does. Each source's folder builds its own from a
+:class:`~otel_receivers.building.Context` (:mod:`otel_receivers.registry` knows which there are); the agent closes them
+at the end. The starts of their counters come from the context's :class:`~otel_receivers.epochs.Epochs`, which the agent
+stores together with the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs
@@ -51,11 +52,14 @@ class Batch:
         metrics: SDK data, encoded by the exporter end; equal resources may repeat.
         events: OTLP log records, grouped.
         problems: parts that could not be understood and were left out; the rest stands.
+        state: what the receiver wants to find again after a restart, under keys that begin with its name; stored in
+            the transaction that stores the rest.
     """
 
     metrics: Sequence[ResourceMetrics] = ()
     events: Sequence[ResourceLogs] = ()
     problems: Sequence[Problem] = ()
+    state: Mapping[str, str] = field(default_factory=dict)
 
 
 class ScrapeError(PostelError):
@@ -76,7 +80,7 @@ class Receiver(Protocol):
 
     @property
     def name(self) -> str:
-        """The declaration's ``type``: ``system``, ``zone_mta``."""
+        """The declaration's ``type``, or that and what it asks for: ``system``, ``zone_mta``, ``wildduck_metrics``."""
 
     @property
     def interval(self) -> int:

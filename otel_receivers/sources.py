@@ -22,6 +22,7 @@ from postel.signals import Declaration
 
 BOOT_ID = "node/boot_id"
 SOURCES = "node/sources"
+ASKED = "node/asked"
 LISTENED = "node/listened"
 # A server that is slow once is not lost.
 _MISSES = 2
@@ -56,7 +57,11 @@ class SourceWatch:
         now = time.time()
         self._listened = {s: at for s, at in _times(state.get(LISTENED, "{}")).items() if now - at < _MISSED_FOR}
         # A source that was scraped before is scraped at once again, also while it is down.
-        self._listening = {*self._known, *self._listened}
+        self._asked = {
+            place.source: _own_target(place, _targets(state.get(ASKED, "{}")) | self._known)
+            for place in self._places
+            if place.source in {*self._known, *self._listened}
+        }
         self._stored = float("-inf")
 
     def registered(self, findings: Sequence[Finding]) -> Batch:
@@ -92,11 +97,15 @@ class SourceWatch:
         batches.append(self._compare(findings))
         await self._store(spool, batches, {BOOT_ID: self._node.boot_id})
 
-    async def run(self, spool: Spool) -> AsyncIterator[set[str]]:
-        """Yield, now and after each round, the sources at whose place somebody listens or listened before."""
+    def where(self, source: str) -> Target | None:
+        """Where a source is asked now; None for what is not there."""
+        return self._asked.get(source)
+
+    async def run(self, spool: Spool) -> AsyncIterator[Mapping[str, Target]]:
+        """Yield, now and after each round, where to ask the sources that are there or were there before."""
         async with client() as http:
             while True:
-                yield set(self._listening)
+                yield dict(self._asked)
                 await asyncio.sleep(_ROUND_SECONDS)
                 try:
                     await self._round(spool, http)
@@ -119,8 +128,8 @@ class SourceWatch:
         lost: list[tuple[Finding, Target]] = []
         for finding in findings:
             self._looked[finding.source] = time.monotonic()
-            if finding.listening:
-                self._listening.add(finding.source)
+            if finding.asked:
+                self._asked[finding.source] = finding.target
                 self._listened[finding.source] = time.time()
             if finding.found:
                 self._misses.pop(finding.source, None)
@@ -167,7 +176,9 @@ class SourceWatch:
     async def _store(self, spool: Spool, batches: Sequence[Batch], state: Mapping[str, str]) -> None:
         requests = [request for batch in batches for request in exporter.requests(batch, self._limit)]
         known = {source: [target.host, target.port] for source, target in self._known.items()}
-        await spool.append(requests, {**state, SOURCES: json.dumps(known), LISTENED: json.dumps(self._listened)})
+        asked = {source: [target.host, target.port] for source, target in self._asked.items()}
+        now = {SOURCES: json.dumps(known), LISTENED: json.dumps(self._listened), ASKED: json.dumps(asked)}
+        await spool.append(requests, {**state, **now})
         self._stored = time.monotonic()
 
     def _recorder(self) -> Recorder:
@@ -190,6 +201,12 @@ def _summary(findings: Sequence[Finding]) -> str:
         if not finding.found
     ]
     return f"found: {', '.join(found) or 'none'}; not found: {', '.join(not_found) or 'none'}"
+
+
+def _own_target(place: Place, targets: Mapping[str, Target]) -> Target:
+    """Where a source was asked before, as far as the settings still name that; else the place's first."""
+    before = targets.get(place.source)
+    return before if before in place.targets else place.targets[0]
 
 
 def _targets(text: str) -> dict[str, Target]:

@@ -73,6 +73,7 @@ class Discovery(_Section):
     wildduck_host: Host = "127.0.0.1"
     wildduck_api_port: Port | None = Field(None, description="a port number; unset: 8080, then 3000")
     wildduck_api_token: Token | None = Field(None, description="WildDuck's API access token, ASCII without spaces")
+    wildduck_metrics_port: Port | None = Field(None, description="a port number; unset: 8081")
     haraka_smtp_port: Port = 25
     rspamd_host: Host = "127.0.0.1"
     rspamd_tcp_port: Port = 11333
@@ -85,6 +86,7 @@ class Intervals(_Section):
     system_metrics: Interval = 15
     zone_mta_prometheus: Interval = 30
     wildduck_api_query: Interval = 300
+    wildduck_prometheus: Interval = 30
     send_metrics: Seconds = 30
     email_events: Literal["immediate"] | Seconds = Field("immediate", description='"immediate", or seconds')
 
@@ -159,7 +161,7 @@ class Alerts(_Section):
 
 
 class Privacy(_Section):
-    """``[privacy]``: what of a mail address may leave this host."""
+    """``[privacy]``: what of a mail address may leave this host; but for "keep", no username of WildDuck does."""
 
     addresses: Literal["keep", "hash", "domain"] = Field("keep", description='"keep", "hash" or "domain"')
 

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
+from otel_receivers.building import Context
 from otel_receivers.epochs import Epochs
 from otel_receivers.http_page import PAGE_BYTES, TIMEOUT, client, fetch
 from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder
 from otel_receivers.prometheus import PageError
-from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
+from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
 from otel_receivers.zone_mta import parse
 from postel.signals import Declaration
+
+
+def build(context: Context, target: Target) -> Sequence[Receiver]:
+    """The receiver of a Zone-MTA."""
+    receiver = ZoneMtaReceiver(
+        context.declarations["zone_mta"],
+        context.node,
+        context.epochs,
+        interval=context.settings.intervals.zone_mta_prometheus,
+        target=target,
+        path=context.settings.discovery.zone_mta_metrics_path,
+    )
+    return (receiver,)
 
 
 class ZoneMtaReceiver:

@@ -50,6 +50,12 @@ class Instrument(Source):
     values: dict[Text, dict[Text, Text]] = Field(default_factory=dict)
 
 
+class Api(Source):
+    """A call of the server's API, by its path; the value is added up from its answers."""
+
+    api: Text
+
+
 class Reader(Source):
     """A part of the receiver, by its name or in words; ``values`` maps values that it finds to ours."""
 
@@ -70,8 +76,13 @@ class Plugin(Source):
     plugin: Text
 
 
-METRIC_SOURCES: Mapping[str, type[Source]] = {"prometheus": Prometheus, "instrument": Instrument, "reader": Reader}
-EVENT_SOURCES: Mapping[str, type[Source]] = {"reader": Reader, "hook": Hook, "plugin": Plugin}
+METRIC_SOURCES: Mapping[str, type[Source]] = {
+    "prometheus": Prometheus,
+    "instrument": Instrument,
+    "api": Api,
+    "reader": Reader,
+}
+EVENT_SOURCES: Mapping[str, type[Source]] = {"api": Api, "reader": Reader, "hook": Hook, "plugin": Plugin}
 
 
 def kind_of(source: Mapping[str, Any], kinds: Mapping[str, type[Source]]) -> str:

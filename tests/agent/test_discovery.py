@@ -13,9 +13,11 @@ from otel_receivers import discovery
 from otel_receivers.discovery import Finding, look_everywhere, places
 from postel.settings import Discovery
 from support.ports import free_port, free_ports
+from support.wildduck_answers import METRICS
 from support.zone_mta_pages import AFTER_TRAFFIC
 
 WILDDUCK = b"HTTP/1.1 404 Not Found\r\nServer: WildDuck API\r\nContent-Length: 2\r\n\r\n{}"
+WILDDUCK_METRICS = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(METRICS), METRICS)
 RSPAMD = b"HTTP/1.1 200 OK\r\nServer: rspamd/3.4\r\nContent-Length: 6\r\n\r\npong\r\n"
 ZONE_MTA = b"HTTP/1.1 200 OK\r\nServer: restify\r\nContent-Length: %d\r\n\r\n%b" % (len(AFTER_TRAFFIC), AFTER_TRAFFIC)
 NGINX = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22\r\nContent-Length: 2\r\n\r\nok"
@@ -73,6 +75,7 @@ class Case:
 CASES = [
     Case("zone_mta", "zone_mta_port", ZONE_MTA, "its Prometheus page"),
     Case("wildduck", "wildduck_api_port", WILDDUCK, "its header Server: WildDuck API"),
+    Case("wildduck_metrics", "wildduck_metrics_port", WILDDUCK_METRICS, "its Prometheus page", "1.51.1"),
     Case("rspamd", "rspamd_tcp_port", RSPAMD, "its header Server: rspamd/3.4", "3.4"),
     Case("rspamd_controller", "rspamd_controller_port", RSPAMD, "its header Server: rspamd/3.4", "3.4"),
     Case("haraka", "haraka_smtp_port", HARAKA, f"its greeting {HARAKA.decode().strip()!r}", "3.3.4", greets=True),
@@ -203,7 +206,8 @@ async def test_both_ports_of_wildduck_are_told_where_neither_answers(monkeypatch
     async with server(second, NGINX):
         finding = await found("wildduck")
     assert (finding.listening, finding.target.port) == (True, second)
-    assert finding.how == f"listens, is another server; at 127.0.0.1:{first}: nobody listens"
+    hint = "see [discovery] wildduck_api_port"
+    assert finding.how == f"listens, is another server; {hint}; at 127.0.0.1:{first}: nobody listens"
 
 
 async def test_a_host_that_is_no_name_is_not_found_and_stops_nothing() -> None:

@@ -286,3 +286,44 @@ def test_devices_that_come_and_go_do_not_pile_up() -> None:
         epochs.starts("s", Tick(second * SECOND), names, life=Life(1, "b"), together=False)
     assert len(epochs.changes("s")["epochs/s"]) < 600_000
     assert len(epochs.last("s", Life(1, "b"))) == 5000
+
+
+def test_a_sum_that_fell_is_met_anew_with_all_that_is_beside_it() -> None:
+    epochs = Epochs()
+    starts = [
+        epochs.starts("a", Tick(number * INTERVAL), values, together=True, sums=True)
+        for number, values in enumerate(
+            [{"x": 10, "y": 5}, {"x": 12, "y": 5}, {"x": 3, "y": 5}, {"x": 4, "y": 6, "z": 1}]
+        )
+    ]
+    assert starts == [
+        {"x": 0, "y": 0},
+        {"x": 0, "y": 0},
+        {"x": 2 * INTERVAL, "y": 2 * INTERVAL},
+        {"x": 2 * INTERVAL, "y": 2 * INTERVAL, "z": 2 * INTERVAL},
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["work", "scrape", "end"]), st.integers(0, 2), st.integers(1, 9)), max_size=60)
+)
+def test_of_a_sum_over_workers_that_end_nothing_is_counted_twice(history: list[tuple[str, int, int]]) -> None:
+    workers = [100, 50, 0]
+    epochs = Epochs()
+    points: list[Point] = []
+    now, done, known, ended = 1_700_000_000 * SECOND, 0, 0, False
+    for what, which, amount in [("scrape", 0, 1), *history, ("scrape", 0, 1)]:
+        if what == "work":
+            workers[which] += amount
+            done += amount if points else 0
+        elif what == "end":
+            workers[which] = 0
+            ended = True
+        else:
+            now += INTERVAL
+            starts = epochs.starts("a", Tick(now), {"x": sum(workers)}, together=True, sums=True)
+            points.append(Point(now, starts["x"], sum(workers)))
+            known = done
+    assert increase(points) <= done
+    if not ended:
+        assert increase(points) == known

@@ -148,5 +148,17 @@ def test_a_family_keeps_the_name_that_the_page_gives_it() -> None:
     }
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("value", ["2", "2e0"])
+def test_a_gauge_is_told_from_a_counter_whose_name_is_longer_by_total(value: str, *, turned: bool) -> None:
+    """WildDuck has wildduck_connections and wildduck_connections_total; the parser gives both the short name."""
+    parts = [f"# TYPE a gauge\na {value}\n", f"# TYPE a_total counter\na_total {value}\n"]
+    families = prometheus.parse("".join(reversed(parts) if turned else parts).encode())
+    assert {name: (f.type, [s.value for s in f.samples]) for name, f in families.items()} == {
+        "a": ("gauge", [2]),
+        "a_total": ("counter", [2]),
+    }
+
+
 def test_a_name_under_two_types_says_nothing() -> None:
     assert prometheus.parse(b"# TYPE a counter\n# TYPE b gauge\nb 1\n# TYPE a gauge\na 2\n")["a"].samples == ()

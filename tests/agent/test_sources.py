@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from otel_receivers import discovery, sources
 from otel_receivers.node import Node, identify
+from otel_receivers.receiver import Target
 from otel_receivers.sources import SourceWatch
 from otel_receivers.spool import Spool
 from postel.otlp.signal import Signal
@@ -118,7 +119,7 @@ async def test_a_source_that_comes_and_goes_is_said_once_each_over_restarts(
 ) -> None:
     monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
 
-    async def run(state: Mapping[str, str], rounds: int) -> list[set[str]]:
+    async def run(state: Mapping[str, str], rounds: int) -> list[Mapping[str, Target]]:
         watch = SourceWatch(current, AGENT, node, state)
         await watch.start(spool)
         seen = []
@@ -211,9 +212,63 @@ async def test_a_place_where_another_server_listens_is_scraped_too(
     assert [record.event_name for record in await stored(spool)] == ["postel.node.registered"]
 
 
+WILDDUCK = sized(b"{}", b"HTTP/1.1 404 Not Found\r\nServer: WildDuck API\r\n")
+
+
+async def asked(watch: SourceWatch, spool: Spool, rounds: int = 1) -> list[Mapping[str, Target]]:
+    seen = []
+    async for targets in watch.run(spool):
+        seen.append(targets)
+        if len(seen) == rounds:
+            break
+    return seen
+
+
+async def test_where_a_port_is_only_guessed_another_server_is_not_shown_the_token(
+    settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with server(sized(b"hello")) as port:
+        monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (port,))
+        guessing = SourceWatch(looking_at(settings, wildduck_api_port=None), AGENT, node, {})
+        await guessing.start(spool)
+        assert await asked(guessing, spool) == [{}]
+        named = SourceWatch(looking_at(settings, wildduck_api_port=port), AGENT, node, {})
+        await named.start(spool)
+        assert await asked(named, spool) == [{"wildduck": Target("127.0.0.1", port)}]
+
+
+async def test_it_is_asked_where_it_was_found_also_after_it_moved_and_after_a_restart(
+    settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
+    first, second = free_ports(2)
+    monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
+    guessing = looking_at(settings, wildduck_api_port=None)
+    known = {sources.SOURCES: json.dumps({"wildduck": ["127.0.0.1", first]})}
+    async with server(WILDDUCK) as port:
+        monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, port))
+        watch = SourceWatch(guessing, AGENT, node, known)
+        assert watch.where("wildduck") == Target("127.0.0.1", first)
+        assert watch.where("imap") is None
+        seen = await asked(watch, spool, 2)
+        assert [targets["wildduck"].port for targets in seen] == [first, port]
+        assert watch.where("wildduck") == Target("127.0.0.1", port)
+    await asked(watch, spool, 5)
+    state = await spool.state()
+    assert "wildduck" not in json.loads(state[sources.SOURCES]), "it is lost"
+    back = SourceWatch(guessing, AGENT, node, state)
+    assert await asked(back, spool) == [{"wildduck": Target("127.0.0.1", port)}]
+    # Settings that name another place win.
+    elsewhere = SourceWatch(looking_at(settings, wildduck_api_port=second), AGENT, node, state)
+    assert await asked(elsewhere, spool) == [{"wildduck": Target("127.0.0.1", second)}]
+
+
 @pytest.mark.parametrize("text", ["", "[]", "3", '{"zone_mta": 3}', '{"zone_mta": ["a", "b"]}', "\x00"])
 async def test_an_unreadable_state_is_as_if_nothing_was_known(
     settings: Settings, node: Node, spool: Spool, text: str
 ) -> None:
-    await SourceWatch(settings, AGENT, node, {sources.SOURCES: text, sources.LISTENED: text}).start(spool)
+    await SourceWatch(
+        settings, AGENT, node, dict.fromkeys((sources.SOURCES, sources.LISTENED, sources.ASKED), text)
+    ).start(spool)
     assert [record.event_name for record in await stored(spool)] == ["postel.node.registered"]

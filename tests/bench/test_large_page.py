@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from otel_receivers.agent import Agent, Collecting
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import identify
-from otel_receivers.receiver import Tick
+from otel_receivers.receiver import Target, Tick
 from otel_receivers.spool import Spool
 from postel.settings import Discovery, Settings
 from support.raw_http_server import server, sized
@@ -40,7 +40,8 @@ async def test_a_whole_tick_of_a_large_page(tmp_path: Path) -> None:
         settings = Settings(data_dir=tmp_path, discovery=Discovery(zone_mta_port=port))
         epochs = Epochs()
         collecting = Collecting(settings, identify(tmp_path, setting="node-1"), epochs)
-        agent, receiver = Agent(settings, spool, collecting, epochs), collecting.zone_mta()
+        agent = Agent(settings, spool, collecting, epochs)
+        (receiver,) = collecting.source("zone_mta", Target("127.0.0.1", port))
         try:
             for number in range(TICKS):
                 began = time.process_time()

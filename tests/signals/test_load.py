@@ -107,7 +107,7 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
             (
                 "{prometheus: fresh_queue}",
                 source,
-                rf"metrics\.fresh\.queue\.size\.source: needs exactly one of prometheus, instrument, reader, got {got}",
+                rf"fresh\.queue\.size\.source: needs exactly one of prometheus, instrument, api, reader, got {got}",
             )
             for source, got in [
                 ("{promethues: fresh_queue}", "'promethues'"),
@@ -150,7 +150,7 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
         (
             "source: {reader: start}",
             "source: {prometheus: start}",
-            r"events\.fresh\.started\.source: needs exactly one of reader, hook, plugin, got 'prometheus'",
+            r"events\.fresh\.started\.source: needs exactly one of api, reader, hook, plugin, got 'prometheus'",
         ),
         ("source: {reader: start}", "source: {reader: start, of: x}", r"events\.fresh\.started\.source\.of: Extra"),
         (

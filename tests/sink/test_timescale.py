@@ -15,7 +15,7 @@ from support.node import Node
 from support.postgres import fresh_database, migrate_now
 from timescale_sink.store.migrate import scripts
 
-_HYPERTABLES = {"metrics_system", "metrics_zonemta", "otel_metric_point", "otel_log"}
+_HYPERTABLES = {"metrics_system", "metrics_wildduck", "metrics_zonemta", "otel_metric_point", "otel_log"}
 # Two epochs of one counter over three days, with a gap, a first point that is met late, and a row without the counter.
 _ROWS = """
 INSERT INTO metrics_zonemta (time, node_id, instance, zone, started_at, queue_size, delivered_total) VALUES

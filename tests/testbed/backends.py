@@ -26,6 +26,7 @@ class Backends:
     def __init__(self, folder: Path) -> None:
         self.mongo_port, self.redis_port = free_ports(2)
         self._serial = itertools.count(1)
+        self._redis_serial = itertools.count()
         self.mongo = Program(
             "mongo",
             [
@@ -52,6 +53,10 @@ class Backends:
         """End both. What they store lies in a temporary folder, so nothing waits for it to be written."""
         self.mongo.kill()
         self.redis.kill()
+
+    def new_redis_number(self) -> int:
+        """One of Redis's own databases for a server that keeps queues there; the first four are left to others."""
+        return 4 + next(self._redis_serial) % 12
 
     def new_database(self) -> str:
         """The connection string of a database that nobody uses yet."""

@@ -1,7 +1,8 @@
 """The testbed as pytest fixtures; a failed test shows the end of every program's log.
 
-`zone_mta` is one running server of the test's own; `new_zone_mta` starts as many as wanted, set up as wanted;
-`watched_zone_mta` those with Postel's plugin. The database and Redis under them are started once a session.
+`zone_mta` and `wildduck` are one running server of the test's own; `new_zone_mta` and `new_wildduck` start as many as
+wanted, set up as wanted; `watched_zone_mta` those with Postel's plugin. The database and Redis under them are started
+once a session.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from testbed.mail_plugins import pack
 from testbed.npm_packages import InstallationError, install
 from testbed.program import started
 from testbed.smtp_sink import SmtpSink
+from testbed.wildduck import WildDuck
 from testbed.zone_mta import NEWEST, RELEASES, ZoneMta
 
 from support.node import Node, find_node
@@ -30,6 +32,9 @@ NewZoneMta = Callable[..., ZoneMta]
 
 WatchedZoneMta = Callable[..., ZoneMta]
 """`watched_zone_mta(endpoint, plugin={...}, **options of new_zone_mta)`: with Postel's plugin, which sends there."""
+
+NewWildDuck = Callable[..., WildDuck]
+"""`new_wildduck(version="1.51", **options of WildDuck)`: started."""
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +134,29 @@ def watched_zone_mta(new_zone_mta: NewZoneMta, zone_mta_plugin: Path, tmp_path: 
         return new_zone_mta(settings={**settings, "plugins": plugins}, **options)
 
     return new
+
+
+@pytest.fixture
+def new_wildduck(tmp_path: Path, node: Node, backends: Backends) -> Iterator[NewWildDuck]:
+    with contextlib.ExitStack() as ending:
+        count = 0
+
+        def new(version: str = "1.51", **options: Any) -> WildDuck:
+            nonlocal count
+            count += 1
+            folder = tmp_path / f"wildduck-{count}"
+            packages = _packages(f"wildduck-{version}", node)
+            server = WildDuck(folder, node=node, packages=packages, backends=backends, **options)
+            ending.callback(server.close)
+            server.start()
+            return server
+
+        yield new
+
+
+@pytest.fixture
+def wildduck(new_wildduck: NewWildDuck) -> WildDuck:
+    return new_wildduck()
 
 
 @pytest.hookimpl(wrapper=True)

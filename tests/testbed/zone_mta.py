@@ -85,7 +85,7 @@ class ZoneMta:
         self.metrics_url = f"{self.api}/metrics"
         self._serial = itertools.count(1)
         configuration = _configuration(self, backends, connections, defer_times_s, bounce_zone)
-        _lay_over(configuration, settings or {})
+        lay_over(configuration, settings or {})
         self.config_path = folder / "zone-mta.json"
         self.config_path.write_text(json.dumps(configuration, indent=2))
         self.program = Program(
@@ -234,9 +234,10 @@ def _configuration(
     }
 
 
-def _lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    """Put a configuration over another, key by key."""
     for key, value in above.items():
         if isinstance(value, Mapping) and isinstance(below.get(key), dict):
-            _lay_over(below[key], value)
+            lay_over(below[key], value)
         else:
             below[key] = value

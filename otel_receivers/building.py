@@ -1,0 +1,43 @@
+"""What a source's folder is given to build its receivers of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from otel_receivers.epochs import Epochs
+from otel_receivers.node import Node
+from otel_receivers.receiver import Receiver, Target
+from postel.settings import Settings
+from postel.signals import Declarations
+
+
+def nowhere(source: str) -> Target | None:
+    """Tells of no source."""
+    del source
+    return None
+
+
+@dataclass(frozen=True)
+class Context:
+    """The agent, as far as receivers are concerned.
+
+    Attributes:
+        settings: of the agent.
+        declarations: of all sources.
+        node: who asks.
+        epochs: of all counters of the agent.
+        state: what receivers stored (:attr:`~otel_receivers.receiver.Batch.state`) when the agent last ran.
+        where: the target of another source, by its name, as it is known at the time of the call; None where it is not.
+    """
+
+    settings: Settings
+    declarations: Declarations
+    node: Node
+    epochs: Epochs
+    state: Mapping[str, str] = field(default_factory=dict)
+    where: Callable[[str], Target | None] = nowhere
+
+
+# Given where a source was found: the receivers that ask it. The agent closes them.
+Build = Callable[[Context, Target], Sequence[Receiver]]
