@@ -22,10 +22,10 @@ _ZONE_ADDED = "INSERT INTO metrics_zonemta (time, node_id, instance, zone) VALUE
 
 
 @pytest.fixture
-def english(postgres_15: str) -> Iterator[str]:
+def english(old_postgres: str) -> Iterator[str]:
     """A database in which "a" comes before "B"; for Python, and so for COPY, it comes after."""
     options = "LOCALE_PROVIDER icu ICU_LOCALE 'en' LOCALE 'C'"
-    with fresh_database(postgres_15, "template0", options) as url:
+    with fresh_database(old_postgres, "template0", options) as url:
         migrate_now(url)
         yield url
 

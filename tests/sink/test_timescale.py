@@ -11,11 +11,12 @@ import psycopg
 import pytest
 from testbed import pglite
 
+from postel.signals import load_all
 from support.node import Node
 from support.postgres import fresh_database, migrate_now
 from timescale_sink.store.migrate import scripts
 
-_HYPERTABLES = {"metrics_system", "metrics_wildduck", "metrics_zonemta", "otel_metric_point", "otel_log"}
+_HYPERTABLES = {*load_all().tables, *load_all().event_tables, "otel_metric_point", "otel_log"}
 # Two epochs of one counter over three days, with a gap, a first point that is met late, and a row without the counter.
 _ROWS = """
 INSERT INTO metrics_zonemta (time, node_id, instance, zone, started_at, queue_size, delivered_total) VALUES
