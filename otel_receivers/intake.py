@@ -22,7 +22,7 @@ from otel_receivers.node import Node
 from otel_receivers.points import encode_attributes
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Target
-from otel_receivers.spool import Spool, SpoolError
+from otel_receivers.spool import Request, Spool, SpoolError
 from postel.errors import PostelError
 from postel.listening import is_loopback, listen
 from postel.otlp.answers import Outcome
@@ -33,6 +33,7 @@ from postel.settings import Settings
 # A plugin's batch is smaller; what is larger was not made by one.
 REQUEST_BYTES = 4 << 20
 _RETRY_SECONDS = 5.0
+_ASIDE = 64 << 10
 _ANSWER_SECONDS = 2
 _log = structlog.get_logger()
 
@@ -63,16 +64,22 @@ class Intake:
             Retryable: the disk takes nothing now.
         """
         assert isinstance(request, ExportLogsServiceRequest), signal  # noqa: S101 - the only route
+        # A plugin's batch takes less than a thread costs; a backlog's would hold up the scrapes.
+        small = request.ByteSize() < _ASIDE
+        prepared = self._prepare(request) if small else await asyncio.to_thread(self._prepare, request)
+        try:
+            await self._spool.take(prepared)
+        except SpoolError as error:
+            raise Retryable(_RETRY_SECONDS, str(error)) from None
+        return Outcome()
+
+    def _prepare(self, request: ExportLogsServiceRequest) -> list[Request]:
         for resource_logs in request.resource_logs:
             self._stamp(resource_logs.resource)
             for scope_logs in resource_logs.scope_logs:
                 for record in scope_logs.log_records:
                     self._privacy.apply(record)
-        try:
-            await self._spool.take(exporter.log_requests(request, self._request_bytes))
-        except SpoolError as error:
-            raise Retryable(_RETRY_SECONDS, str(error)) from None
-        return Outcome()
+        return exporter.log_requests(request, self._request_bytes)
 
     def _stamp(self, resource: Resource) -> None:
         """Say on which node, and which instance of its program, the sender runs; what it says itself stays."""

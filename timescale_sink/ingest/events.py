@@ -25,6 +25,10 @@ FIXED: Mapping[str, str] = {
 }
 
 
+# Bytes of a text in a column: some have an index, whose rows are a third of a page at most.
+TEXT_BYTES = 2000
+
+
 @dataclass(frozen=True, slots=True)
 class TypedEvent:
     """A row of an event table: the fixed columns, then ``cells`` in the declared order, then ``attributes`` as JSON."""
@@ -107,13 +111,17 @@ def _value(column: EventColumn, value: Any) -> Any:
     return value if _FITS[column.type](value) else None
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value.encode()) <= TEXT_BYTES
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 # JSON's true is no number, although Python's is.
 _FITS: Mapping[str, Callable[[Any], bool]] = {
-    "text": lambda value: isinstance(value, str),
+    "text": _is_text,
     "text[]": _is_texts,
     "bigint": lambda value: type(value) is int,
     "double precision": lambda value: type(value) in (int, float),
@@ -129,5 +137,7 @@ def _part(part: str, value: Any) -> Any:
     if part == "domains":
         return domains
     if part == "domain":
-        return domains[0] if len(domains) == 1 else None
-    return addresses[0].rpartition("@")[0] if len(addresses) == 1 and "@" in addresses[0] else None
+        found = domains[0] if len(domains) == 1 else None
+    else:
+        found = addresses[0].rpartition("@")[0] if len(addresses) == 1 and "@" in addresses[0] else None
+    return found if _is_text(found) else None
