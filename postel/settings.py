@@ -106,7 +106,8 @@ class Otlp(_Section):
     compression: Literal["gzip", "none"] = Field("gzip", description='"gzip" or "none"')
     timeout: Seconds = 30
     certificate: Path | None = Field(None, description="a file with the certificate authority to trust, PEM")
-    request_bytes: Whole = Field(1 << 20, ge=16384, le=16 << 20, description="bytes in one request, 16384 to 16777216")
+    # The Collector takes 4 MiB.
+    request_bytes: Whole = Field(1 << 20, ge=16384, le=4 << 20, description="bytes in one request, 16384 to 4194304")
     spool_bytes: Whole = Field(512 << 20, ge=1 << 20, description="bytes kept on disk at most, 1048576 or more")
     spool_age: Number = Field(
         7 * 86400,
@@ -147,7 +148,10 @@ class Sink(_Section):
     grpc_address: Address = "127.0.0.1:4417"
     http_address: Address = "127.0.0.1:4418"
     token: Token | None = Field(None, description="the bearer token that senders must show, ASCII without spaces")
-    request_bytes: Whole = Field(16 << 20, ge=1 << 20, description="bytes of one request after decompression at most")
+    # The Collector sends as much as the default; what it sends and the sink refuses as too large is lost.
+    request_bytes: Whole = Field(
+        16 << 20, ge=16 << 20, description="bytes of one request after decompression at most, 16777216 or more"
+    )
 
 
 class Serve(_Section):

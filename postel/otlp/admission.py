@@ -28,7 +28,7 @@ LARGE_BYTES = 2 << 20
 ROOM_BYTES = 8 << 20
 LARGE_ROOM_BYTES = 16 << 20
 # Requests that are read at once.
-PLACES = 4
+PLACES = 3
 # Seconds that a request waits for its place, and then for its room.
 PATIENCE = 1.0
 # Requests that wait for either. Each costs a task and what is read ahead for it.

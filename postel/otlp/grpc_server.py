@@ -25,7 +25,7 @@ from postel.listening import listen
 from postel.otlp import codec
 from postel.otlp import token as bearer
 from postel.otlp.admission import ADMISSION, Admission, Body
-from postel.otlp.answers import Ingest, Outcome
+from postel.otlp.answers import Failure, Ingest, Outcome
 from postel.otlp.errors import Malformed, Retryable
 from postel.otlp.refusals import Refusals
 from postel.otlp.signal import TRACE_METHOD, Signal
@@ -82,7 +82,7 @@ def create_server(
         handler: Handler = grpc.stream_unary_rpc_method_handler(receive)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(signal.service, {"Export": handler}),))
     service = TRACE_METHOD.split("/")[1]
-    refuse: Handler = grpc.unary_unary_rpc_method_handler(_refuse_traces)
+    refuse: Handler = grpc.stream_unary_rpc_method_handler(_refuse_traces)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": refuse}),))
     # gRPC writes the reason of a failure to stderr in its own words, and raises without it. So the system is asked
     # first; what takes the port between the two lines is told less well.
@@ -98,16 +98,16 @@ def _receiver(
     ingest: Ingest, signal: Signal, refusals: Refusals, admission: Admission, *, limit: int, token: str | None
 ) -> Any:
     async def receive(_messages: object, context: Context) -> bytes:
+        answer: Outcome | Failure
         try:
-            outcome = await take(context)
+            answer = await take(context)
         except Exception as error:  # noqa: BLE001 - the table of answers has one for each
             answer = refusals.answer(error, signal, context.peer())
-        else:
-            return signal.response(outcome.rejected, outcome.reason).SerializeToString()
-        # Not inside the `except`, nor in the frame that has the message: gRPC keeps the exception of an abort, and with
-        # it these, until a garbage collection.
-        await context.abort(_CODES[answer.code], answer.reason, answer.trailers)
-        raise AssertionError("an abort raises")
+        if isinstance(answer, Failure):
+            # Not inside the `except`, nor in the frame that has the message: gRPC keeps the exception of an abort, and
+            # with it these, until a garbage collection.
+            await context.abort(_CODES[answer.code], answer.reason, answer.trailers)
+        return signal.response(answer.rejected, answer.reason).SerializeToString()
 
     async def take(context: Context) -> Outcome:
         bearer.check(_authorization(context), token)
@@ -158,5 +158,5 @@ def _authorization(context: Context) -> str:
     return ""
 
 
-async def _refuse_traces(_body: bytes, context: Context) -> NoReturn:
+async def _refuse_traces(_messages: object, context: Context) -> NoReturn:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Postel takes metrics and logs, no traces")

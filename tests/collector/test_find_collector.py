@@ -75,6 +75,7 @@ def test_every_component_of_the_config_is_in_the_manifest() -> None:
         "file_storage": "/filestorage ",
         "ready_gate": "/extensions/readygate ",
         "patient_client": "/extensions/patientclient ",
+        "body_limit": "/extensions/bodylimit ",
         "health_check": "/healthcheckextension ",
     }
     for section in ("receivers", "processors", "exporters", "extensions"):

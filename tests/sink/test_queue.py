@@ -164,6 +164,24 @@ async def test_a_transaction_repeats_no_more_of_what_stands_above_its_records_th
     assert max(writer.transactions) == 9
 
 
+async def test_what_nobody_waits_for_any_more_is_no_longer_in_memory() -> None:
+    writer = SlowWriter(0, patience=10)
+    async with queue(writer) as ingest:
+        writer.open.clear()
+        # The first is begun, and ends whoever waits for it.
+        first = asyncio.create_task(ingest(Signal.LOGS, logs(1)))
+        await asyncio.sleep(0.05)
+        requests = [*(logs(200, str(number)) for number in range(5)), logs(30_000)]
+        others = (ingest(Signal.LOGS, each) for each in requests)
+        answers = await asyncio.gather(first, *others, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Retryable] * 7
+        assert ingest.bytes == logs(1).ByteSize()
+        assert not ingest._waiting
+        writer.open.set()
+        assert await ingest(Signal.LOGS, requests[-1]) == Outcome()
+    assert writer.committed == 30_001
+
+
 @pytest.mark.timeout(20)
 async def test_a_piece_that_is_committed_while_its_repetition_waits_for_the_lock() -> None:
     """The repetition once met the piece's future done and not yet taken note of, and span without giving a turn."""

@@ -31,7 +31,7 @@ from timescale_sink.ingest.slices import Slices
 from timescale_sink.ingest.writer import COMMIT_SECONDS, Writer
 
 # Bytes of requests that wait at most, and that one transaction takes.
-WAITING_BYTES = 64 << 20
+WAITING_BYTES = 32 << 20
 TOGETHER_BYTES = 4 << 20
 # Bytes that the rows of one transaction repeat at most: each log record has its resource in its row, each series too.
 REPEATED_BYTES = 32 << 20
@@ -52,7 +52,7 @@ _PASSING = (
 _log = structlog.get_logger()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     signal: Signal
     request: ExportRequest
@@ -120,7 +120,8 @@ class IngestQueue:
                 # A sender that goes away must not undo what others wait for with it.
                 reasons = await asyncio.shield(answer)
         except TimeoutError:
-            # It may still be committed; the repetition then finds its rows there. What is not begun is not begun.
+            # It may still be committed; the repetition then finds its rows there.
+            self._withdraw(answer)
             answer.cancel()
             if records > FEWEST_RECORDS:
                 # The repetition is written in pieces, whatever others commit quickly meanwhile.
@@ -136,6 +137,7 @@ class IngestQueue:
                     piece = progress.under_way or await self._begin_piece(signal, slices, progress)
                     await asyncio.shield(piece)
         except TimeoutError:
+            self._withdraw(progress.under_way)
             so_far = f"{progress.done} of {len(slices)} records are committed"
             raise Retryable(RETRY_SECONDS, f"{so_far}, the others not within {COMMIT_SECONDS:g} s") from None
         self._progress.forget(progress)
@@ -157,6 +159,15 @@ class IngestQueue:
         self._bytes += waiting.size
         self._arrived.set()
         return waiting.answer
+
+    def _withdraw(self, answer: asyncio.Future[list[str]] | None) -> None:
+        """Nobody waits for this answer any more: what is not begun is not begun, and no longer in memory."""
+        for waiting in self._waiting:
+            if waiting.answer is answer:
+                self._waiting.remove(waiting)
+                self._bytes -= waiting.size
+                waiting.answer.cancel()
+                return
 
     @property
     def failing(self) -> bool:
