@@ -1,7 +1,10 @@
 """Sink away, Collector killed, agent killed: every tick at which the agent ran has its row, once."""
 
 import re
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,10 +40,10 @@ def endure(postel: RunningPostel, *, interval: int, sink_away: float) -> None:
     begin = min(ticks(postel))
 
     away_from = time.time()
-    while time.time() < away_from + sink_away:
-        kill_if_running(postel, "sink")
-        time.sleep(0.1)
-    assert all(tick < away_from + 1 for tick in ticks(postel)), "the sink was to be away"
+    with kept_away(postel, "sink"):
+        time.sleep(sink_away)
+        there = ticks(postel)
+    assert all(tick < away_from + 1 for tick in there), "the sink was to be away"
 
     before = postel.kill("collector")
     until(lambda: postel.runs("collector", but=before), 30, "the Collector runs again")
@@ -87,8 +90,20 @@ def starts(postel: RunningPostel) -> list[float]:
     return [datetime.fromisoformat(stamp).astimezone(UTC).timestamp() for stamp in stamps]
 
 
-def kill_if_running(postel: RunningPostel, program: str) -> None:
+@contextmanager
+def kept_away(postel: RunningPostel, program: str) -> Iterator[None]:
+    """Kill a program whenever it runs, until the body is done."""
+    enough = threading.Event()
+
+    def kill() -> None:
+        while not enough.wait(0.1):
+            with suppress(LookupError):
+                postel.kill(program)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     try:
-        postel.kill(program)
-    except LookupError:
-        return
+        yield
+    finally:
+        enough.set()
+        killer.join()
