@@ -8,6 +8,7 @@
 
 const os = require('os');
 const { Courier } = require('./courier');
+const { Deferred } = require('./deferred');
 const { HttpClient } = require('./http-client');
 const { Outbox } = require('./outbox');
 const { Publisher } = require('./publisher');
@@ -37,7 +38,9 @@ class Emitter {
         this.segments = this.#segments();
         const memoryBytes = this.settings.memorySize * MIB;
         this.outbox = new Outbox({ segments: this.segments, header: this.header, memoryBytes });
+        this.deferred = new Deferred(error => this.#failed(error));
         this.courier = new Courier({
+            prepare: () => this.deferred.run(),
             outbox: this.outbox,
             client: new HttpClient(this.settings),
             encode: encodeRequest,
@@ -64,6 +67,13 @@ class Emitter {
         } catch (error) {
             this.#failed(error);
         }
+    }
+
+    // Do this later, together with more of its kind, but before the next batch is sent. For what a hook has to tell: the
+    // hook takes what it needs, and `work` emits. It must not rely on what the server changes meanwhile.
+    defer(work) {
+        this.deferred.add(work);
+        this.courier.wake();
     }
 
     // A hook's handler that does `work` with the hook's arguments and calls the hook's last one, `next`, exactly once.
@@ -143,6 +153,7 @@ class Emitter {
     #end() {
         clearInterval(this.timer);
         this.courier.close();
+        this.deferred.run();
         for (const work of this.lastWords) {
             work();
         }

@@ -45,10 +45,9 @@ class HttpClient {
 
     #post(body) {
         return new Promise((resolve, reject) => {
-            const bytes = Buffer.from(body);
             const request = this.module.request({
                 ...this.options,
-                headers: { ...this.options.headers, 'content-length': bytes.length }
+                headers: { ...this.options.headers, 'content-length': Buffer.byteLength(body) }
             });
             const timer = setTimeout(() => {
                 reject(new Error(`no answer within ${this.timeout / 1000} s`));
@@ -81,7 +80,8 @@ class HttpClient {
                 error.stale = request.reusedSocket && ['ECONNRESET', 'EPIPE'].includes(error.code);
                 reject(error);
             });
-            request.end(bytes);
+            // As a string it goes out together with the head, in one write.
+            request.end(body);
         });
     }
 }

@@ -7,10 +7,11 @@
 // process that is killed loses what came after that. Half a full memory is written at once. Memory is bounded; where it
 // is full, because the disk takes nothing, `push` refuses.
 
-const SAVE_AFTER_MS = 600;
-const CHECK_MS = 200;
+// With the half second that an event may wait for its request: no second without being sent or saved.
+const SAVE_AFTER_MS = 400;
 // One batch: the sizes of agent, Collector and sink fit a request of up to 1 MiB.
 const BATCH_BYTES = 512 << 10;
+const BEHIND = 256;
 
 class Outbox {
     // segments: a Segments; header: of this process; memoryBytes: of lines that are in no file
@@ -23,7 +24,8 @@ class Outbox {
         this.flight = null;
         this.saving = null;
         this.timer = null;
-        this.urgent = null;
+        // The timer is for now: memory is half full.
+        this.urgent = false;
         // The disk took nothing the last time.
         this.stuck = false;
     }
@@ -40,16 +42,35 @@ class Outbox {
         if (this.bytes + size > this.memoryBytes) {
             return false;
         }
-        this.memory.push({ line, size, at: Date.now() });
+        this.memory.push({ line, size });
         this.bytes += size;
-        this.#check();
+        if (!this.segments.isEmpty) {
+            // Nobody takes them now; in good times nothing has to be watched.
+            this.#saveLater();
+        }
+        if (this.bytes > this.memoryBytes / 2 && !this.stuck) {
+            this.#saveLater(0);
+        }
         return true;
+    }
+
+    // True where `take` would give a batch.
+    get hasMore() {
+        return this.memory.length > 0 || !this.segments.isEmpty;
+    }
+
+    // True where more waits than one request should take long for.
+    get isBehind() {
+        return this.memory.length > BEHIND || !this.segments.isEmpty;
     }
 
     // The next batch { header, lines }, or null where nothing waits. It is `taken` or `returned` before the next one.
     async take(maxLines) {
         await this.saving;
         if (!this.segments.isEmpty) {
+            if (this.memory.length) {
+                this.#saveLater();
+            }
             return this.segments.read(maxLines, BATCH_BYTES);
         }
         const entries = this.memory.splice(0, this.#fit(maxLines));
@@ -57,6 +78,7 @@ class Outbox {
             return null;
         }
         this.flight = { header: this.header, entries, lines: entries.map(entry => entry.line), saved: null };
+        this.#saveLater();
         return this.flight;
     }
 
@@ -67,6 +89,7 @@ class Outbox {
         }
         await this.saving;
         this.flight = null;
+        this.#saveNoMore();
         if (batch.saved) {
             await this.segments.advance(batch.saved);
         } else {
@@ -82,6 +105,7 @@ class Outbox {
         this.flight = null;
         if (!batch.saved) {
             this.memory.unshift(...batch.entries);
+            this.#saveLater();
         }
     }
 
@@ -98,8 +122,7 @@ class Outbox {
         this.segments.appendNow([...flying, ...this.memory.map(entry => entry.line)]);
         this.memory = [];
         this.flight = null;
-        clearTimeout(this.timer);
-        clearImmediate(this.urgent);
+        this.#saveNoMore();
     }
 
     async #save() {
@@ -141,27 +164,30 @@ class Outbox {
         this.bytes -= entries.reduce((sum, entry) => sum + entry.size, 0);
     }
 
-    #check() {
-        this.timer = this.timer || setTimeout(() => this.#checkNow(), CHECK_MS).unref();
-        if (this.bytes > this.memoryBytes / 2 && !this.saving && !this.urgent && !this.stuck) {
-            // Later, for this runs within a hook.
-            this.urgent = setImmediate(() => {
-                this.urgent = null;
-                this.save();
-            });
-        }
-    }
-
-    #checkNow() {
-        this.timer = null;
-        const unsaved = this.flight && !this.flight.saved ? this.flight.entries[0] : this.memory[0];
-        if (!unsaved) {
+    // Save what is not taken by then. A timer that is there stays, unless this one is for now.
+    #saveLater(delay = SAVE_AFTER_MS) {
+        if (this.timer && (delay > 0 || this.urgent)) {
             return;
         }
-        if (!this.segments.isEmpty || Date.now() - unsaved.at >= SAVE_AFTER_MS) {
-            this.save();
+        clearTimeout(this.timer);
+        this.urgent = delay === 0;
+        this.timer = setTimeout(() => {
+            this.timer = null;
+            this.save().then(() => {
+                // The disk took nothing, or a request still carries what came before.
+                if (this.memory.length) {
+                    this.#saveLater();
+                }
+            });
+        }, delay).unref();
+    }
+
+    #saveNoMore() {
+        clearTimeout(this.timer);
+        this.timer = null;
+        if (this.memory.length && !this.segments.isEmpty) {
+            this.#saveLater();
         }
-        this.#check();
     }
 }
 

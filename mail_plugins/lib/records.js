@@ -13,49 +13,70 @@ const STRING_LENGTH = 1024;
 const ITEM_LENGTH = 320;
 const ITEMS = 500;
 
-const nanoseconds = milliseconds => `${Math.trunc(milliseconds)}000000`;
+const nanoseconds = milliseconds => `"${Math.trunc(milliseconds)}000000"`;
+const string = (value, length) => `"stringValue":${JSON.stringify(bounded(String(value), length))}`;
 
+// The inside of an AnyValue as JSON, by the declared type; null where the value is none. The text is put together here
+// because an event costs the mail server half as much as by way of objects.
 const VALUES = {
-    string: value => ({ stringValue: bounded(String(value), STRING_LENGTH) }),
-    int: value => (Number.isFinite(Number(value)) ? { intValue: String(BigInt(Math.trunc(Number(value)))) } : null),
-    double: value => (Number.isFinite(Number(value)) ? { doubleValue: Number(value) } : null),
-    boolean: value => ({ boolValue: Boolean(value) }),
-    'string[]': value => ({
-        arrayValue: { values: value.slice(0, ITEMS).map(item => ({ stringValue: bounded(String(item), ITEM_LENGTH) })) }
-    })
+    string: value => string(value, STRING_LENGTH),
+    int: value => {
+        const number = Math.trunc(Number(value));
+        return Number.isFinite(number) ? `"intValue":"${Number.isSafeInteger(number) ? number : BigInt(number)}"` : null;
+    },
+    double: value => (Number.isFinite(Number(value)) ? `"doubleValue":${Number(value)}` : null),
+    boolean: value => `"boolValue":${Boolean(value)}`,
+    'string[]': value => {
+        const items = value.slice(0, ITEMS).map(item => `{${string(item, ITEM_LENGTH)}}`);
+        return `"arrayValue":{"values":[${items.join(',')}]}`;
+    }
 };
 
 // One LogRecord as a line of JSON.
 //   event: of signals.json; types: name -> type of its attributes; attributes: name -> value
 //   time, observed: milliseconds since the epoch; body: one line of English, without addresses
 function encodeRecord(event, types, attributes, { time, observed, body }) {
-    const encoded = [{ key: 'log.record.uid', value: { stringValue: uuid7(observed) } }];
-    for (const [key, value] of Object.entries(attributes)) {
-        if (!event.attributes.includes(key)) {
+    const { head, encoders } = prepared(event, types);
+    let encoded = `{"key":"log.record.uid","value":{"stringValue":"${uuid7(observed)}"}}`;
+    for (const key in attributes) {
+        const encoder = encoders.get(key);
+        if (!encoder) {
             throw new Error(`${event.name} declares no attribute ${key}`);
         }
-        const any = value === undefined || value === null ? null : VALUES[types[key]](value);
-        if (any) {
-            encoded.push({ key, value: any });
+        const value = attributes[key];
+        const inside = value === undefined || value === null ? null : encoder.value(value);
+        if (inside !== null) {
+            encoded += `${encoder.head}${inside}}}`;
         }
     }
-    return JSON.stringify({
-        timeUnixNano: nanoseconds(time),
-        observedTimeUnixNano: nanoseconds(observed),
-        severityNumber: event.severityNumber,
-        severityText: event.severityText,
-        body: { stringValue: bounded(body, STRING_LENGTH) },
-        attributes: encoded,
-        eventName: event.name
-    });
+    const times = `"timeUnixNano":${nanoseconds(time)},"observedTimeUnixNano":${nanoseconds(observed)}`;
+    return `{${times},${head},"body":{${string(body, STRING_LENGTH)}},"attributes":[${encoded}]}`;
+}
+
+// What is the same for all records of an event, made once.
+const PREPARED = new Map();
+
+function prepared(event, types) {
+    if (!PREPARED.has(event)) {
+        const encoder = key => ({ head: `,{"key":${JSON.stringify(key)},"value":{`, value: VALUES[types[key]] });
+        PREPARED.set(event, {
+            head: JSON.stringify({
+                severityNumber: event.severityNumber,
+                severityText: event.severityText,
+                eventName: event.name
+            }).slice(1, -1),
+            encoders: new Map(event.attributes.map(key => [key, encoder(key)]))
+        });
+    }
+    return PREPARED.get(event);
 }
 
 // The resource and scope of all records of a process, as one line of JSON.
 function encodeHeader(resource, scope) {
     const attributes = Object.entries(resource)
         .filter(([, value]) => value !== undefined && value !== null && value !== '')
-        .map(([key, value]) => ({ key, value: VALUES[Number.isInteger(value) ? 'int' : 'string'](value) }));
-    return JSON.stringify({ resource: { attributes }, scope });
+        .map(([key, value]) => `{"key":${JSON.stringify(key)},"value":{${VALUES[Number.isInteger(value) ? 'int' : 'string'](value)}}}`);
+    return `{"resource":{"attributes":[${attributes.join(',')}]},"scope":${JSON.stringify(scope)}}`;
 }
 
 // The body of a request: an ExportLogsServiceRequest of these lines under this header.

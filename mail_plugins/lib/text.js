@@ -3,12 +3,11 @@
 // Strings that every receiver takes: no lone surrogates, which no UTF-8 has, and no more than so many characters.
 
 const LONE_SURROGATE = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
-const ANY_SURROGATE = /[\ud800-\udfff]/;
 
 // A server that cuts a text at so many UTF-16 units (Zone-MTA: 312) may cut a character in two.
-function wellFormed(text) {
-    return ANY_SURROGATE.test(text) ? text.replace(LONE_SURROGATE, '\ufffd') : text;
-}
+const wellFormed = String.prototype.toWellFormed
+    ? text => text.toWellFormed()
+    : text => text.replace(LONE_SURROGATE, '\ufffd'); // Node 18
 
 function bounded(text, length) {
     return wellFormed(text.length > length ? text.slice(0, length) : text);

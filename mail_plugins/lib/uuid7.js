@@ -1,13 +1,22 @@
 'use strict';
 
-// UUIDs of version 7 (RFC 9562, 5.7): 48 bits of milliseconds, then random bits.
+// UUIDs of version 7 (RFC 9562, 5.7 and 6.2): 48 bits of milliseconds, a counter of 32 bits, and 42 random bits that stay
+// for the life of the process. Random bits for each cost a call into OpenSSL, more than all the rest of it.
 
-const { randomUUID } = require('crypto');
+const { randomBytes } = require('crypto');
+
+const RANDOM = randomBytes(6).toString('hex').slice(0, 10);
+// The first bits of the counter are random, too: two processes that fork apart begin apart.
+let counter = randomBytes(4).readUInt32BE();
+
+const hex = (number, digits) => number.toString(16).padStart(digits, '0');
 
 function uuid7(milliseconds) {
-    const time = Math.trunc(milliseconds).toString(16).padStart(12, '0');
-    // Node keeps a pool of random bits for randomUUID: 0.1 us a call, where randomBytes takes 1 us.
-    return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`;
+    counter = (counter + 1) >>> 0;
+    const time = hex(Math.trunc(milliseconds), 12);
+    // The counter's 32 bits: 12 behind the version, 14 behind the variant (binary 10), 6 in front of the random ones.
+    const low = counter & 0xfffff;
+    return `${time.slice(0, 8)}-${time.slice(8)}-7${hex(counter >>> 20, 3)}-${hex(0x8000 | (low >>> 6), 4)}-${hex(low & 0x3f, 2)}${RANDOM}`;
 }
 
 module.exports = { uuid7 };

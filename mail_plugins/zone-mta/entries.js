@@ -13,7 +13,13 @@ const KEYS = eventsBySource('zone_mta', 'action');
 //   attempt: of attempts.js, {} where nothing is known; now: milliseconds since the epoch
 function describe(entry, attempt, now) {
     const key = KEYS.get(entry.action);
-    return key ? { key, time: now, ...DESCRIBERS[key](entry, attempt, now) } : null;
+    if (!key) {
+        return null;
+    }
+    // A sender says `response`, a plugin that refuses or drops `responseText`.
+    const reply = parseReply(entry.response || entry.responseText);
+    const { attributes, body } = DESCRIBERS[key](entry, reply, attempt, now);
+    return { key, attributes, time: now, body };
 }
 
 const DESCRIBERS = {
@@ -22,22 +28,22 @@ const DESCRIBERS = {
         body: `Queued for ${plural(recipients(entry).length, 'recipient')}, by ${entry.interface || 'an unknown interface'}`
     }),
 
-    refused: entry => ({
+    refused: (entry, reply) => ({
         attributes: {
             ...messageOf(entry),
             ...submissionOf(entry),
-            ...replyOf(entry.responseText),
+            ...replyOf(reply),
             'zonemta.reason': reasonOf(entry),
             'error.type': entry.error ? 'queue' : undefined
         },
-        body: entry.error ? 'Refused, it could not be stored' : `Refused by a plugin${codes(entry.responseText)}`
+        body: entry.error ? 'Refused, it could not be stored' : `Refused by a plugin${codes(reply)}`
     }),
 
-    dropped: entry => ({
+    dropped: (entry, reply) => ({
         attributes: {
             ...messageOf(entry),
             ...submissionOf(entry),
-            ...replyOf(entry.responseText),
+            ...replyOf(reply),
             'zonemta.message.seq': entry.seq,
             'zonemta.reason': reasonOf(entry)
         },
@@ -54,31 +60,31 @@ const DESCRIBERS = {
         body: 'Deleted from the queue'
     }),
 
-    accepted: (entry, attempt, now) => ({
+    accepted: (entry, reply, attempt, now) => ({
         attributes: {
-            ...attemptOf(entry, attempt, now),
+            ...attemptOf(entry, reply, attempt, now),
             'zonemta.message.size': entry.size,
             'zonemta.queue.duration': seconds(attempt.created, now)
         },
-        body: `Accepted by ${entry.mx}${codes(entry.response)}${which(entry, attempt)}`
+        body: `Accepted by ${entry.mx}${codes(reply)}${which(entry, attempt)}`
     }),
 
-    deferred: (entry, attempt, now) => ({
+    deferred: (entry, reply, attempt, now) => ({
         attributes: {
-            ...attemptOf(entry, attempt, now),
-            ...failureOf(entry),
+            ...attemptOf(entry, reply, attempt, now),
+            ...failureOf(entry, reply),
             'zonemta.next_attempt.time': timestamp(entry.nextattempt)
         },
-        body: `Deferred at ${entry.mx}${codes(entry.response)}, ${entry.category}${which(entry, attempt)}`
+        body: `Deferred at ${entry.mx}${codes(reply)}, ${entry.category}${which(entry, attempt)}`
     }),
 
-    rejected: (entry, attempt, now) => ({
+    rejected: (entry, reply, attempt, now) => ({
         attributes: {
-            ...attemptOf(entry, attempt, now),
-            ...failureOf(entry),
+            ...attemptOf(entry, reply, attempt, now),
+            ...failureOf(entry, reply),
             'zonemta.queue.duration': seconds(attempt.created, now)
         },
-        body: `Rejected at ${entry.mx}${codes(entry.response)}, ${entry.category}${which(entry, attempt)}`
+        body: `Rejected at ${entry.mx}${codes(reply)}, ${entry.category}${which(entry, attempt)}`
     })
 };
 
@@ -106,7 +112,7 @@ function submissionOf(entry) {
     };
 }
 
-function attemptOf(entry, attempt, now) {
+function attemptOf(entry, reply, attempt, now) {
     return {
         'zonemta.message.id': entry.id,
         'zonemta.message.seq': entry.seq,
@@ -119,7 +125,7 @@ function attemptOf(entry, attempt, now) {
         'email.from.address': sender(entry.from),
         'email.to.address': [].concat(entry.to || []),
         'email.direction': 'outbound',
-        ...replyOf(entry.response),
+        ...replyOf(reply),
         'http.response.status_code': entry.httpResponse,
         'server.address': entry.mx || undefined,
         'network.peer.address': entry.host || undefined,
@@ -133,16 +139,14 @@ function attemptOf(entry, attempt, now) {
     };
 }
 
-function failureOf(entry) {
-    const { code } = parseReply(entry.response);
+function failureOf(entry, { code }) {
     return {
         'zonemta.category': entry.category,
         'error.type': code ? String(code) : entry.category
     };
 }
 
-function replyOf(reply) {
-    const { code, enhancedCode, text } = parseReply(reply);
+function replyOf({ code, enhancedCode, text }) {
     return {
         'smtp.response.status_code': code,
         'smtp.response.enhanced_code': enhancedCode,
@@ -189,8 +193,7 @@ function timestamp(milliseconds) {
 }
 
 // ' with 451 4.7.1', for people.
-function codes(reply) {
-    const { code, enhancedCode } = parseReply(reply);
+function codes({ code, enhancedCode }) {
     return code ? ` with ${code}${enhancedCode ? ` ${enhancedCode}` : ''}` : '';
 }
 

@@ -24,13 +24,19 @@ module.exports.init = (app, done) => {
     const bounces = new Bounces(({ key, attributes, time, body }) => emitter.emit(key, attributes, { time, body }));
 
     app.addHook('sender:fetch', emitter.observe(delivery => attempts.begin(delivery)));
-    app.addHook('log:entry', emitter.observe(entry => tell(entry, attempts, bounces)));
+    app.addHook('log:entry', emitter.observe(entry => take(entry, attempts, bounces, emitter)));
     emitter.beforeEnd(() => bounces.releaseAll());
     done();
 };
 
-function tell(entry, attempts, bounces) {
-    const event = describe(entry, attempts.end(entry), Date.now());
+// Within the hook: what is known now. The entry is copied, for plugins behind this one may change theirs.
+function take(entry, attempts, bounces, emitter) {
+    const [copy, attempt, now] = [{ ...entry }, attempts.end(entry), Date.now()];
+    emitter.defer(() => tell(copy, attempt, now, bounces));
+}
+
+function tell(entry, attempt, now, bounces) {
+    const event = describe(entry, attempt, now);
     if (event) {
         bounces.pass(entry, event);
     } else {
