@@ -254,7 +254,7 @@ async def test_a_wildduck_of_twenty_thousand_users(tmp_path: Path, new_wildduck:
             DISCOVERY__WILDDUCK_API_PORT=passed.port,
             DISCOVERY__WILDDUCK_METRICS_PORT=wildduck.metrics_port,
             DISCOVERY__WILDDUCK_API_TOKEN=wildduck.token,
-            INTERVALS__WILDDUCK_API_QUERY=60,
+            INTERVALS__WILDDUCK_API_QUERY=120,
         )
         async with agent(variables) as process:
             watch = Watch(process.pid, receiver)
@@ -266,7 +266,9 @@ async def test_a_wildduck_of_twenty_thousand_users(tmp_path: Path, new_wildduck:
     assert set(values(receiver, "wildduck.storage.usage")) == {sum(used for used, _ in quotas)}
     assert set(values(receiver, "wildduck.storage.limit")) == {sum(allowed for _, allowed in quotas)}
     assert set(values(receiver, "wildduck.storage.over_quota.count")) == {sum(u > a > 0 for u, a in quotas)}
-    assert len({each["user.id"] for each in snapshots(receiver)}) == len(snapshots(receiver)) == 2 * 2000
+    # Of those told of by the first reading a few may be due again, each at its time of the day.
+    assert len(snapshots(receiver)) == 2 * 2000
+    assert len({each["user.id"] for each in snapshots(receiver)}) > 3900
     print(  # noqa: T201 - the figure
         f"20,000 users: {len(passed.requests)} requests, {passed.most_in_a_second()} in a second and"
         f" {passed.most_open} connections at most, agent at most {watch.resident / 2**20:.1f} MiB resident"
@@ -282,17 +284,17 @@ async def test_a_hundred_thousand_users_cost_the_agent_little_memory(tmp_path: P
     stand_in = StandIn([user(number, number, 1 << 30) for number in range(1, 100_001)])
     async with running_receiver() as receiver, standing_in(stand_in) as port:
         variables = environment(
-            tmp_path, receiver.http, DISCOVERY__WILDDUCK_API_PORT=port, INTERVALS__WILDDUCK_API_QUERY=200
+            tmp_path, receiver.http, DISCOVERY__WILDDUCK_API_PORT=port, INTERVALS__WILDDUCK_API_QUERY=240
         )
         async with agent(variables) as process:
             watch = Watch(process.pid, receiver)
-            await watch.until(3, 900)
+            await watch.until(2, 900)
             said = await stop(process)
     assert "Traceback" not in said
     assert set(values(receiver, "wildduck.user.count")) == {100_000}
     assert set(values(receiver, "wildduck.storage.usage")) == {100_000 * 100_001 // 2}
     times = [point.time_unix_nano // SECOND for *_, point in points(receiver, "wildduck.user.count")]
-    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [200, 200]
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [240]
     print(  # noqa: T201 - the figure
         f"100,000 users: {len(stand_in.requests)} requests, {stand_in.most_in_a_second()} in a second at most,"
         f" agent at most {watch.resident / 2**20:.1f} MiB resident"
