@@ -19,7 +19,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 _MESSAGE_ID = "email.message_id"
 # RFC 5321's local part as it stands in logs: no spaces, brackets or quotes around it; addresses in SMTPUTF8 too.
-_IN_TEXT = re.compile(r"[^\s<>()\[\],;:\"'@=]+@([\w-]+(?:\.[\w-]+)*)")
+_IN_TEXT = re.compile(r"[^\s<>()\[\],;:\"'@=]{1,256}@([\w-]+(?:\.[\w-]+)*)")
 _DIGEST_BYTES = 8
 
 
