@@ -84,14 +84,12 @@ class Intake:
     def _stamp(self, resource: Resource) -> None:
         """Say on which node, and which instance of its program, the sender runs; what it says itself stays."""
         said = {attribute.key: attribute.value for attribute in resource.attributes}
-        missing = {name: value for name, value in self._identity.items() if name not in said}
         if "host.id" in said:
-            # It is on another node, of which this one knows nothing.
-            missing = {}
-        if "service.instance.id" not in said and "host.id" not in said:
-            port = said["server.port"].int_value if "server.port" in said else 0
-            missing["service.instance.id"] = self._node.instance(Target("127.0.0.1", port) if port else None)
-        resource.attributes.extend(encode_attributes(missing))
+            return  # it is on another node, of which this one knows nothing
+        port = said["server.port"].int_value if "server.port" in said else 0
+        instance = self._node.instance(Target("127.0.0.1", port) if port else None)
+        own = {**self._identity, "service.instance.id": instance}
+        resource.attributes.extend(encode_attributes({name: own[name] for name in own if name not in said}))
 
 
 @contextlib.asynccontextmanager
@@ -102,11 +100,12 @@ async def serving(settings: Settings, intake: Intake) -> AsyncIterator[None]:
         AddressInUseError: another program listens there.
         PostelError: it is open to others and has no token, or cannot be listened on.
     """
-    # Only an agent that takes events pays for the server: 10 MiB.
+    # What only prints what it found pays neither the memory nor the time.
     import uvicorn  # noqa: PLC0415
     from starlette.applications import Starlette  # noqa: PLC0415
 
     from postel.otlp.http_server import routes  # noqa: PLC0415
+    from postel.serving import Server  # noqa: PLC0415
 
     address, token = settings.intake.address, settings.intake.token
     if token is None and not is_loopback(address.rpartition(":")[0]):
@@ -116,18 +115,16 @@ async def serving(settings: Settings, intake: Intake) -> AsyncIterator[None]:
     secret = token.get_secret_value() if token else None
     listener = listen(address, "[intake] address")
     app = Starlette(routes=routes(intake, limit=REQUEST_BYTES, token=secret, signals=(Signal.LOGS,)))
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_ANSWER_SECONDS
         )
     )
-    # The agent ends by its own handlers.
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(server.serve(sockets=[listener]))
     _log.info("the intake listens", address=address)
     try:
         yield
     finally:
-        server.should_exit = True
+        server.stop()
         await task
         listener.close()

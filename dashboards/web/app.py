@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -21,6 +20,7 @@ from dashboards.web.guard import Guard
 from postel import __version__
 from postel.errors import DatabaseError
 from postel.listening import is_loopback, listen, reachable
+from postel.serving import Server
 from postel.settings import Settings
 from postel.signals import load_all
 from timescale_sink.api import routes
@@ -85,7 +85,7 @@ async def run(settings: Settings) -> None:
         reader = Reader(load_all())
         opening = asyncio.create_task(_open(settings, reader))
         app = create_app(reader, loopback_only=loopback_only)
-        server = _Server(
+        server = Server(
             uvicorn.Config(
                 app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, server_header=False
             )
@@ -119,17 +119,3 @@ async def _open(settings: Settings, reader: Reader) -> None:
         else:
             reader.pool = pool
             return
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to `run`: uvicorn would end the process by the signal again after it has stopped."""
-
-    def stop(self) -> None:
-        """Stop gracefully; called again, at once."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Do nothing with signals."""
-        yield

@@ -26,6 +26,7 @@ from postel.otlp.errors import Retryable
 from postel.otlp.grpc_server import create_server
 from postel.otlp.http_server import routes
 from postel.otlp.signal import ExportRequest, Signal
+from postel.serving import Server
 from postel.settings import Settings
 from postel.signals import load_all
 from timescale_sink.ingest.mapping import Mapper
@@ -191,7 +192,7 @@ async def _servers(settings: Settings, service: Service) -> AsyncIterator[None]:
     grpc_server, _ = create_server(service, address=settings.sink.grpc_address, limit=limit, token=token)
     listener = listen(settings.sink.http_address, "[sink] http_address")
     application = Starlette(routes=[*routes(service, limit=limit, token=token), *_health(service)])
-    http_server = uvicorn.Server(
+    http_server = Server(
         uvicorn.Config(
             application,
             log_config=None,
@@ -200,15 +201,13 @@ async def _servers(settings: Settings, service: Service) -> AsyncIterator[None]:
             timeout_graceful_shutdown=int(_ANSWER_SECONDS),
         )
     )
-    # The signals are handled by `run`: uvicorn's own handlers would end the process before the last commit.
-    http_server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     await grpc_server.start()
     http = asyncio.create_task(http_server.serve(sockets=[listener]))
     _log.info("the sink listens", grpc=settings.sink.grpc_address, http=settings.sink.http_address)
     try:
         yield
     finally:
-        http_server.should_exit = True
+        http_server.stop()
         await grpc_server.stop(_ANSWER_SECONDS)
         await http
         listener.close()
