@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import TypeVar
 
 import anyio  # noqa: F401 - httpcore imports it at its first request, which would hold up the event loop for 50 ms
 import httpx
 
+from otel_receivers.memory import collector_paused
+from otel_receivers.prometheus import PageError
 from otel_receivers.receiver import ScrapeError
 
+T = TypeVar("T")
 PAGE_BYTES = 16 << 20
 TIMEOUT = 10.0
 _HTTP_OK = 200
@@ -50,6 +54,42 @@ def client(headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
         follow_redirects=False,
         verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
     )
+
+
+class ScrapedPage:
+    """A page that is read again and again; what a read makes of it is made in a thread, beside the event loop.
+
+    Args:
+        url: of the page.
+        timeout: seconds for a whole page.
+        limit: bytes of a page at most.
+    """
+
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, limit: int = PAGE_BYTES) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._limit = limit
+        self._client = client()
+
+    async def read(self, make: Callable[[bytes], T]) -> T:
+        """Fetch the page and make of it what the caller wants.
+
+        Raises:
+            ScrapeError: it could not be had (:func:`fetch`), or ``make`` raised a PageError.
+        """
+        body = await fetch(self._client, self._url, limit=self._limit, timeout=self._timeout)
+        return await asyncio.to_thread(self._make, make, body)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+    def _make(self, make: Callable[[bytes], T], body: bytes) -> T:
+        with collector_paused():
+            try:
+                return make(body)
+            except PageError as error:
+                raise ScrapeError(error.error_type, f"{self._url}: {error}") from None
 
 
 async def fetch(client: httpx.AsyncClient, url: str, *, limit: int, timeout: float) -> bytes:  # noqa: ASYNC109 - the whole answer's, not one operation's

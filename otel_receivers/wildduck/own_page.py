@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from otel_receivers import page_points
 from otel_receivers.building import Context
 from otel_receivers.epochs import Epochs, Life
-from otel_receivers.http_page import PAGE_BYTES, TIMEOUT, client, fetch
-from otel_receivers.memory import collector_paused
+from otel_receivers.http_page import PAGE_BYTES, TIMEOUT, ScrapedPage
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder
-from otel_receivers.prometheus import PageError
-from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
+from otel_receivers.receiver import Batch, Receiver, Target, Tick
 from otel_receivers.wildduck import parse
 from postel.signals import Declaration
 
@@ -65,38 +62,30 @@ class MetricsReceiver:
         self._node = node
         self._epochs = epochs
         self._api = api
-        self._url = f"http://{target}/metrics"
-        self._timeout = timeout
-        self._page_bytes = page_bytes
-        self._client = client()
+        self._page = ScrapedPage(f"http://{target}/metrics", timeout=timeout, limit=page_bytes)
 
     async def collect(self, tick: Tick) -> Batch:
         """Scrape once; see :class:`~otel_receivers.receiver.Receiver`."""
-        body = await fetch(self._client, self._url, limit=self._page_bytes, timeout=self._timeout)
-        return await asyncio.to_thread(partial(self._read, body, tick))
+        return await self._page.read(partial(self._read, tick))
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._client.aclose()
+        await self._page.close()
 
-    def _read(self, body: bytes, tick: Tick) -> Batch:
-        with collector_paused():
-            try:
-                page = parse.own_page(body, self._declaration)
-            except PageError as error:
-                raise ScrapeError(error.error_type, f"{self._url}: {error}") from None
-            start = page.process_start_unix_nano
-            named = self._api() or self.target
-            starts = self._epochs.starts(
-                # Readers know a counter by its instance: under another name it is another, met for the first time.
-                f"{self.name}/{named}",
-                tick,
-                page_points.counters_of(page.points),
-                life=None if start is None else Life(start),
-                together=True,
-                # The page of several workers is their sum, which falls when one of them ends.
-                sums=start is None,
-            )
-            recorder = Recorder(self._declaration, self._node.resource(self._declaration.service, target=named), tick)
-            page_points.record(page.points, page.problems, recorder, starts)
-            return recorder.batch()
+    def _read(self, tick: Tick, body: bytes) -> Batch:
+        page = parse.own_page(body, self._declaration)
+        start = page.process_start_unix_nano
+        named = self._api() or self.target
+        starts = self._epochs.starts(
+            # Readers know a counter by its instance: under another name it is another, met for the first time.
+            f"{self.name}/{named}",
+            tick,
+            page_points.counters_of(page.points),
+            life=None if start is None else Life(start),
+            together=True,
+            # The page of several workers is their sum, which falls when one of them ends.
+            sums=start is None,
+        )
+        recorder = Recorder(self._declaration, self._node.resource(self._declaration.service, target=named), tick)
+        page_points.record(page.points, page.problems, recorder, starts)
+        return recorder.batch()

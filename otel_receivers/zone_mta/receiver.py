@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 
 from otel_receivers.building import Context
 from otel_receivers.epochs import Epochs
-from otel_receivers.http_page import PAGE_BYTES, TIMEOUT, client, fetch
-from otel_receivers.memory import collector_paused
+from otel_receivers.http_page import PAGE_BYTES, TIMEOUT, ScrapedPage
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder
-from otel_receivers.prometheus import PageError
-from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
+from otel_receivers.receiver import Batch, Receiver, Target, Tick
 from otel_receivers.zone_mta import parse
 from postel.signals import Declaration
 
@@ -64,32 +61,24 @@ class ZoneMtaReceiver:
         self.target: Target | None = target
         self._declaration = declaration
         self._epochs = epochs
-        self._url = f"http://{target}{path}"
         self._source = f"{declaration.type}/{target}"
         self._resource = node.resource(
             declaration.service,
             target=target,
             extra={"zonemta.queue.id": queue_id or node.instance(target)},
         )
-        self._timeout = timeout
-        self._page_bytes = page_bytes
-        self._client = client()
+        self._page = ScrapedPage(f"http://{target}{path}", timeout=timeout, limit=page_bytes)
 
     async def collect(self, tick: Tick) -> Batch:
         """Scrape once; see :class:`~otel_receivers.receiver.Receiver`."""
-        body = await fetch(self._client, self._url, limit=self._page_bytes, timeout=self._timeout)
-        return await asyncio.to_thread(partial(self._read, body, tick))
+        return await self._page.read(partial(self._read, tick))
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._client.aclose()
+        await self._page.close()
 
-    def _read(self, body: bytes, tick: Tick) -> Batch:
-        with collector_paused():
-            try:
-                reading = parse.read(body, self._declaration)
-            except PageError as error:
-                raise ScrapeError(error.error_type, f"{self._url}: {error}") from None
-            recorder = Recorder(self._declaration, self._resource, tick)
-            parse.record(reading, recorder, self._epochs, source=self._source, tick=tick)
-            return recorder.batch()
+    def _read(self, tick: Tick, body: bytes) -> Batch:
+        reading = parse.read(body, self._declaration)
+        recorder = Recorder(self._declaration, self._resource, tick)
+        parse.record(reading, recorder, self._epochs, source=self._source, tick=tick)
+        return recorder.batch()
