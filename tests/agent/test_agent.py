@@ -7,13 +7,10 @@ import json
 import os
 import re
 import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,87 +23,14 @@ from postel.settings import Discovery, Settings
 from postel.signals import load_all
 from support.mounts import mounting
 from support.otlp_receiver import Receiver, running_receiver
-from support.ports import free_port, free_ports
+from support.ports import free_port
 from support.raw_http_server import OK, Answer, server, sized
+from support.running_agent import Point, agent, environment, points, stop, until
 from support.zone_mta_pages import AFTER_TRAFFIC
 
 SECOND = 1_000_000_000
 # Feeds a column of metrics_system with one point a tick.
 HOST_COLUMN = load_all().columns_of("metrics_system")[0].metric
-
-
-def environment(tmp_path: Path, endpoint: str, **more: str) -> dict[str, str]:
-    """One-second intervals, and every place to look at on a port where nobody listens."""
-    ports = iter(free_ports(6))
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))},
-        "POSTEL_DATA_DIR": str(tmp_path / "data"),
-        "POSTEL_NODE__ID": "node-1",
-        "POSTEL_OTLP__ENDPOINT": endpoint,
-        "POSTEL_INTERVALS__SYSTEM_METRICS": "1",
-        "POSTEL_INTERVALS__ZONE_MTA_PROMETHEUS": "1",
-        "POSTEL_INTERVALS__SEND_METRICS": "0.2",
-        "POSTEL_INTAKE__ADDRESS": f"127.0.0.1:{next(ports)}",
-        "POSTEL_DISCOVERY__ZONE_MTA_PORT": str(next(ports)),
-        "POSTEL_DISCOVERY__WILDDUCK_API_PORT": str(next(ports)),
-        "POSTEL_DISCOVERY__HARAKA_SMTP_PORT": str(next(ports)),
-        "POSTEL_DISCOVERY__RSPAMD_TCP_PORT": str(next(ports)),
-        "POSTEL_DISCOVERY__RSPAMD_CONTROLLER_PORT": str(next(ports)),
-        **more,
-    }
-
-
-@asynccontextmanager
-async def agent(
-    variables: dict[str, str], *arguments: str, within: Sequence[str] = ()
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        *within,
-        sys.executable,
-        "-m",
-        "postel.cli",
-        "agent",
-        *arguments,
-        env=variables,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def stop(process: asyncio.subprocess.Process, number: int = signal.SIGTERM) -> str:
-    process.send_signal(number)
-    _, said = await asyncio.wait_for(process.communicate(), 10)
-    return said.decode()
-
-
-Point = tuple[str, dict[str, Any], Any]
-
-
-def points(receiver: Receiver, name: str) -> list[Point]:
-    """(service.instance.id, attributes, point) of a metric, in order of arrival."""
-    found = []
-    for kind, request in receiver.taken:
-        if kind is not Signal.METRICS:
-            continue
-        for resource in request.resource_metrics:  # type: ignore[union-attr]
-            instance = next(
-                a.value.string_value for a in resource.resource.attributes if a.key == "service.instance.id"
-            )
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    if metric.name == name:
-                        for point in getattr(metric, metric.WhichOneof("data") or "").data_points:
-                            attributes = {
-                                a.key: getattr(a.value, a.value.WhichOneof("value")) for a in point.attributes
-                            }
-                            found.append((instance, attributes, point))
-    return found
 
 
 def seconds(found: list[Point]) -> list[int]:
@@ -120,13 +44,6 @@ def ups(receiver: Receiver, source: str) -> dict[int, int]:
         for _, attributes, point in points(receiver, "postel.receiver.up")
         if attributes["postel.receiver.name"] == source
     }
-
-
-async def until(condition: Callable[[], object], limit: float = 20) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline, "did not come true"
-        await asyncio.sleep(0.02)
 
 
 def assert_each_second_once(found: list[int]) -> None:
@@ -166,7 +83,7 @@ BAD_PAGES: list[tuple[str, bytes | Answer]] = [
 async def test_a_zone_mta_that_misbehaves_is_down_and_counted_and_the_host_goes_on(tmp_path: Path) -> None:
     page = Page()
     async with running_receiver() as receiver, server(page) as port:
-        variables = environment(tmp_path, receiver.http, POSTEL_DISCOVERY__ZONE_MTA_PORT=str(port))
+        variables = environment(tmp_path, receiver.http, DISCOVERY__ZONE_MTA_PORT=port)
         async with agent(variables) as process:
             await until(lambda: 1 in ups(receiver, "zone_mta").values())
             for kind, answer in BAD_PAGES:
@@ -263,7 +180,7 @@ async def test_a_tick_under_way_is_kept_when_the_agent_is_stopped(tmp_path: Path
         await writer.drain()
 
     async with server(slow) as port:
-        variables = environment(tmp_path, f"http://127.0.0.1:{free_port()}", POSTEL_DISCOVERY__ZONE_MTA_PORT=str(port))
+        variables = environment(tmp_path, f"http://127.0.0.1:{free_port()}", DISCOVERY__ZONE_MTA_PORT=port)
         async with agent(variables) as process:
             assert process.stderr
             while b"a source appeared" not in await process.stderr.readline():
@@ -280,7 +197,7 @@ async def test_a_tick_under_way_is_kept_when_the_agent_is_stopped(tmp_path: Path
 
 async def test_once_prints_only_otlp_json_and_sends_nothing(tmp_path: Path) -> None:
     async with running_receiver() as receiver, server(sized(AFTER_TRAFFIC)) as port:
-        variables = environment(tmp_path, receiver.http, POSTEL_DISCOVERY__ZONE_MTA_PORT=str(port))
+        variables = environment(tmp_path, receiver.http, DISCOVERY__ZONE_MTA_PORT=port)
         async with agent(variables, "--once") as process:
             out, err = await asyncio.wait_for(process.communicate(), 20)
         assert process.returncode == 0

@@ -4,100 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from testbed.fixtures import NewWildDuck
 
 from support.counting_proxy import counting_proxy
 from support.otlp_receiver import Receiver, running_receiver
-from support.ports import free_ports
 from support.raw_http_server import server, sized
+from support.running_agent import agent, environment, points, stop, until
 from support.wildduck_answers import METRICS, Request, StandIn, standing_in, user
 
 SECOND = 1_000_000_000
 RIGHT, WRONG = "right-token", "wrong-token"
 NOT_WILDDUCK = b"HTTP/1.1 200 OK\r\nServer: nginx\r\n"
-
-
-def environment(tmp_path: Path, endpoint: str, **more: Any) -> dict[str, str]:
-    """One-second intervals, and every place to look at on a port where nobody listens."""
-    ports = iter(free_ports(6))
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))},
-        "POSTEL_DATA_DIR": str(tmp_path / "data"),
-        "POSTEL_NODE__ID": "node-1",
-        "POSTEL_OTLP__ENDPOINT": endpoint,
-        "POSTEL_INTERVALS__SYSTEM_METRICS": "1",
-        "POSTEL_INTERVALS__WILDDUCK_API_QUERY": "1",
-        "POSTEL_INTERVALS__WILDDUCK_PROMETHEUS": "1",
-        "POSTEL_INTERVALS__SEND_METRICS": "0.2",
-        "POSTEL_DISCOVERY__ZONE_MTA_PORT": str(next(ports)),
-        "POSTEL_DISCOVERY__WILDDUCK_API_PORT": str(next(ports)),
-        "POSTEL_DISCOVERY__WILDDUCK_METRICS_PORT": str(next(ports)),
-        "POSTEL_DISCOVERY__HARAKA_SMTP_PORT": str(next(ports)),
-        "POSTEL_DISCOVERY__RSPAMD_TCP_PORT": str(next(ports)),
-        "POSTEL_DISCOVERY__RSPAMD_CONTROLLER_PORT": str(next(ports)),
-        **{f"POSTEL_{name}": str(value) for name, value in more.items()},
-    }
-
-
-@asynccontextmanager
-async def agent(variables: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "postel.cli", "agent"),
-        env=variables,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def stop(process: asyncio.subprocess.Process) -> str:
-    process.send_signal(signal.SIGTERM)
-    _, said = await asyncio.wait_for(process.communicate(), 10)
-    return said.decode()
-
-
-async def until(condition: Callable[[], object], limit: float = 20) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline, "did not come true"
-        await asyncio.sleep(0.05)
-
-
-def points(receiver: Receiver, name: str) -> list[tuple[str, dict[str, Any], Any]]:
-    """(service.instance.id, attributes, point) of a metric, in order of arrival."""
-    found = []
-    for _, request in receiver.taken:
-        if not isinstance(request, ExportMetricsServiceRequest):
-            continue
-        for resource in request.resource_metrics:
-            named = {a.key: a.value.string_value for a in resource.resource.attributes}
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    if metric.name == name:
-                        for point in getattr(metric, metric.WhichOneof("data") or "").data_points:
-                            attributes = {
-                                a.key: getattr(a.value, a.value.WhichOneof("value") or "") for a in point.attributes
-                            }
-                            found.append((named["service.instance.id"], attributes, point))
-    return found
 
 
 def values(receiver: Receiver, name: str) -> list[int]:
