@@ -76,9 +76,7 @@ class Intake:
     def _prepare(self, request: ExportLogsServiceRequest) -> list[Request]:
         for resource_logs in request.resource_logs:
             self._stamp(resource_logs.resource)
-            for scope_logs in resource_logs.scope_logs:
-                for record in scope_logs.log_records:
-                    self._privacy.apply(record)
+            self._privacy.apply(resource_logs)
         return exporter.log_requests(request, self._request_bytes)
 
     def _stamp(self, resource: Resource) -> None:
