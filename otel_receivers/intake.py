@@ -26,12 +26,18 @@ from otel_receivers.spool import Request, Spool, SpoolError
 from postel.errors import PostelError
 from postel.listening import is_loopback, listen
 from postel.otlp.answers import Outcome
-from postel.otlp.errors import Retryable
+from postel.otlp.errors import Retryable, TooLarge
 from postel.otlp.signal import ExportRequest, Signal
 from postel.settings import Settings
 
 # A plugin's batch is smaller; what is larger was not made by one.
 REQUEST_BYTES = 4 << 20
+# Resources in a request, each of which is stamped; a plugin's has one.
+_RESOURCES = 1000
+# A request that is stored in parts repeats resource and scope in each: a plugin's have 1 KiB. With a quarter of a part
+# they make it twice as large at most.
+_REPEATED_BYTES = 64 << 10
+_REPEATED_SHARE = 4
 _RETRY_SECONDS = 5.0
 _ASIDE = 64 << 10
 _ANSWER_SECONDS = 2
@@ -62,6 +68,7 @@ class Intake:
 
         Raises:
             Retryable: the disk takes nothing now.
+            TooLarge: what is said of all records together is too much to be repeated with each.
         """
         assert isinstance(request, ExportLogsServiceRequest), signal  # noqa: S101 - the only route
         # A plugin's batch takes less than a thread costs; a backlog's would hold up the scrapes.
@@ -74,10 +81,21 @@ class Intake:
         return Outcome()
 
     def _prepare(self, request: ExportLogsServiceRequest) -> list[Request]:
+        if len(request.resource_logs) > _RESOURCES:
+            raise TooLarge(f"the request has {len(request.resource_logs)} resources, the limit is {_RESOURCES}")
         for resource_logs in request.resource_logs:
             self._stamp(resource_logs.resource)
             self._privacy.apply(resource_logs)
+        self._check_parts(request)
         return exporter.log_requests(request, self._request_bytes)
+
+    def _check_parts(self, request: ExportLogsServiceRequest) -> None:
+        if request.ByteSize() <= self._request_bytes:
+            return  # it is stored as it is
+        repeated = exporter.repeated_bytes(request)
+        limit = min(_REPEATED_BYTES, self._request_bytes // _REPEATED_SHARE)
+        if repeated > limit:
+            raise TooLarge(f"a resource and its scope have {repeated} bytes, the limit in a large request is {limit}")
 
     def _stamp(self, resource: Resource) -> None:
         """Say on which node, and which instance of its program, the sender runs; what it says itself stays."""
