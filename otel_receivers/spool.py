@@ -75,7 +75,8 @@ class Spool:
         """Store requests on disk, or not at all.
 
         Raises:
-            SpoolError: the disk does not take them; whoever gave them must keep them.
+            SpoolError: the disk does not take them, or there is no room for them; whoever gave them must keep them.
+            TooLarge: there never is room for them.
         """
         if requests:
             await self._call(lambda store: store.take(requests))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postel.errors import PostelError
+from postel.otlp.errors import TooLarge
 from postel.otlp.signal import Signal
 
 # What a row costs beside its body: its other columns, its index entry and the unused part of its last page.
@@ -110,6 +111,10 @@ class DamagedError(sqlite3.DatabaseError):
     """The file can be opened, and its pages contradict each other."""
 
 
+class NoRoomError(PostelError):
+    """What was to be stored would be let go of at once; the message says why."""
+
+
 class SpoolFile:
     """An open spool file; usable from the thread that opened it.
 
@@ -170,12 +175,19 @@ class SpoolFile:
             The id of each request.
         """
         with self._transaction():
-            self._write_state(state)
-            now = time.time()
-            ids = [self._insert(request, now) for request in requests]
-            while self._bytes > self._max_bytes:
-                self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
-        return ids
+            return self._store(requests, state)
+
+    def take(self, requests: Sequence[Request]) -> None:
+        """Store requests as :meth:`append` does, where they are not themselves the oldest that would make room.
+
+        Raises:
+            NoRoomError: they are; nothing is changed.
+            TooLarge: not even an empty spool has room for them.
+        """
+        if sum(len(request.body) + ROW_OVERHEAD for request in requests) > self._max_bytes:
+            raise TooLarge(f"the spool takes {self._max_bytes} bytes ([otlp] spool_bytes), the request has more")
+        with self._transaction():
+            self._check_stored(self._store(requests, {}))
 
     def peek(self, signal: Signal, limit: int, without: Container[int] = ()) -> Block | None:
         """The oldest requests of a signal, together at most ``limit`` bytes (one alone may be larger).
@@ -252,6 +264,22 @@ class SpoolFile:
     def close(self) -> None:
         """Fold the log into the file and close."""
         self._db.close()
+
+    def _store(self, requests: Iterable[Request], state: Mapping[str, str]) -> list[int]:
+        self._write_state(state)
+        now = time.time()
+        ids = [self._insert(request, now) for request in requests]
+        while self._bytes > self._max_bytes:
+            self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
+        return ids
+
+    def _check_stored(self, ids: Sequence[int]) -> None:
+        # The oldest goes first.
+        if ids and not self._db.execute("SELECT 1 FROM request WHERE id = ?", (ids[0],)).fetchone():
+            raise NoRoomError(
+                f"the spool of {self._max_bytes} bytes is full of what counters begin with; mend what the agent sends"
+                " to, or raise [otlp] spool_bytes"
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
