@@ -19,6 +19,7 @@ from otel_receivers.derived import Occurrence
 from otel_receivers.spool_events import CountedEvents, Told
 from otel_receivers.totals import Change
 from postel.errors import PostelError
+from postel.otlp.errors import TooLarge
 from postel.otlp.signal import Signal
 
 # What a row costs beside its body: its other columns, its index entry and the unused part of its last page.
@@ -117,6 +118,10 @@ class DamagedError(sqlite3.DatabaseError):
     """The file can be opened, and its pages contradict each other."""
 
 
+class NoRoomError(PostelError):
+    """What was to be stored would be let go of at once; the message says why."""
+
+
 class SpoolFile:
     """An open spool file; usable from the thread that opened it.
 
@@ -180,16 +185,24 @@ class SpoolFile:
         with self._transaction():
             return self._store(requests, state)
 
-    def take(self, requests: Iterable[Request], occurrences: Sequence[Occurrence]) -> None:
-        """Store requests as :meth:`append` does, and count the events in them that were not counted before.
+    def take(self, requests: Sequence[Request], occurrences: Sequence[Occurrence] = ()) -> None:
+        """Store requests as :meth:`append` does, where they are not themselves the oldest that would make room.
+
+        The events in them that were not counted before are counted with them.
 
         Args:
             requests: of events.
             occurrences: what is to be counted of them.
+
+        Raises:
+            NoRoomError: they are; nothing is changed.
+            TooLarge: not even an empty spool has room for them.
         """
+        if sum(len(request.body) + ROW_OVERHEAD for request in requests) > self._max_bytes:
+            raise TooLarge(f"the spool takes {self._max_bytes} bytes ([otlp] spool_bytes), the request has more")
         with self._counting() as changes:
             changes.append(self._events.count(occurrences, time.time()))
-            self._store(requests, {})
+            self._check_stored(self._store(requests, {}))
 
     def told(self) -> list[Told]:
         """What was counted so far."""
@@ -288,6 +301,14 @@ class SpoolFile:
         while self._bytes > self._max_bytes:
             self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
         return ids
+
+    def _check_stored(self, ids: Sequence[int]) -> None:
+        # The oldest goes first.
+        if ids and not self._db.execute("SELECT 1 FROM request WHERE id = ?", (ids[0],)).fetchone():
+            raise NoRoomError(
+                f"the spool of {self._max_bytes} bytes is full of what counters begin with; mend what the agent sends"
+                " to, or raise [otlp] spool_bytes"
+            )
 
     @contextmanager
     def _counting(self) -> Iterator[list[Change]]:
