@@ -7,7 +7,7 @@ import itertools
 import smtplib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,17 +98,17 @@ class Mailer:
         """A recipient that nobody had yet; None: one whom the server knows."""
         return f"{kind or self.known}+{next(self.numbers)}@{self.domain}"
 
-    def text(self, judge: str = "", body: str = "A secret body.") -> tuple[str, bytes]:
-        """A message, its Message-ID first."""
+    def text(self, headers: Sequence[str] = (), body: str = "A secret body.") -> tuple[str, bytes]:
+        """A message with these headers more; its Message-ID first."""
         message_id = f"<m{next(self.numbers)}@sender.test>"
-        headers = [f"Message-ID: {message_id}", "From: someone@sender.test", "Subject: A secret subject"]
-        lines = [*headers, *([f"X-Judge: {judge}"] if judge else []), "", body, ""]
-        return message_id, "\r\n".join(lines).encode()
+        own = [f"Message-ID: {message_id}", "From: someone@sender.test", "Subject: A secret subject"]
+        return message_id, "\r\n".join([*own, *headers, "", body, ""]).encode()
 
     def hand_over(
         self,
         *,
-        judge: str = "",
+        judge: str | None = None,
+        headers: Sequence[str] = (),
         sender: str | None = None,
         recipients: list[str] | None = None,
         body: str = "A secret body.",
@@ -118,7 +118,7 @@ class Mailer:
         """A message up to the final dot; the reply to it. What must be told is `expected`, laid over an acceptance."""
         sender = self.sender() if sender is None else sender
         recipients = [self.recipient()] if recipients is None else recipients
-        message_id, text = self.text(judge, body)
+        message_id, text = self.text([*headers, *([f"X-Judge: {judge}"] if judge else [])], body)
         client = self.client()
         client.mail(sender)
         accepted = [recipient for recipient in recipients if client.rcpt(recipient)[0] == 250]
@@ -172,11 +172,11 @@ def send_every_kind(mail: Mailer) -> None:
     for word, outcome, code in (("reject", "rejected", 550), ("defer", "deferred", 450)):
         for hook in ("data_post", "queue"):
             phase = "filter" if hook == "data_post" else "queue"
-            common = {"outcome": outcome, "phase": phase, "error": str(code), "plugin": "judge", "hook": hook}
-            assert mail.hand_over(judge=f"{hook} {word}", **common)[0] == code
+            told_as: dict[str, Any] = {"outcome": outcome, "phase": phase, "error": str(code)}
+            assert mail.hand_over(judge=f"{hook} {word}", **told_as, plugin="judge", hook=hook)[0] == code
     for word, outcome, code in (("expel", "rejected", 550), ("dismiss", "deferred", 450)):
-        common = {"outcome": outcome, "phase": "filter", "error": str(code), "plugin": "judge", "hook": "data_post"}
-        assert mail.hand_over(judge=f"data_post {word}", **common)[0] == code
+        told_as = {"outcome": outcome, "phase": "filter", "error": str(code)}
+        assert mail.hand_over(judge=f"data_post {word}", **told_as, plugin="judge", hook="data_post")[0] == code
     _deny_sender(mail)
     _deny_data(mail)
     _refuse_all(mail)
@@ -256,7 +256,7 @@ def _bare_line_feeds(mail: Mailer) -> None:
     for ending in (b"\r\nA line\r\n.\n", b"\r\nA line\nwithout CR\r\n.\r\n"):
         message_id, _ = mail.text()
         text = f"Message-ID: {message_id}\r\n".encode() + ending
-        replies = []
+        replies: list[int] = []
 
         def end(client: smtplib.SMTP, _sender: str, text: bytes = text, replies: list[int] = replies) -> None:
             assert client.docmd("DATA")[0] == 354
@@ -328,7 +328,7 @@ def _leave_in_data(mail: Mailer) -> None:
 
 
 def _leave_before_reply(mail: Mailer) -> None:
-    message_id, text = mail.text("data_post slow")
+    message_id, text = mail.text(["X-Judge: data_post slow"])
 
     def end(client: smtplib.SMTP, _sender: str) -> None:
         assert client.docmd("DATA")[0] == 354
