@@ -268,8 +268,8 @@ def test_what_rspamd_said_is_told(watched_haraka: WatchedHaraka, otlp_receiver: 
     server = watched_haraka(otlp_receiver.endpoint, rspamd=rspamd)
     mail = Mailer(server, known="box", connections=2)
     mail.hand_over(body="A message that nobody could blame.")
-    rejected: dict[str, Any] = {"outcome": "rejected", "phase": "filter", "error": "550", "plugin": "rspamd", "hook": "data_post"}
-    reply = mail.hand_over(body=GTUBE, **rejected)
+    rejected: dict[str, Any] = {"outcome": "rejected", "phase": "filter", "error": "550"}
+    reply = mail.hand_over(body=GTUBE, **rejected, plugin="rspamd", hook="data_post")
     assert reply == (550, b"Gtube pattern")
     # The sender's own words count for nothing where Rspamd is asked.
     mail.hand_over(headers=["X-Spam-Score: -100", "X-Spam-Action: reject"])

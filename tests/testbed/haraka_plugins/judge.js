@@ -23,7 +23,9 @@ exports.register = function () {
 exports.hook_ehlo = (next, connection, host) => verdict(next, host.split('.')[0], 'the host');
 
 exports.hook_mail = (next, connection, [{ user, host }]) => {
-    connection.relaying = host === 'relay.test';
+    if (host === 'relay.test') {
+        connection.relaying = true;
+    }
     return verdict(next, (user || '').split('+')[0], 'the sender');
 };
 
