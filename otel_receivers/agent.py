@@ -34,7 +34,7 @@ from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
 from otel_receivers.spool import Spool
-from otel_receivers.spool_file import Request
+from otel_receivers.spool_requests import Request
 from postel.otlp import json_mapping
 from postel.otlp.client import sender_of
 from postel.settings import Settings

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from otel_receivers.derived import Occurrence
 from otel_receivers.spool_events import Told
-from otel_receivers.spool_file import Block, Request
+from otel_receivers.spool_requests import Block, Request
 from otel_receivers.spool_store import SpoolError, SpoolStore
 from postel.otlp.signal import Signal
 

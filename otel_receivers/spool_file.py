@@ -11,12 +11,12 @@ import time
 import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from otel_receivers import spool_events
 from otel_receivers.derived import Occurrence
 from otel_receivers.spool_events import CountedEvents, Told
+from otel_receivers.spool_requests import Block, Request, joined
 from otel_receivers.totals import Change
 from postel.errors import PostelError
 from postel.otlp.errors import TooLarge
@@ -58,60 +58,6 @@ INSERT INTO sqlite_sequence SELECT 'request', {{first_id}} WHERE NOT EXISTS (SEL
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """  # noqa: S608 - constants of this module
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A serialized OTLP export request.
-
-    Attributes:
-        signal: metrics or logs.
-        body: the protobuf message's bytes.
-        items: its data points or log records.
-        begins: it holds the point with which a counter of a typed table was first met. Readers count that point as
-            nothing and every other first point in full, so it leaves the spool unsent last of all.
-    """
-
-    signal: Signal
-    body: bytes
-    items: int
-    begins: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Requests of one signal, joined in order: concatenated messages of one type are their merged message.
-
-    Source: protobuf encoding, "Last One Wins" (repeated fields are concatenated).
-    """
-
-    signal: Signal
-    body: bytes
-    items: int
-    ids: tuple[int, ...]
-
-
-def joined(signal: Signal, requests: Iterable[tuple[int, int, bytes]], limit: int) -> Block | None:
-    """The first requests, together at most ``limit`` bytes (one alone may be larger); None where there is none.
-
-    Args:
-        signal: of all of them.
-        requests: id, items and body of each, in order.
-        limit: bytes.
-    """
-    bodies: list[bytes] = []
-    ids: list[int] = []
-    size = items = 0
-    for request_id, count, body in requests:
-        if bodies and size + len(body) > limit:
-            break
-        bodies.append(body)
-        ids.append(request_id)
-        size += len(body)
-        items += count
-        if size >= limit:
-            break
-    return Block(signal, b"".join(bodies), items, tuple(ids)) if ids else None
 
 
 class DamagedError(sqlite3.DatabaseError):

@@ -31,8 +31,9 @@ import structlog
 from otel_receivers.derived import Occurrence
 from otel_receivers.disk import fault, probe
 from otel_receivers.spool_events import Told
-from otel_receivers.spool_file import Block, DamagedError, NoRoomError, Request, SpoolFile
+from otel_receivers.spool_file import DamagedError, NoRoomError, SpoolFile
 from otel_receivers.spool_memory import Memory
+from otel_receivers.spool_requests import Block, Request
 from postel.errors import PostelError
 from postel.otlp.signal import Signal
 

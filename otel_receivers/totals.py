@@ -30,7 +30,7 @@ INSTANCES = 1_000
 # Who was not heard of for so long makes room for another.
 QUIET_SECONDS = 86_400
 # How far behind the time is that is remembered of a sender; it is written with what is counted anyway.
-_HEARD_SECONDS = 600
+HEARD_SECONDS = 600
 _INT64_MAX = 2**63 - 1
 _STEP_NANOS = 1_000_000
 _AHEAD_NANOS = 86_400_000_000_000
@@ -95,7 +95,7 @@ class Sender:
     Attributes:
         start: since when its events are counted, nanoseconds since 1970.
         host_name: as it was first said; a resource that changed would begin all its series anew.
-        heard: when the last event came, seconds since 1970; up to `_HEARD_SECONDS` behind.
+        heard: when the last event came, seconds since 1970; up to `HEARD_SECONDS` behind.
     """
 
     start: int
@@ -234,7 +234,7 @@ class Totals:
                 known = self._known(instance, change)
         if known is None:
             change.senders[instance] = Sender(work.now - _STEP_NANOS, occurrence.host_name, seconds)
-        elif abs(seconds - known.heard) > _HEARD_SECONDS:
+        elif abs(seconds - known.heard) > HEARD_SECONDS:
             change.senders[instance] = replace(known, heard=seconds)
         change.heard.add(instance)
         return instance
@@ -246,7 +246,7 @@ class Totals:
 
     def _longest_quiet(self, seconds: float, change: Change) -> Instance | None:
         quiet = self.senders.keys() - change.heard - set(change.forgotten)
-        oldest = min(quiet, key=lambda instance: self.senders[instance].heard, default=None)
+        oldest = min(quiet, key=lambda each: (self.senders[each].heard, each), default=None)
         if oldest is None or seconds - self.senders[oldest].heard <= QUIET_SECONDS:
             return None
         return oldest
