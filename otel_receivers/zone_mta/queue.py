@@ -45,6 +45,7 @@ class ZoneMtaQueueReceiver:
         resource: who it is.
         interval: seconds.
         target: where its API listens.
+        name: of the receiver; None: the source's and what it asks for.
         counting: the share of the time that counting may take.
         looking: the share that looking for the oldest may take.
         now: seconds since 1970.
@@ -57,11 +58,12 @@ class ZoneMtaQueueReceiver:
         *,
         interval: int,
         target: Target,
+        name: str | None = None,
         counting: Share | None = None,
         looking: Share | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.name = f"{declaration.type}_queue"
+        self.name = name or f"{declaration.type}_queue"
         self.interval = interval
         self.target: Target | None = target
         self._declaration = declaration
