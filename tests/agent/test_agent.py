@@ -104,7 +104,9 @@ async def test_a_zone_mta_that_misbehaves_is_down_and_counted_and_the_host_goes_
     # No page that was not whole gave a point.
     good = {second for second, up in ups(receiver, "zone_mta").items() if up}
     assert set(seconds(points(receiver, "zonemta.connection.pool.count"))) == good
-    assert said.count("a source gave no whole answer") == len(BAD_PAGES)
+    # Its queue is asked for by another receiver, whose tick may come meanwhile.
+    lines = [line for line in said.splitlines() if "receiver=zone_mta_queue" not in line]
+    assert sum("a source gave no whole answer" in line for line in lines) == len(BAD_PAGES)
     assert "Traceback" not in said
     counted = {
         (attributes["error.type"], point.as_int): point.start_time_unix_nano
