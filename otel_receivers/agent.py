@@ -18,8 +18,8 @@ from functools import partial
 import structlog
 
 from otel_receivers import exporter, printing
-from otel_receivers.building import Context, nowhere
-from otel_receivers.discovery import Finding, look_everywhere, places
+from otel_receivers.building import Context, Door, nowhere
+from otel_receivers.discovery import Finding, look_everywhere, places, source_and_which
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
 from otel_receivers.intake import Intake, serving
@@ -27,7 +27,7 @@ from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node, identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
-from otel_receivers.registry import SOURCES
+from otel_receivers.registry import DOORS, SOURCES
 from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
@@ -89,12 +89,18 @@ class Collecting:
         """The receivers of a source that was found; none for one that is only looked for.
 
         Args:
-            name: as in :mod:`otel_receivers.discovery`.
+            name: of its place, as in :mod:`otel_receivers.discovery`.
             target: where it is.
             where: tells the target of other sources.
         """
-        build = SOURCES.get(name)
-        return build(replace(self._context, where=where), target) if build else ()
+        source, which = source_and_which(name)
+        build = SOURCES.get(source)
+        return build(replace(self._context, where=where, which=which), target) if build else ()
+
+    def doors(self, all_of: Callable[[str], Sequence[Target]]) -> Sequence[Door]:
+        """What sources answer at the intake's address; ``all_of`` tells all targets of a source."""
+        context = replace(self._context, all_of=all_of)
+        return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
         """The receiver of the agent's own spool."""
@@ -222,7 +228,7 @@ async def run(settings: Settings) -> None:
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
             intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
-            async with _until_stopped(), serving(settings, intake):
+            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.all_of)):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()
@@ -266,7 +272,7 @@ async def run_once(settings: Settings) -> None:
     findings = await look_everywhere(places(settings.discovery))
     for finding in findings:
         say(sentence(finding))
-    asked = {finding.source: finding.target for finding in findings if finding.asked}
+    asked = {finding.name: finding.target for finding in findings if finding.asked}
     receivers = [await asyncio.to_thread(collecting.system)]
     for name, target in asked.items():
         receivers += collecting.source(name, target, asked.get)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from otel_receivers.building import Build
+from otel_receivers.building import Build, BuildDoor
 from otel_receivers.wildduck import own_page as wildduck_metrics
 from otel_receivers.wildduck import receiver as wildduck
+from otel_receivers.zone_mta import door as zone_mta_door
 from otel_receivers.zone_mta import receiver as zone_mta
 
 SOURCES: Mapping[str, Build] = {
@@ -14,3 +15,6 @@ SOURCES: Mapping[str, Build] = {
     "wildduck": wildduck.build,
     "wildduck_metrics": wildduck_metrics.build,
 }
+
+# What sources answer at the intake's address.
+DOORS: Sequence[BuildDoor] = (zone_mta_door.build,)
