@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from functools import partial
 
 import structlog
 
-from otel_receivers import exporter, printing
+from otel_receivers import derived_receiver, exporter, printing
 from otel_receivers.building import Context, Door, nowhere
+from otel_receivers.derived_receiver import DerivedReceiver
 from otel_receivers.discovery import Finding, look_everywhere, places, source_and_which
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
@@ -32,7 +34,7 @@ from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
 from otel_receivers.spool import Spool
-from otel_receivers.spool_file import Request
+from otel_receivers.spool_requests import Request
 from postel.otlp import json_mapping
 from postel.otlp.client import sender_of
 from postel.settings import Settings
@@ -107,6 +109,11 @@ class Collecting:
         interval = self._settings.intervals.system_metrics
         return SpoolReceiver(self._declarations["agent"], self._node, spool, interval=interval)
 
+    def derived(self, spool: Spool) -> Receiver:
+        """The receiver of what the spool counts of events."""
+        interval = max(1, math.ceil(self._settings.intervals.send_metrics))
+        return DerivedReceiver(self._declarations, spool, interval=interval, state=self._context.state)
+
     async def ask(self, receiver: Receiver, tick: Tick) -> _Collected:
         """Ask one source once; never raises for what a source or a receiver does."""
         started = time.monotonic()
@@ -132,7 +139,7 @@ class Collecting:
             up=not failure,
             errors=errors or tuple(sorted({problem.error_type for problem in batch.problems})),
         )
-        if receiver.name == self._declarations["agent"].type:
+        if receiver.name in (self._declarations["agent"].type, derived_receiver.NAME):
             return _Collected((batch,), asking, failure)
         return _Collected((batch, self._health.record(receiver, tick, asking)), asking, failure)
 
@@ -244,6 +251,7 @@ async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: Spoo
     async with asyncio.TaskGroup() as group:
         group.create_task(sending.run())
         group.create_task(agent.follow(collecting.spool(spool)))
+        group.create_task(agent.follow(collecting.derived(spool)))
         group.create_task(agent.follow(system))
         await watch.start(spool)
         followed: dict[str, tuple[Target, list[asyncio.Task[None]]]] = {}
