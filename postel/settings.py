@@ -78,6 +78,9 @@ class Discovery(_Section):
     rspamd_host: Host = "127.0.0.1"
     rspamd_tcp_port: Port = 11333
     rspamd_controller_port: Port = 11334
+    rspamd_password: Token | None = Field(
+        None, description="the password of Rspamd's controller; one that only reads does; ASCII without spaces"
+    )
 
 
 class Intervals(_Section):
@@ -87,6 +90,7 @@ class Intervals(_Section):
     zone_mta_prometheus: Interval = 30
     wildduck_api_query: Interval = 300
     wildduck_prometheus: Interval = 30
+    rspamd_controller: Interval = 30
     send_metrics: Seconds = 30
     email_events: Literal["immediate"] | Seconds = Field("immediate", description='"immediate", or seconds')
 
