@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from functools import partial
 
 import structlog
 
-from otel_receivers import exporter, printing
-from otel_receivers.building import Context, nowhere
+from otel_receivers import derived_receiver, exporter, printing
+from otel_receivers.building import Context, Door, nowhere
+from otel_receivers.derived_receiver import DerivedReceiver
 from otel_receivers.discovery import Finding, look_everywhere, places
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
@@ -27,7 +29,7 @@ from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node, identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
-from otel_receivers.registry import SOURCES
+from otel_receivers.registry import DOORS, SOURCES
 from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
@@ -96,10 +98,20 @@ class Collecting:
         build = SOURCES.get(name)
         return build(replace(self._context, where=where), target) if build else ()
 
+    def doors(self, where: Callable[[str], Target | None]) -> Sequence[Door]:
+        """What sources answer at the intake's address; ``where`` as of :meth:`source`."""
+        context = replace(self._context, where=where)
+        return [build(context) for build in DOORS]
+
     def spool(self, spool: Spool) -> Receiver:
         """The receiver of the agent's own spool."""
         interval = self._settings.intervals.system_metrics
         return SpoolReceiver(self._declarations["agent"], self._node, spool, interval=interval)
+
+    def derived(self, spool: Spool) -> Receiver:
+        """The receiver of what the spool counts of events."""
+        interval = max(1, math.ceil(self._settings.intervals.send_metrics))
+        return DerivedReceiver(self._declarations, spool, interval=interval, state=self._context.state)
 
     async def ask(self, receiver: Receiver, tick: Tick) -> _Collected:
         """Ask one source once; never raises for what a source or a receiver does."""
@@ -126,7 +138,7 @@ class Collecting:
             up=not failure,
             errors=errors or tuple(sorted({problem.error_type for problem in batch.problems})),
         )
-        if receiver.name == self._declarations["agent"].type:
+        if receiver.name in (self._declarations["agent"].type, derived_receiver.NAME):
             return _Collected((batch,), asking, failure)
         return _Collected((batch, self._health.record(receiver, tick, asking)), asking, failure)
 
@@ -222,7 +234,7 @@ async def run(settings: Settings) -> None:
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
             intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
-            async with _until_stopped(), serving(settings, intake):
+            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.where)):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()
@@ -238,6 +250,7 @@ async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: Spoo
     async with asyncio.TaskGroup() as group:
         group.create_task(sending.run())
         group.create_task(agent.follow(collecting.spool(spool)))
+        group.create_task(agent.follow(collecting.derived(spool)))
         group.create_task(agent.follow(system))
         await watch.start(spool)
         followed: dict[str, tuple[Target, list[asyncio.Task[None]]]] = {}

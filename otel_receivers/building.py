@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import Node
 from otel_receivers.receiver import Receiver, Target
 from postel.settings import Settings
 from postel.signals import Declarations
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
 
 
 def nowhere(source: str) -> Target | None:
@@ -41,3 +45,6 @@ class Context:
 
 # Given where a source was found: the receivers that ask it. The agent closes them.
 Build = Callable[[Context, Target], Sequence[Receiver]]
+# Given the intake's token, None where it has none: what is answered at the intake's address beside OTLP.
+Door = Callable[["str | None"], Sequence["Route"]]
+BuildDoor = Callable[[Context], Door]

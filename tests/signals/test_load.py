@@ -4,6 +4,7 @@ import pytest
 
 from postel.errors import DeclarationError
 from postel.signals import STANDARD_COLUMNS, Kind, load, load_all
+from postel.signals.sources import METRIC_SOURCES
 from timescale_sink.ingest.rows import WideKey
 
 SOURCE = """
@@ -107,7 +108,7 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
             (
                 "{prometheus: fresh_queue}",
                 source,
-                rf"fresh\.queue\.size\.source: needs exactly one of prometheus, instrument, api, reader, got {got}",
+                rf"fresh\.queue\.size\.source: needs exactly one of {', '.join(METRIC_SOURCES)}, got {got}",
             )
             for source, got in [
                 ("{promethues: fresh_queue}", "'promethues'"),
@@ -140,6 +141,16 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
                 ("fresh.domain", r"no attribute of fresh\.queue\.size"),
                 ("fresh.state", "what state gives already"),
             ]
+        ),
+        (
+            "{prometheus: fresh_queue}",
+            "{prometheus: fresh_queue, split: {fresh.domain: /zones}}",
+            r"fresh\.queue\.size\.source\.split: 'fresh\.domain' is no attribute of fresh\.queue\.size",
+        ),
+        (
+            "{prometheus: fresh_queue}",
+            "{prometheus: fresh_queue, labels: {state: fresh.state}, split: {fresh.state: /zones}}",
+            r"fresh\.queue\.size\.source\.split: 'fresh\.state' is what state gives already",
         ),
         ("{prometheus: fresh_queue}", "{prometheus: 3}", r"source\.prometheus: Input should be a valid string"),
         (

@@ -1,8 +1,8 @@
 """The testbed as pytest fixtures; a failed test shows the end of every program's log.
 
 `zone_mta` and `wildduck` are one running server of the test's own; `new_zone_mta` and `new_wildduck` start as many as
-wanted, set up as wanted; `watched_zone_mta` those with Postel's plugin; `rspamd` and `new_rspamd` likewise. The
-database and Redis under them are started once a session.
+wanted, set up as wanted; `watched_zone_mta` and `watched_haraka` those with Postel's plugin; `rspamd` and `new_rspamd`
+likewise. The database and Redis under them are started once a session.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testbed import haraka
 from testbed.backends import Backends
+from testbed.haraka import Haraka
 from testbed.mail_plugins import pack
 from testbed.npm_packages import InstallationError, install
 from testbed.program import started
@@ -36,6 +38,9 @@ WatchedZoneMta = Callable[..., ZoneMta]
 
 NewWildDuck = Callable[..., WildDuck]
 """`new_wildduck(version="1.51", **options of WildDuck)`: started."""
+
+WatchedHaraka = Callable[..., Haraka]
+"""`watched_haraka(endpoint, version=haraka.NEWEST, plugin="lines of postel.ini", **options of Haraka)`: started."""
 
 NewRspamd = Callable[..., Rspamd]
 """`new_rspamd(**options of Rspamd)`: started."""
@@ -138,6 +143,37 @@ def watched_zone_mta(new_zone_mta: NewZoneMta, zone_mta_plugin: Path, tmp_path: 
         return new_zone_mta(settings={**settings, "plugins": plugins}, **options)
 
     return new
+
+
+@pytest.fixture(scope="session")
+def haraka_plugin(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin as it is packed for users."""
+    return pack(node, "haraka", tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture
+def watched_haraka(tmp_path: Path, node: Node, haraka_plugin: Path) -> Iterator[WatchedHaraka]:
+    with contextlib.ExitStack() as ending:
+        count = 0
+
+        def new(endpoint: str, *, version: str = haraka.NEWEST, plugin: str = "", **options: Any) -> Haraka:
+            nonlocal count
+            count += 1
+            settings = f"endpoint={endpoint}\nbufferDirectory={tmp_path / 'buffer'}\nheartbeatInterval=2\n{plugin}\n"
+            server = Haraka(
+                tmp_path / f"haraka-{count}",
+                node=node,
+                packages=_packages(haraka.RELEASES[version], node),
+                version=version,
+                plugin=haraka_plugin,
+                plugin_settings=settings,
+                **options,
+            )
+            ending.callback(server.kill)
+            server.start()
+            return server
+
+        yield new
 
 
 @pytest.fixture
