@@ -21,7 +21,7 @@ import structlog
 from otel_receivers import derived_receiver, exporter, printing
 from otel_receivers.building import Context, Door, nowhere
 from otel_receivers.derived_receiver import DerivedReceiver
-from otel_receivers.discovery import Finding, look_everywhere, places
+from otel_receivers.discovery import Finding, look_everywhere, places, source_and_which
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
 from otel_receivers.intake import Intake, serving
@@ -91,16 +91,17 @@ class Collecting:
         """The receivers of a source that was found; none for one that is only looked for.
 
         Args:
-            name: as in :mod:`otel_receivers.discovery`.
+            name: of its place, as in :mod:`otel_receivers.discovery`.
             target: where it is.
             where: tells the target of other sources.
         """
-        build = SOURCES.get(name)
-        return build(replace(self._context, where=where), target) if build else ()
+        source, which = source_and_which(name)
+        build = SOURCES.get(source)
+        return build(replace(self._context, where=where, which=which), target) if build else ()
 
-    def doors(self, where: Callable[[str], Target | None]) -> Sequence[Door]:
-        """What sources answer at the intake's address; ``where`` as of :meth:`source`."""
-        context = replace(self._context, where=where)
+    def doors(self, all_of: Callable[[str], Sequence[Target]]) -> Sequence[Door]:
+        """What sources answer at the intake's address; ``all_of`` tells all targets of a source."""
+        context = replace(self._context, all_of=all_of)
         return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
@@ -234,7 +235,7 @@ async def run(settings: Settings) -> None:
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
             intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
-            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.where)):
+            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.all_of)):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()
@@ -279,7 +280,7 @@ async def run_once(settings: Settings) -> None:
     findings = await look_everywhere(places(settings.discovery))
     for finding in findings:
         say(sentence(finding))
-    asked = {finding.source: finding.target for finding in findings if finding.asked}
+    asked = {finding.name: finding.target for finding in findings if finding.asked}
     receivers = [await asyncio.to_thread(collecting.system)]
     for name, target in asked.items():
         receivers += collecting.source(name, target, asked.get)
