@@ -18,7 +18,7 @@ from functools import partial
 import structlog
 
 from otel_receivers import exporter, printing
-from otel_receivers.building import Context, Door, nowhere
+from otel_receivers.building import Context, Door, not_now, nowhere
 from otel_receivers.discovery import Finding, look_everywhere, places
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
@@ -34,6 +34,7 @@ from otel_receivers.sources import BOOT_ID, SourceWatch
 from otel_receivers.spool import Spool
 from otel_receivers.spool_file import Request
 from postel.otlp import json_mapping
+from postel.otlp.answers import Ingest
 from postel.otlp.client import sender_of
 from postel.settings import Settings
 from postel.signals import Declarations, load_all
@@ -96,9 +97,14 @@ class Collecting:
         build = SOURCES.get(name)
         return build(replace(self._context, where=where), target) if build else ()
 
-    def doors(self, where: Callable[[str], Target | None]) -> Sequence[Door]:
-        """What sources answer at the intake's address; ``where`` as of :meth:`source`."""
-        context = replace(self._context, where=where)
+    def doors(self, where: Callable[[str], Target | None], ingest: Ingest = not_now) -> Sequence[Door]:
+        """What sources answer at the intake's address.
+
+        Args:
+            where: as of :meth:`source`.
+            ingest: takes the events that they are told.
+        """
+        context = replace(self._context, where=where, ingest=ingest)
         return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
@@ -227,7 +233,7 @@ async def run(settings: Settings) -> None:
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
             intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
-            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.where)):
+            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.where, intake)):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()

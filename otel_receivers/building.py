@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import Node
 from otel_receivers.receiver import Receiver, Target
+from postel.otlp.answers import Ingest, Outcome
+from postel.otlp.errors import Retryable
+from postel.otlp.signal import ExportRequest, Signal
 from postel.settings import Settings
 from postel.signals import Declarations
 
@@ -22,6 +25,12 @@ def nowhere(source: str) -> Target | None:
     return None
 
 
+async def not_now(signal: Signal, request: ExportRequest, /) -> Outcome:
+    """Takes nothing."""
+    del signal, request
+    raise Retryable(reason="nothing is taken here")
+
+
 @dataclass(frozen=True)
 class Context:
     """The agent, as far as receivers are concerned.
@@ -33,6 +42,7 @@ class Context:
         epochs: of all counters of the agent.
         state: what receivers stored (:attr:`~otel_receivers.receiver.Batch.state`) when the agent last ran.
         where: the target of another source, by its name, as it is known at the time of the call; None where it is not.
+        ingest: takes events as the intake takes those of plugins: safe once it returns.
     """
 
     settings: Settings
@@ -41,6 +51,7 @@ class Context:
     epochs: Epochs
     state: Mapping[str, str] = field(default_factory=dict)
     where: Callable[[str], Target | None] = nowhere
+    ingest: Ingest = not_now
 
 
 # Given where a source was found: the receivers that ask it. The agent closes them.

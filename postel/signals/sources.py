@@ -75,6 +75,18 @@ class Hook(Source):
     action: Text | None = None
 
 
+class Webhook(Source):
+    """An event that the server tells whoever registered for it; ``fields`` maps what it says to attributes.
+
+    A dot in a field's name leads into an object: ``from.address``.
+    """
+
+    maps = "fields"
+    alone = True
+    webhook: Text
+    fields: dict[Text, Name] = Field(default_factory=dict)
+
+
 class Plugin(Source):
     """A part of every plugin, whatever the server."""
 
@@ -87,7 +99,13 @@ METRIC_SOURCES: Mapping[str, type[Source]] = {
     "api": Api,
     "reader": Reader,
 }
-EVENT_SOURCES: Mapping[str, type[Source]] = {"api": Api, "reader": Reader, "hook": Hook, "plugin": Plugin}
+EVENT_SOURCES: Mapping[str, type[Source]] = {
+    "api": Api,
+    "reader": Reader,
+    "hook": Hook,
+    "plugin": Plugin,
+    "webhook": Webhook,
+}
 
 
 def kind_of(source: Mapping[str, Any], kinds: Mapping[str, type[Source]]) -> str:
