@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from otel_receivers.building import Build, BuildDoor
 from otel_receivers.rspamd import receiver as rspamd
+from otel_receivers.wildduck import door as wildduck_door
 from otel_receivers.wildduck import own_page as wildduck_metrics
 from otel_receivers.wildduck import receiver as wildduck
 from otel_receivers.zone_mta import door as zone_mta_door
@@ -19,4 +20,4 @@ SOURCES: Mapping[str, Build] = {
 }
 
 # What sources answer at the intake's address.
-DOORS: Sequence[BuildDoor] = (zone_mta_door.build,)
+DOORS: Sequence[BuildDoor] = (zone_mta_door.build, wildduck_door.build)
