@@ -82,6 +82,10 @@ def test_the_agent_sends_to_the_collector_of_up_wherever_that_listens(monkeypatc
         ("sink = 3", "sink = a value that is not shown", "a section with the keys grpc_address, http_address"),
         ('[node]\nid = "postel-demo"', "[node] id = 'postel-demo'", 'not "postel-demo"'),
         ('[privacy]\naddresses = "drop"', "[privacy] addresses = 'drop'", '"keep", "hash" or "domain"'),
+        ('[intake]\nsocket = ""', "[intake] socket = ''", "the path of a Unix socket"),
+        (f'[intake]\nsocket = "/{"x" * 90}"', "[intake] socket = ", "up to 90 bytes"),
+        ('[intake]\nsocket_mode = "0888"', "[intake] socket_mode = '0888'", "a file mode in octal digits"),
+        ("[intake]\nsocket_mode = 660", "[intake] socket_mode = 660", "in quotes"),
         ('[intervals]\nemail_events = "soon"', "[intervals] email_events = 'soon'", '"immediate", or seconds'),
     ],
 )
