@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -123,6 +123,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@example({}, "", "seq")
 @given(JSON, JSON, st.sampled_from(["deferred", "lock", "status", "seq", "recipient", "id"]))
 def test_whatever_stands_in_its_parts_it_is_read_or_refused(meta: Any, value: Any, name: str) -> None:
     content = {**RECORDED, "meta": meta, "messages": [{**RECORDED["messages"][0], name: value}]}
