@@ -19,7 +19,7 @@ import structlog
 
 from otel_receivers import exporter, printing
 from otel_receivers.building import Context, Door, not_now, nowhere
-from otel_receivers.discovery import Finding, look_everywhere, places
+from otel_receivers.discovery import Finding, look_everywhere, places, source_and_which
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
 from otel_receivers.intake import Intake, serving
@@ -90,21 +90,22 @@ class Collecting:
         """The receivers of a source that was found; none for one that is only looked for.
 
         Args:
-            name: as in :mod:`otel_receivers.discovery`.
+            name: of its place, as in :mod:`otel_receivers.discovery`.
             target: where it is.
             where: tells the target of other sources.
         """
-        build = SOURCES.get(name)
-        return build(replace(self._context, where=where), target) if build else ()
+        source, which = source_and_which(name)
+        build = SOURCES.get(source)
+        return build(replace(self._context, where=where, which=which), target) if build else ()
 
-    def doors(self, where: Callable[[str], Target | None], ingest: Ingest = not_now) -> Sequence[Door]:
+    def doors(self, all_of: Callable[[str], Sequence[Target]], ingest: Ingest = not_now) -> Sequence[Door]:
         """What sources answer at the intake's address.
 
         Args:
-            where: as of :meth:`source`.
+            all_of: tells all targets of a source.
             ingest: takes the events that they are told.
         """
-        context = replace(self._context, where=where, ingest=ingest)
+        context = replace(self._context, all_of=all_of, ingest=ingest)
         return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
@@ -233,7 +234,7 @@ async def run(settings: Settings) -> None:
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
             intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
-            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.where, intake)):
+            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.all_of, intake)):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()
@@ -277,7 +278,7 @@ async def run_once(settings: Settings) -> None:
     findings = await look_everywhere(places(settings.discovery))
     for finding in findings:
         say(sentence(finding))
-    asked = {finding.source: finding.target for finding in findings if finding.asked}
+    asked = {finding.name: finding.target for finding in findings if finding.asked}
     receivers = [await asyncio.to_thread(collecting.system)]
     for name, target in asked.items():
         receivers += collecting.source(name, target, asked.get)

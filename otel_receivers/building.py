@@ -25,6 +25,12 @@ def nowhere(source: str) -> Target | None:
     return None
 
 
+def none_of(source: str) -> Sequence[Target]:
+    """Tells of no source, as :func:`nowhere`."""
+    del source
+    return ()
+
+
 async def not_now(signal: Signal, request: ExportRequest, /) -> Outcome:
     """Takes nothing."""
     del signal, request
@@ -42,6 +48,8 @@ class Context:
         epochs: of all counters of the agent.
         state: what receivers stored (:attr:`~otel_receivers.receiver.Batch.state`) when the agent last ran.
         where: the target of another source, by its name, as it is known at the time of the call; None where it is not.
+        all_of: all targets of a source, likewise.
+        which: tells the one to build receivers for from others of its source; '' for the first.
         ingest: takes events as the intake takes those of plugins: safe once it returns.
     """
 
@@ -51,7 +59,13 @@ class Context:
     epochs: Epochs
     state: Mapping[str, str] = field(default_factory=dict)
     where: Callable[[str], Target | None] = nowhere
+    all_of: Callable[[str], Sequence[Target]] = none_of
+    which: str = ""
     ingest: Ingest = not_now
+
+    def name(self, name: str) -> str:
+        """A receiver's name that no receiver of another one of its source has."""
+        return f"{name}@{self.which}" if self.which else name
 
 
 # Given where a source was found: the receivers that ask it. The agent closes them.

@@ -160,12 +160,12 @@ async def door(
     )
     node = identify(tmp_path, setting="node-1")
     collecting = Collecting(settings, node, Epochs())
-    targets = {"zone_mta": Target("127.0.0.1", port)} if port else {}
+    targets = {"zone_mta": [Target("127.0.0.1", port)]} if port else {}
     spool = await Spool.open(tmp_path, max_bytes=64 << 20, max_age=3600)
     intake = Intake(node, spool, Privacy("keep"), request_bytes=1 << 20)
     try:
         async with (
-            serving(settings, intake, collecting.doors(targets.get)),
+            serving(settings, intake, collecting.doors(lambda source: targets.get(source, []))),
             httpx.AsyncClient(base_url=f"http://{settings.intake.address}", trust_env=False) as http,
         ):
             yield http

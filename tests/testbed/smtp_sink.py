@@ -1,4 +1,4 @@
-"""Where Zone-MTA delivers: an SMTP server that answers as the recipient's local part says and remembers each answer.
+"""Where mail servers deliver: an SMTP or LMTP server that answers as local parts say and remembers each answer.
 
 One port per sending zone, so that what was seen tells the zone without asking Zone-MTA. Its record is the truth that
 counters are compared with.
@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 ANSWERS = {
@@ -27,6 +28,9 @@ ANSWERS = {
     "spam": "554 5.7.1 Message refused as spam",
 }
 DEFER_THEN_OK = "defer-then-ok"
+LATE = {"late-reject": "552 5.2.2 Mailbox is full"}
+"""Of LMTP: the recipient is accepted, and this is the answer to the message."""
+STORED = "250 2.0.0 Ok: stored"
 
 
 @dataclass
@@ -53,6 +57,11 @@ class Attempt:
         return not self.sender
 
 
+def kind_of(recipient: str) -> str:
+    """The word that chooses the answer."""
+    return recipient.partition("@")[0].partition("+")[0].lower()
+
+
 class SmtpSink:
     """SMTP servers on free ports of loopback, one per zone, in a thread of their own.
 
@@ -60,8 +69,9 @@ class SmtpSink:
     attempt is deferred, later ones are accepted). Any other is answered 550.
     """
 
-    def __init__(self, zones: Iterable[str]) -> None:
+    def __init__(self, zones: Iterable[str], protocol: type[SMTP] = SMTP) -> None:
         self.zones = tuple(zones)
+        self.protocol = protocol
         self.ports: dict[str, int] = {}
         #: Seconds that the sink waits before it answers RCPT and again before it answers the final dot.
         self.delay = 0.0
@@ -94,7 +104,7 @@ class SmtpSink:
 
     async def _listen(self) -> None:
         for zone in self.zones:
-            session = functools.partial(SMTP, _Handler(self, zone), hostname="sink.test", loop=self._loop)
+            session = functools.partial(self.protocol, _Handler(self, zone), hostname="sink.test", loop=self._loop)
             server = await self._loop.create_server(session, "127.0.0.1", 0)
             self._servers.append(server)
             self.ports[zone] = server.sockets[0].getsockname()[1]
@@ -111,11 +121,13 @@ class SmtpSink:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
 
     def _answer(self, zone: str, sender: str, recipient: str) -> Attempt:
-        kind = recipient.partition("@")[0].partition("+")[0].lower()
+        kind = kind_of(recipient)
         with self._lock:
             if kind == DEFER_THEN_OK:
                 known = any(each.recipient == recipient and each.zone == zone for each in self._attempts)
                 kind = "ok" if known else "defer"
+            if kind in LATE and self.protocol is LMTP:
+                kind = "ok"
             attempt = Attempt(zone, sender, recipient, ANSWERS.get(kind, ANSWERS["reject"]))
             self._attempts.append(attempt)
         return attempt
@@ -144,6 +156,13 @@ class _Handler:
         self, _server: SMTP, _session: Session, envelope: Envelope
     ) -> str:
         await asyncio.sleep(self._sink.delay)
-        for attempt in self._open.pop(envelope, []):
+        accepted = self._open.pop(envelope, [])
+        for attempt in accepted:
             attempt.accepted_at = time.time()
-        return "250 2.0.0 Ok: stored"
+        if self._sink.protocol is not LMTP:
+            return STORED
+        for attempt in accepted:
+            if late := LATE.get(kind_of(attempt.recipient)):
+                attempt.answer, attempt.accepted_at = late, None
+        # An answer for each recipient (RFC 2033, 4.2).
+        return "\r\n".join(STORED if attempt.accepted_at else attempt.answer for attempt in accepted)
