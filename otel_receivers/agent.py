@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from functools import partial
 
 import structlog
 
-from otel_receivers import exporter, heartbeats, printing
+from otel_receivers import derived_receiver, exporter, heartbeats, printing
 from otel_receivers.building import Context, Door, not_now, nowhere
+from otel_receivers.derived_receiver import DerivedReceiver
 from otel_receivers.discovery import Finding, look_everywhere, places, source_and_which
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
@@ -33,7 +35,7 @@ from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
 from otel_receivers.spool import Spool
-from otel_receivers.spool_file import Request
+from otel_receivers.spool_requests import Request
 from postel.otlp import json_mapping
 from postel.otlp.answers import Ingest
 from postel.otlp.client import sender_of
@@ -99,20 +101,31 @@ class Collecting:
         build = SOURCES.get(source)
         return build(replace(self._context, where=where, which=which), target) if build else ()
 
-    def doors(self, all_of: Callable[[str], Sequence[Target]], ingest: Ingest = not_now) -> Sequence[Door]:
+    def doors(
+        self,
+        where: Callable[[str], Target | None],
+        all_of: Callable[[str], Sequence[Target]],
+        ingest: Ingest = not_now,
+    ) -> Sequence[Door]:
         """What sources answer at the intake's address.
 
         Args:
+            where: as of :meth:`source`.
             all_of: tells all targets of a source.
             ingest: takes the events that they are told.
         """
-        context = replace(self._context, all_of=all_of, ingest=ingest)
+        context = replace(self._context, where=where, all_of=all_of, ingest=ingest)
         return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
         """The receiver of the agent's own spool."""
         interval = self._settings.intervals.system_metrics
         return SpoolReceiver(self._declarations["agent"], self._node, spool, interval=interval)
+
+    def derived(self, spool: Spool) -> Receiver:
+        """The receiver of what the spool counts of events."""
+        interval = max(1, math.ceil(self._settings.intervals.send_metrics))
+        return DerivedReceiver(self._declarations, spool, interval=interval, state=self._context.state)
 
     async def ask(self, receiver: Receiver, tick: Tick) -> _Collected:
         """Ask one source once; never raises for what a source or a receiver does."""
@@ -139,7 +152,7 @@ class Collecting:
             up=not failure,
             errors=errors or tuple(sorted({problem.error_type for problem in batch.problems})),
         )
-        if receiver.name == self._declarations["agent"].type:
+        if receiver.name in (self._declarations["agent"].type, derived_receiver.NAME):
             return _Collected((batch,), asking, failure)
         return _Collected((batch, self._health.record(receiver, tick, asking)), asking, failure)
 
@@ -236,7 +249,8 @@ async def run(settings: Settings) -> None:
             privacy = Privacy(settings.privacy.addresses)
             beats = Heartbeats(load_all()["agent"].event("plugin_heartbeat").name, state.get(heartbeats.KEY, ""))
             intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes, heartbeats=beats)
-            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.all_of, intake)):
+            doors = collecting.doors(watch.where, watch.all_of, intake)
+            async with _until_stopped(), serving(settings, intake, doors):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()
@@ -252,6 +266,7 @@ async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: Spoo
     async with asyncio.TaskGroup() as group:
         group.create_task(sending.run())
         group.create_task(agent.follow(collecting.spool(spool)))
+        group.create_task(agent.follow(collecting.derived(spool)))
         group.create_task(agent.follow(system))
         await watch.start(spool)
         followed: dict[str, tuple[Target, list[asyncio.Task[None]]]] = {}

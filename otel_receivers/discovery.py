@@ -170,6 +170,8 @@ def places(settings: Discovery) -> tuple[Place, ...]:
             "rspamd_controller",
             (Target(settings.rspamd_host, settings.rspamd_controller_port),),
             _server_header("/ping", "rspamd"),
+            settings="rspamd_controller_port",
+            trusted="rspamd_controller_port" in settings.model_fields_set,
         ),
         Place("imap", (Target(settings.wildduck_host, _IMAP_PORT),), _banner(rb"^\* OK", b"1 LOGOUT\r\n"), 300.0),
         Place("imap_tls", (Target(settings.wildduck_host, _IMAP_TLS_PORT),), _listens, 300.0),

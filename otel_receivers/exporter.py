@@ -18,7 +18,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_receivers.receiver import Batch
-from otel_receivers.spool_file import Request
+from otel_receivers.spool_requests import Request
 from postel.otlp.signal import Signal
 from postel.signals import load_all
 

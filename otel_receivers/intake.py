@@ -1,8 +1,8 @@
 """The agent's own door: OTLP/HTTP logs of the mail servers' plugins on this host, answered once the spool has them.
 
 What comes is stamped with this node's identity, where the sender names none of its own, and goes through ``[privacy]``
-before it is stored. What the disk does not take now is not taken: the plugins keep it, in files of their own. Metrics
-and traces are "not here".
+before it is stored. What the disk does not take now is not taken: the plugins keep it, in files of their own. What the
+declarations derive from events is counted with them (:mod:`otel_receivers.derived`). Metrics and traces are "not here".
 
 Source: OTLP specification 1.x, "OTLP/HTTP"; the table of answers in :mod:`postel.otlp.answers`.
 """
@@ -21,6 +21,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_receivers import exporter
 from otel_receivers.building import Door
+from otel_receivers.derived import Derivation, Occurrence
 from otel_receivers.heartbeats import KEY as HEARTBEATS
 from otel_receivers.heartbeats import Heartbeats
 from otel_receivers.node import Node
@@ -36,6 +37,7 @@ from postel.otlp.errors import Retryable, TooLarge
 from postel.otlp.signal import ExportRequest, Signal
 from postel.settings import Intake as IntakeSettings
 from postel.settings import Settings
+from postel.signals import load_all
 
 # A plugin's batch is smaller; what is larger was not made by one.
 REQUEST_BYTES = 4 << 20
@@ -74,6 +76,7 @@ class Intake:
         self._node = node
         self._spool = spool
         self._privacy = privacy
+        self._derivation = Derivation(load_all())
         self._request_bytes = request_bytes
         self._heartbeats = heartbeats
         self._identity = dict(node.resource("").attributes)
@@ -90,9 +93,9 @@ class Intake:
         assert isinstance(request, ExportLogsServiceRequest), signal  # noqa: S101 - the only route
         # A plugin's batch takes less than a thread costs; a backlog's would hold up the scrapes.
         small = request.ByteSize() < _ASIDE
-        prepared = self._prepare(request) if small else await asyncio.to_thread(self._prepare, request)
+        prepared, occurrences = await asyncio.to_thread(self._prepare, request) if not small else self._prepare(request)
         try:
-            await self._spool.take(prepared)
+            await self._spool.take(prepared, occurrences)
         except SpoolError as error:
             raise Retryable(_RETRY_SECONDS, str(error)) from None
         await self._remember(request)
@@ -104,14 +107,14 @@ class Intake:
             with contextlib.suppress(SpoolError):
                 await self._spool.append((), {HEARTBEATS: self._heartbeats.text()})
 
-    def _prepare(self, request: ExportLogsServiceRequest) -> list[Request]:
+    def _prepare(self, request: ExportLogsServiceRequest) -> tuple[list[Request], list[Occurrence]]:
         if len(request.resource_logs) > _RESOURCES:
             raise TooLarge(f"the request has {len(request.resource_logs)} resources, the limit is {_RESOURCES}")
         for resource_logs in request.resource_logs:
             self._stamp(resource_logs.resource)
             self._privacy.apply(resource_logs)
         self._check_parts(request)
-        return exporter.log_requests(request, self._request_bytes)
+        return exporter.log_requests(request, self._request_bytes), self._derivation.occurrences(request)
 
     def _check_parts(self, request: ExportLogsServiceRequest) -> None:
         if request.ByteSize() <= self._request_bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from otel_receivers.building import Build, BuildDoor
+from otel_receivers.rspamd import receiver as rspamd
 from otel_receivers.wildduck import door as wildduck_door
 from otel_receivers.wildduck import own_page as wildduck_metrics
 from otel_receivers.wildduck import receiver as wildduck
@@ -15,6 +16,7 @@ SOURCES: Mapping[str, Build] = {
     "zone_mta": zone_mta.build,
     "wildduck": wildduck.build,
     "wildduck_metrics": wildduck_metrics.build,
+    "rspamd_controller": rspamd.build,
 }
 
 # What sources answer at the intake's address.

@@ -89,6 +89,9 @@ class Discovery(_Section):
     rspamd_host: Host = "127.0.0.1"
     rspamd_tcp_port: Port = 11333
     rspamd_controller_port: Port = 11334
+    rspamd_password: Token | None = Field(
+        None, description="the password of Rspamd's controller; one that only reads does; ASCII without spaces"
+    )
 
 
 class Intervals(_Section):
@@ -99,6 +102,7 @@ class Intervals(_Section):
     zone_mta_queue: Interval = 30
     wildduck_api_query: Interval = 300
     wildduck_prometheus: Interval = 30
+    rspamd_controller: Interval = 30
     send_metrics: Seconds = 30
     email_events: Literal["immediate"] | Seconds = Field("immediate", description='"immediate", or seconds')
 
@@ -112,6 +116,10 @@ class Otlp(_Section):
     collector_grpc_address: Address = "127.0.0.1:4317"
     collector_http_address: Address = "127.0.0.1:4318"
     collector_health_address: Address = "127.0.0.1:13133"
+    collector_config_dir: Folder | None = Field(
+        None,
+        description="a folder; `up` lays its *.yaml over the Collector's agent.yaml, in the order of their names",
+    )
     endpoint: Endpoint = ""
     protocol: Literal["grpc", "http/protobuf"] = Field("http/protobuf", description='"grpc" or "http/protobuf"')
     headers: dict[str, SecretStr] = Field(default_factory=dict, description='a table such as {authorization = "..."}')

@@ -19,6 +19,7 @@ from otel_receivers.intake import REQUEST_BYTES, Intake, serving
 from otel_receivers.node import identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.spool import Spool
+from otel_receivers.totals import Histogram
 from postel.errors import AddressInUseError, PostelError
 from postel.otlp.signal import Signal
 from postel.settings import Intake as IntakeSettings
@@ -223,3 +224,20 @@ async def test_many_senders_at_once_lose_nothing(tmp_path: Path) -> None:
         )
         assert {answer.status_code for answer in answers} == {200}
         assert sorted(int(record.body) for record in await door.stored()) == list(range(200))
+
+
+async def test_what_comes_again_after_a_lost_answer_is_counted_once(tmp_path: Path) -> None:
+    attributes = [
+        *EVENT["attributes"],
+        {"key": "zonemta.attempt.duration", "value": {"doubleValue": 0.5}},
+        {"key": "zonemta.zone", "value": {"stringValue": "default"}},
+    ]
+    delivered = {**EVENT, "eventName": "zonemta.delivery.accepted", "attributes": attributes}
+    async with running(tmp_path) as door:
+        for _ in range(3):
+            assert (await door.post(request(delivered))).status_code == 200
+        (told,) = await door.spool.told()
+    assert (told.instance.host_id, told.instance.id) == ("node-1", "node-1:12080")
+    ((series, total),) = told.totals.items()
+    assert isinstance(total, Histogram)
+    assert (series.metric, sum(total.counts)) == ("zonemta.delivery.duration", 1)

@@ -18,7 +18,8 @@ from otel_receivers.intake import Intake, serving
 from otel_receivers.node import identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.spool import Spool, SpoolError
-from otel_receivers.spool_file import Request, SpoolFile
+from otel_receivers.spool_file import SpoolFile
+from otel_receivers.spool_requests import Request
 from postel.otlp.signal import Signal
 from postel.settings import Intake as IntakeSettings
 from postel.settings import Settings

@@ -59,7 +59,9 @@ async def test_what_is_only_looked_for_has_no_receiver(tmp_path: Path) -> None:
 
 
 async def test_settings_reach_the_receivers(tmp_path: Path) -> None:
-    intervals = Intervals(zone_mta_prometheus=7, zone_mta_queue=9, wildduck_api_query=77, wildduck_prometheus=8)
+    intervals = Intervals(
+        zone_mta_prometheus=7, zone_mta_queue=9, wildduck_api_query=77, wildduck_prometheus=8, rspamd_controller=10
+    )
     settings = Settings(data_dir=tmp_path, intervals=intervals, privacy=Privacy(addresses="hash"))
     made = {name: each for source in SOURCES for name, each in (await receivers(tmp_path, source, settings)).items()}
     assert {name: receiver.interval for name, receiver in made.items()} == {
@@ -68,5 +70,6 @@ async def test_settings_reach_the_receivers(tmp_path: Path) -> None:
         "wildduck": 77,
         "wildduck_mailboxes": 77,
         "wildduck_metrics": 8,
+        "rspamd": 10,
     }
     assert made["wildduck"]._names is False  # type: ignore[attr-defined]

@@ -24,7 +24,8 @@ from structlog.testing import capture_logs
 
 from otel_receivers import spool_memory
 from otel_receivers.spool import Block, Spool, SpoolError
-from otel_receivers.spool_file import ROW_OVERHEAD, NoRoomError, Request, SpoolFile
+from otel_receivers.spool_file import ROW_OVERHEAD, NoRoomError, SpoolFile
+from otel_receivers.spool_requests import Request
 from postel.errors import PostelError
 from postel.otlp.errors import TooLarge
 from postel.otlp.signal import Signal
@@ -260,7 +261,8 @@ def test_a_kill_while_a_new_file_is_made_leaves_one_that_opens(tmp_path: Path) -
 WRITER = textwrap.dedent("""
     import sys
     from pathlib import Path
-    from otel_receivers.spool_file import Request, SpoolFile
+    from otel_receivers.spool_file import SpoolFile
+    from otel_receivers.spool_requests import Request
     from postel.otlp.signal import Signal
 
     file = SpoolFile(Path(sys.argv[1]), 1 << 30, 3600)

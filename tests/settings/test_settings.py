@@ -135,6 +135,16 @@ def test_a_table_as_variable_says_its_form(monkeypatch: pytest.MonkeyPatch) -> N
     assert load_settings().otlp.headers["a"].get_secret_value() == "b"
 
 
+def test_a_list_as_variable_says_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTEL_DISCOVERY__ZONE_MTA_INSTANCES", "127.0.0.1:12081")
+    with pytest.raises(
+        SettingsError, match=r"DISCOVERY__ZONE_MTA_INSTANCES is wrong; accepted: a JSON list such as \["
+    ):
+        load_settings()
+    monkeypatch.setenv("POSTEL_DISCOVERY__ZONE_MTA_INSTANCES", '["127.0.0.1:12081"]')
+    assert load_settings().discovery.zone_mta_instances == ("127.0.0.1:12081",)
+
+
 def test_an_empty_variable_is_as_if_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = load_settings()
     for variable in ("POSTEL_DATA_DIR", "POSTEL_DATABASE__URL", "POSTEL_SINK__TOKEN", "OTEL_EXPORTER_OTLP_ENDPOINT"):
