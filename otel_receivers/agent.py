@@ -18,12 +18,13 @@ from functools import partial
 
 import structlog
 
-from otel_receivers import derived_receiver, exporter, printing
+from otel_receivers import derived_receiver, exporter, heartbeats, printing
 from otel_receivers.building import Context, Door, not_now, nowhere
 from otel_receivers.derived_receiver import DerivedReceiver
 from otel_receivers.discovery import Finding, look_everywhere, places, source_and_which
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
+from otel_receivers.heartbeats import Heartbeats
 from otel_receivers.intake import Intake, serving
 from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node, identify
@@ -246,7 +247,8 @@ async def run(settings: Settings) -> None:
             agent = Agent(settings, spool, collecting, epochs)
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
-            intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
+            beats = Heartbeats(load_all()["agent"].event("plugin_heartbeat").name, state.get(heartbeats.KEY, ""))
+            intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes, heartbeats=beats)
             doors = collecting.doors(watch.where, watch.all_of, intake)
             async with _until_stopped(), serving(settings, intake, doors):
                 await _run(agent, collecting, spool, sending, watch)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 
 import structlog
@@ -21,6 +22,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from otel_receivers import exporter
 from otel_receivers.building import Door
 from otel_receivers.derived import Derivation, Occurrence
+from otel_receivers.heartbeats import KEY as HEARTBEATS
+from otel_receivers.heartbeats import Heartbeats
 from otel_receivers.node import Node
 from otel_receivers.points import encode_attributes
 from otel_receivers.privacy import Privacy
@@ -58,14 +61,24 @@ class Intake:
         spool: of the agent.
         privacy: what of addresses may be stored.
         request_bytes: of a request in the spool at most.
+        heartbeats: where those of plugins are remembered, also in the spool's state.
     """
 
-    def __init__(self, node: Node, spool: Spool, privacy: Privacy, *, request_bytes: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        spool: Spool,
+        privacy: Privacy,
+        *,
+        request_bytes: int,
+        heartbeats: Heartbeats | None = None,
+    ) -> None:
         self._node = node
         self._spool = spool
         self._privacy = privacy
         self._derivation = Derivation(load_all())
         self._request_bytes = request_bytes
+        self._heartbeats = heartbeats
         self._identity = dict(node.resource("").attributes)
         for name in ("service.name", "service.instance.id", "service.version"):
             self._identity.pop(name)
@@ -85,7 +98,14 @@ class Intake:
             await self._spool.take(prepared, occurrences)
         except SpoolError as error:
             raise Retryable(_RETRY_SECONDS, str(error)) from None
+        await self._remember(request)
         return Outcome()
+
+    async def _remember(self, request: ExportLogsServiceRequest) -> None:
+        if self._heartbeats and self._heartbeats.note(request.resource_logs, time.time()):
+            # It is taken, whatever becomes of this.
+            with contextlib.suppress(SpoolError):
+                await self._spool.append((), {HEARTBEATS: self._heartbeats.text()})
 
     def _prepare(self, request: ExportLogsServiceRequest) -> tuple[list[Request], list[Occurrence]]:
         if len(request.resource_logs) > _RESOURCES:

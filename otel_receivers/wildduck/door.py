@@ -39,7 +39,7 @@ def build(context: Context) -> Door:
     vocabulary = Vocabulary(declaration, names=context.settings.privacy.addresses == "keep")
 
     def request(told: Told) -> ExportLogsServiceRequest:
-        target: Target = context.where("wildduck") or guess
+        target: Target = next(iter(context.all_of("wildduck")), guess)
         recorder = Recorder(declaration, context.node.resource(declaration.service, target=target), Tick(0))
         body = f"WildDuck: {told.name}"
         recorder.event(told.key, body, told.attributes, time_unix_nano=told.time_unix_nano, uid=told.uid)

@@ -8,6 +8,7 @@ import httpx
 
 from otel_receivers.discovery import Finding, look_everywhere, places
 from postel.collector import find_collector, turned_off
+from postel.doctor import plugins
 from postel.doctor.result import Result, Verdict
 from postel.errors import PostelError, SettingsError
 from postel.listening import listen, reachable
@@ -110,9 +111,12 @@ async def page(settings: Settings) -> AsyncIterator[Result]:
 
 
 async def servers(settings: Settings) -> AsyncIterator[Result]:
-    """Which mail servers are found on this host."""
-    for finding in await look_everywhere(places(settings.discovery)):
+    """Which mail servers are found on this host, and whether their plugins are loaded."""
+    findings = await look_everywhere(places(settings.discovery))
+    for finding in findings:
         yield _server(finding)
+    for result in plugins.check(settings, findings):
+        yield result
 
 
 def _server(finding: Finding) -> Result:

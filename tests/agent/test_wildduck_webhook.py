@@ -66,7 +66,7 @@ async def running(
     spool = await Spool.open(tmp_path, max_bytes=64 << 20, max_age=3600)
     node = identify(tmp_path, setting="node-1")
     intake = Intake(node, spool, Privacy(privacy), request_bytes=1 << 20)
-    context = Context(settings, load_all(), node, Epochs(), where=lambda _: target, ingest=intake)
+    context = Context(settings, load_all(), node, Epochs(), all_of=lambda _: [target] if target else [], ingest=intake)
     try:
         async with (
             serving(settings, intake, [door.build(context)]),
