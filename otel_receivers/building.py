@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from otel_receivers.discovery import Place
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import Node
 from otel_receivers.receiver import Receiver, Target
-from postel.settings import Settings
+from postel.settings import Discovery, Settings
 from postel.signals import Declarations
 
 
@@ -41,3 +42,16 @@ class Context:
 
 # Given where a source was found: the receivers that ask it. The agent closes them.
 Build = Callable[[Context, Target], Sequence[Receiver]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a source's folder brings: ``SOURCE`` of its ``source.py``, which :mod:`otel_receivers.registry` finds.
+
+    Attributes:
+        places: where it is looked for.
+        builds: the name of a place -> the receivers of what is found there.
+    """
+
+    places: Callable[[Discovery], Sequence[Place]]
+    builds: Mapping[str, Build]

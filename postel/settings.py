@@ -78,6 +78,9 @@ class Discovery(_Section):
     rspamd_host: Host = "127.0.0.1"
     rspamd_tcp_port: Port = 11333
     rspamd_controller_port: Port = 11334
+    targets: dict[str, Address] = Field(
+        default_factory=dict, description='a table for sources without keys of their own, such as {x = "127.0.0.1:80"}'
+    )
 
 
 class Intervals(_Section):

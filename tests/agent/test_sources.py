@@ -12,11 +12,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from structlog.testing import capture_logs
 
-from otel_receivers import discovery, sources
+from otel_receivers import sources
 from otel_receivers.node import Node, identify
 from otel_receivers.receiver import Target
 from otel_receivers.sources import SourceWatch
 from otel_receivers.spool import Spool
+from otel_receivers.wildduck import source
 from postel.otlp.signal import Signal
 from postel.settings import Discovery, Settings
 from postel.signals import load_all
@@ -90,7 +91,7 @@ async def test_a_first_start_registers_the_node_and_does_not_call_it_a_boot(
     assert (await spool.state())[sources.BOOT_ID] == node.boot_id
     (said,) = (entry["event"] for entry in logs)
     assert said.startswith("looked for mail servers: found: ")
-    assert "; not found: zone_mta, wildduck, " in said
+    assert "; not found: wildduck, wildduck_metrics, zone_mta, " in said
 
 
 async def test_one_line_says_what_was_found_and_what_listens_in_anothers_place(
@@ -169,7 +170,7 @@ async def test_a_lost_source_is_told_with_all_places_where_it_was_looked_for(
     settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = free_ports(2)
-    monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
+    monkeypatch.setattr(source, "_API_PORTS", (first, second))
     monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
     monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
     known = {sources.SOURCES: json.dumps({"wildduck": ["127.0.0.1", second]})}
@@ -228,7 +229,7 @@ async def test_where_a_port_is_only_guessed_another_server_is_not_shown_the_toke
     settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with server(sized(b"hello")) as port:
-        monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (port,))
+        monkeypatch.setattr(source, "_API_PORTS", (port,))
         guessing = SourceWatch(looking_at(settings, wildduck_api_port=None), AGENT, node, {})
         await guessing.start(spool)
         assert await asked(guessing, spool) == [{}]
@@ -243,11 +244,11 @@ async def test_it_is_asked_where_it_was_found_also_after_it_moved_and_after_a_re
     monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
     monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
     first, second = free_ports(2)
-    monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
+    monkeypatch.setattr(source, "_API_PORTS", (first, second))
     guessing = looking_at(settings, wildduck_api_port=None)
     known = {sources.SOURCES: json.dumps({"wildduck": ["127.0.0.1", first]})}
     async with server(WILDDUCK) as port:
-        monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, port))
+        monkeypatch.setattr(source, "_API_PORTS", (first, port))
         watch = SourceWatch(guessing, AGENT, node, known)
         assert watch.where("wildduck") == Target("127.0.0.1", first)
         assert watch.where("imap") is None
