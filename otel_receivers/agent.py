@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,8 +18,10 @@ from functools import partial
 
 import structlog
 
-from otel_receivers import exporter, printing
+from otel_receivers import derived_receiver, exporter, printing
 from otel_receivers.building import Context, nowhere
+from otel_receivers.derived import Derivation
+from otel_receivers.derived_receiver import DerivedReceiver
 from otel_receivers.discovery import Finding, look_everywhere
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
@@ -101,6 +104,11 @@ class Collecting:
         interval = self._settings.intervals.system_metrics
         return SpoolReceiver(self._declarations["agent"], self._node, spool, interval=interval)
 
+    def derived(self, spool: Spool) -> Receiver:
+        """The receiver of what the spool counts of events."""
+        interval = max(1, math.ceil(self._settings.intervals.send_metrics))
+        return DerivedReceiver(self._declarations, spool, interval=interval, state=self._context.state)
+
     async def ask(self, receiver: Receiver, tick: Tick) -> _Collected:
         """Ask one source once; never raises for what a source or a receiver does."""
         started = time.monotonic()
@@ -126,7 +134,7 @@ class Collecting:
             up=not failure,
             errors=errors or tuple(sorted({problem.error_type for problem in batch.problems})),
         )
-        if receiver.name == self._declarations["agent"].type:
+        if receiver.name in (self._declarations["agent"].type, derived_receiver.NAME):
             return _Collected((batch,), asking, failure)
         return _Collected((batch, self._health.record(receiver, tick, asking)), asking, failure)
 
@@ -221,7 +229,7 @@ async def run(settings: Settings) -> None:
             agent = Agent(settings, spool, collecting, epochs)
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
-            intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
+            intake = Intake(node, spool, privacy, Derivation(load_all()), request_bytes=otlp.request_bytes)
             async with _until_stopped(), serving(settings, intake):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
@@ -238,6 +246,7 @@ async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: Spoo
     async with asyncio.TaskGroup() as group:
         group.create_task(sending.run())
         group.create_task(agent.follow(collecting.spool(spool)))
+        group.create_task(agent.follow(collecting.derived(spool)))
         group.create_task(agent.follow(system))
         await watch.start(spool)
         followed: dict[str, tuple[Target, list[asyncio.Task[None]]]] = {}

@@ -1,8 +1,8 @@
 """The agent's own door: OTLP/HTTP logs of the mail servers' plugins on this host, answered once the spool has them.
 
 What comes is stamped with this node's identity, where the sender names none of its own, and goes through ``[privacy]``
-before it is stored. What the disk does not take now is not taken: the plugins keep it, in files of their own. Metrics
-and traces are "not here".
+before it is stored. What the disk does not take now is not taken: the plugins keep it, in files of their own. What the
+declarations derive from events is counted with them (:mod:`otel_receivers.derived`). Metrics and traces are "not here".
 
 Source: OTLP specification 1.x, "OTLP/HTTP"; the table of answers in :mod:`postel.otlp.answers`.
 """
@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_receivers import exporter
+from otel_receivers.derived import Derivation, Occurrence
 from otel_receivers.node import Node
 from otel_receivers.points import encode_attributes
 from otel_receivers.privacy import Privacy
@@ -45,13 +46,17 @@ class Intake:
         node: this node.
         spool: of the agent.
         privacy: what of addresses may be stored.
+        derivation: what is counted of events.
         request_bytes: of a request in the spool at most.
     """
 
-    def __init__(self, node: Node, spool: Spool, privacy: Privacy, *, request_bytes: int) -> None:
+    def __init__(
+        self, node: Node, spool: Spool, privacy: Privacy, derivation: Derivation, *, request_bytes: int
+    ) -> None:
         self._node = node
         self._spool = spool
         self._privacy = privacy
+        self._derivation = derivation
         self._request_bytes = request_bytes
         self._identity = dict(node.resource("").attributes)
         for name in ("service.name", "service.instance.id", "service.version"):
@@ -66,20 +71,20 @@ class Intake:
         assert isinstance(request, ExportLogsServiceRequest), signal  # noqa: S101 - the only route
         # A plugin's batch takes less than a thread costs; a backlog's would hold up the scrapes.
         small = request.ByteSize() < _ASIDE
-        prepared = self._prepare(request) if small else await asyncio.to_thread(self._prepare, request)
+        prepared, occurrences = await asyncio.to_thread(self._prepare, request) if not small else self._prepare(request)
         try:
-            await self._spool.take(prepared)
+            await self._spool.take(prepared, occurrences)
         except SpoolError as error:
             raise Retryable(_RETRY_SECONDS, str(error)) from None
         return Outcome()
 
-    def _prepare(self, request: ExportLogsServiceRequest) -> list[Request]:
+    def _prepare(self, request: ExportLogsServiceRequest) -> tuple[list[Request], list[Occurrence]]:
         for resource_logs in request.resource_logs:
             self._stamp(resource_logs.resource)
             for scope_logs in resource_logs.scope_logs:
                 for record in scope_logs.log_records:
                     self._privacy.apply(record)
-        return exporter.log_requests(request, self._request_bytes)
+        return exporter.log_requests(request, self._request_bytes), self._derivation.occurrences(request)
 
     def _stamp(self, resource: Resource) -> None:
         """Say on which node, and which instance of its program, the sender runs; what it says itself stays."""

@@ -31,6 +31,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope as SdkScope
 
 from otel_receivers.receiver import Batch, Problem, Tick
+from otel_receivers.totals import OVERFLOW
 from postel import __version__
 from postel.signals import SEVERITY_NUMBER, Attribute, Declaration, Kind
 from postel.signals import Metric as DeclaredMetric
@@ -199,6 +200,8 @@ class Recorder:
             raise UndeclaredError(f"{self._declaration.path} declares no metric {key!r}") from None
 
     def _attributes(self, owner: str, allowed: Sequence[str], given: Attributes) -> dict[str, Any]:
+        if allowed and given == OVERFLOW:
+            return dict(OVERFLOW)
         for name, value in given.items():
             if name not in allowed:
                 raise UndeclaredError(f"{owner} has no attribute {name!r}; it has {', '.join(allowed) or 'none'}")

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from otel_receivers.derived import Occurrence
+from otel_receivers.spool_events import Told
 from otel_receivers.spool_file import Block, Request
 from otel_receivers.spool_store import SpoolError, SpoolStore
 from postel.otlp.signal import Signal
@@ -71,14 +73,18 @@ class Spool:
         for signal in {request.signal for request in requests}:
             self.arrived[signal].set()
 
-    async def take(self, requests: Sequence[Request]) -> None:
-        """Store requests on disk, or not at all.
+    async def take(self, requests: Sequence[Request], occurrences: Sequence[Occurrence] = ()) -> None:
+        """Store requests on disk and count the events in them, each once however often it comes; or neither.
+
+        Args:
+            requests: of events.
+            occurrences: what is to be counted of them.
 
         Raises:
             SpoolError: the disk does not take them; whoever gave them must keep them.
         """
         if requests:
-            await self._call(lambda store: store.take(requests))
+            await self._call(lambda store: store.take(requests, occurrences))
         for signal in {request.signal for request in requests}:
             self.arrived[signal].set()
 
@@ -116,6 +122,22 @@ class Spool:
     async def drop(self, ids: Collection[int], reason: str) -> None:
         """Forget requests that nobody took, as :meth:`remove` does; counted under ``reason``."""
         await self._call(lambda store: store.remove(ids, reason))
+
+    async def told(self) -> list[Told]:
+        """What was counted of each sender's events so far.
+
+        Raises:
+            SpoolError: the disk does not give it.
+        """
+        return await self._call(SpoolStore.told)
+
+    async def begin_anew(self) -> None:
+        """Let senders begin now of which a clock that was far ahead said that they begin later.
+
+        Raises:
+            SpoolError: the disk does not take it.
+        """
+        await self._call(SpoolStore.begin_anew)
 
     async def trim(self) -> None:
         """Let go of what is too old; not while the disk takes nothing.

@@ -14,6 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from otel_receivers import spool_events
+from otel_receivers.derived import Occurrence
+from otel_receivers.spool_events import CountedEvents, Told
+from otel_receivers.totals import Change
 from postel.errors import PostelError
 from postel.otlp.signal import Signal
 
@@ -21,7 +25,9 @@ from postel.otlp.signal import Signal
 ROW_OVERHEAD = 256
 # How many times as long as all else a request waits that `begins` a counter: what comes after it needs it.
 BEGINS_AGES = 2
-_VERSION = 2
+_VERSION = 3
+# How much of `max_bytes` the ids of events may take beside it.
+_IDS_SHARE = 4
 # Free pages are given back to the file system in portions, so that no call takes long.
 _VACUUM_PAGES = 2_000
 _WAL_BYTES = 4 << 20
@@ -45,6 +51,7 @@ CREATE TABLE IF NOT EXISTS request (
 CREATE INDEX IF NOT EXISTS request_in_order ON request (signal, id);
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 INSERT OR IGNORE INTO state VALUES ('{_CREATED}', strftime('%s', 'now') || '000000000');
+{spool_events.SCHEMA}
 -- Ids go on from the clock, in microseconds: those of a file that was set aside name nothing in the one after it.
 INSERT INTO sqlite_sequence SELECT 'request', {{first_id}} WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence);
 PRAGMA user_version = {_VERSION};
@@ -115,7 +122,7 @@ class SpoolFile:
 
     Args:
         path: the database; its folder exists.
-        max_bytes: bodies and `ROW_OVERHEAD` of each, at most.
+        max_bytes: bodies and `ROW_OVERHEAD` of each, at most; a quarter of it more for the ids of events.
         max_age: seconds that a request is kept at most; one that `begins` a counter `BEGINS_AGES` times as long.
         writable: False: nothing is written, not even the files beside it for which a full disk has no room.
 
@@ -157,6 +164,7 @@ class SpoolFile:
         self._bytes = self._db.execute(
             f"SELECT coalesce(sum(length(body) + {ROW_OVERHEAD}), 0) FROM request"  # noqa: S608 - a constant
         ).fetchone()[0]
+        self._events = CountedEvents(self._db, self._max_bytes // _IDS_SHARE)
 
     @property
     def size(self) -> int:
@@ -170,12 +178,27 @@ class SpoolFile:
             The id of each request.
         """
         with self._transaction():
-            self._write_state(state)
-            now = time.time()
-            ids = [self._insert(request, now) for request in requests]
-            while self._bytes > self._max_bytes:
-                self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
-        return ids
+            return self._store(requests, state)
+
+    def take(self, requests: Iterable[Request], occurrences: Sequence[Occurrence]) -> None:
+        """Store requests as :meth:`append` does, and count the events in them that were not counted before.
+
+        Args:
+            requests: of events.
+            occurrences: what is to be counted of them.
+        """
+        with self._counting() as changes:
+            changes.append(self._events.count(occurrences, time.time()))
+            self._store(requests, {})
+
+    def told(self) -> list[Told]:
+        """What was counted so far."""
+        return self._events.told()
+
+    def begin_anew(self) -> None:
+        """Let senders begin now of which a clock that was far ahead said that they begin later."""
+        with self._counting() as changes:
+            changes.append(self._events.begin_anew(time.time()))
 
     def peek(self, signal: Signal, limit: int, without: Container[int] = ()) -> Block | None:
         """The oldest requests of a signal, together at most ``limit`` bytes (one alone may be larger).
@@ -224,12 +247,17 @@ class SpoolFile:
             self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
 
     def trim(self) -> None:
-        """Let go of what is older than `max_age`, or `BEGINS_AGES` times that; counted under ``age``."""
+        """Let go of what is older than `max_age`, or `BEGINS_AGES` times that; counted under ``age``.
+
+        And of a piece of the ids of events that are due.
+        """
         now = time.time()
         limits = (now - self._max_age, now - self._max_age * BEGINS_AGES)
         while rows := self._oldest("created < CASE begins WHEN 0 THEN ? ELSE ? END", *limits):
             with self._transaction():
                 self._drop(rows, "age")
+        with self._transaction():
+            self._events.forget(now)
 
     def state(self) -> dict[str, str]:
         """All state."""
@@ -252,6 +280,27 @@ class SpoolFile:
     def close(self) -> None:
         """Fold the log into the file and close."""
         self._db.close()
+
+    def _store(self, requests: Iterable[Request], state: Mapping[str, str]) -> list[int]:
+        self._write_state(state)
+        now = time.time()
+        ids = [self._insert(request, now) for request in requests]
+        while self._bytes > self._max_bytes:
+            self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
+        return ids
+
+    @contextmanager
+    def _counting(self) -> Iterator[list[Change]]:
+        """A transaction with changes of what is counted: they count in memory once they are on disk."""
+        changes: list[Change] = []
+        try:
+            with self._transaction():
+                yield changes
+        except BaseException:
+            self._events.rolled_back()
+            raise
+        for change in changes:
+            self._events.keep(change)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from postel.signals import derivation
 from postel.signals.model import (
     EVENT_COLUMNS,
     STANDARD_COLUMNS,
@@ -36,6 +37,7 @@ def faults(declaration: Declaration) -> Iterator[str]:
             yield from _name_faults(f"tables.{table.name}.labels.{label}", label)
     for metric in declaration.metrics.values():
         yield from _metric_faults(f"metrics.{metric.name}", metric, declaration.attributes)
+        yield from derivation.faults(f"metrics.{metric.name}", metric, declaration)
     yield from _origin_faults(declaration.metrics)
     for event in declaration.events.values():
         yield from _attribute_faults(f"events.{event.name}", event.attributes, declaration.attributes)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from postel.signals.model import AttributeValue
 from postel.signals.schema import Name, Part, Text
 
 
@@ -76,11 +77,27 @@ class Plugin(Source):
     plugin: Text
 
 
+class Events(Source):
+    """Events that the agent's intake took, each once.
+
+    ``events`` names them, each with the attributes of the metric whose value it fixes. ``attributes`` maps attributes
+    of the events to those of the metric; ``value`` is the attribute whose value is recorded or added, without it each
+    event adds 1; ``when`` names, for attributes of the events, the values of which one must be there.
+    """
+
+    maps = "attributes"
+    events: dict[Name, dict[Name, AttributeValue]]
+    attributes: dict[Name, Name] = Field(default_factory=dict)
+    value: Name | None = None
+    when: dict[Name, list[AttributeValue]] = Field(default_factory=dict)
+
+
 METRIC_SOURCES: Mapping[str, type[Source]] = {
     "prometheus": Prometheus,
     "instrument": Instrument,
     "api": Api,
     "reader": Reader,
+    "events": Events,
 }
 EVENT_SOURCES: Mapping[str, type[Source]] = {"api": Api, "reader": Reader, "hook": Hook, "plugin": Plugin}
 

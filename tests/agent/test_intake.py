@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from pydantic import SecretStr
 
+from otel_receivers.derived import Derivation
 from otel_receivers.intake import REQUEST_BYTES, Intake, serving
 from otel_receivers.node import identify
 from otel_receivers.privacy import Privacy
@@ -21,6 +22,7 @@ from postel.errors import AddressInUseError, PostelError
 from postel.otlp.signal import Signal
 from postel.settings import Intake as IntakeSettings
 from postel.settings import Settings
+from postel.signals import load_all
 from support.otlp_thread import records
 from support.ports import free_port
 
@@ -69,7 +71,13 @@ async def running(
         ),
     )
     spool = await Spool.open(tmp_path, max_bytes=64 << 20, max_age=3600)
-    intake = Intake(identify(tmp_path, setting="node-1"), spool, Privacy("keep"), request_bytes=request_bytes)
+    intake = Intake(
+        identify(tmp_path, setting="node-1"),
+        spool,
+        Privacy("keep"),
+        Derivation(load_all()),
+        request_bytes=request_bytes,
+    )
     try:
         async with (
             serving(settings, intake),

@@ -4,6 +4,7 @@ import pytest
 
 from postel.errors import DeclarationError
 from postel.signals import STANDARD_COLUMNS, Kind, load, load_all
+from postel.signals.sources import METRIC_SOURCES
 from timescale_sink.ingest.rows import WideKey
 
 SOURCE = """
@@ -107,7 +108,7 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
             (
                 "{prometheus: fresh_queue}",
                 source,
-                rf"fresh\.queue\.size\.source: needs exactly one of prometheus, instrument, api, reader, got {got}",
+                rf"fresh\.queue\.size\.source: needs exactly one of {', '.join(METRIC_SOURCES)}, got {got}",
             )
             for source, got in [
                 ("{promethues: fresh_queue}", "'promethues'"),

@@ -18,6 +18,7 @@ from postel.signals import EVENT_COLUMNS, load_all
 from support.postgres import fresh_database, migrate_now
 from timescale_sink.store import migrate as migrations
 from timescale_sink.store.database import Tier, ask_server, check_rights, connect, create_pool
+from timescale_sink.store.increase import make_views
 from timescale_sink.store.migrate import Script, migrate, scripts
 
 # Columns of the schema whose source is not declared yet.
@@ -99,6 +100,21 @@ def test_every_counter_has_its_increase(database: psycopg.Connection[Any]) -> No
             "SELECT column_name FROM information_schema.columns WHERE table_name = %s", (f"{table}_increase",)
         ).fetchall()
         assert {c for (c,) in found} - KEY == counters
+
+
+async def test_a_counter_comes_behind_others_in_its_view_wherever_it_is_declared(url: str) -> None:
+    """A view that is there takes further columns at its end only, as its table does."""
+    connection = await connect(url)
+    await migrate(connection)
+    await connection.execute("CREATE TABLE metrics_fresh (LIKE metrics_haraka, b_total bigint, a_total bigint)")
+    for declared in (["a_total", "b_total"], ["a_total", "a_new_total", "b_total"]):
+        if "a_new_total" in declared:
+            await connection.execute("ALTER TABLE metrics_fresh ADD COLUMN a_new_total bigint")
+        await make_views(connection, {"metrics_fresh": declared})
+    columns = (await connection.execute("SELECT * FROM metrics_fresh_increase")).description
+    await connection.close()
+    assert columns is not None
+    assert [column.name for column in columns if column.name not in KEY] == ["b_total", "a_total", "a_new_total"]
 
 
 def test_an_edited_migration_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
