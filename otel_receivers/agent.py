@@ -19,7 +19,7 @@ from functools import partial
 import structlog
 
 from otel_receivers import derived_receiver, exporter, printing
-from otel_receivers.building import Context, nowhere
+from otel_receivers.building import Context, Door, nowhere
 from otel_receivers.derived import Derivation
 from otel_receivers.derived_receiver import DerivedReceiver
 from otel_receivers.discovery import Finding, look_everywhere
@@ -30,7 +30,7 @@ from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node, identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
-from otel_receivers.registry import SOURCES, places
+from otel_receivers.registry import DOORS, SOURCES, places
 from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
@@ -98,6 +98,11 @@ class Collecting:
         """
         build = SOURCES.get(name)
         return build(replace(self._context, where=where), target) if build else ()
+
+    def doors(self, where: Callable[[str], Target | None]) -> Sequence[Door]:
+        """What sources answer at the intake's address; ``where`` as of :meth:`source`."""
+        context = replace(self._context, where=where)
+        return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
         """The receiver of the agent's own spool."""
@@ -230,7 +235,7 @@ async def run(settings: Settings) -> None:
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
             intake = Intake(node, spool, privacy, Derivation(load_all()), request_bytes=otlp.request_bytes)
-            async with _until_stopped(), serving(settings, intake):
+            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.where)):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()

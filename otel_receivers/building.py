@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from otel_receivers.discovery import Place
 from otel_receivers.epochs import Epochs
@@ -11,6 +12,9 @@ from otel_receivers.node import Node
 from otel_receivers.receiver import Receiver, Target
 from postel.settings import Discovery, Settings
 from postel.signals import Declarations
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
 
 
 def nowhere(source: str) -> Target | None:
@@ -43,6 +47,10 @@ class Context:
 # Given where a source was found: the receivers that ask it. The agent closes them.
 Build = Callable[[Context, Target], Sequence[Receiver]]
 
+# Given the intake's token, None where it has none: what is answered at the intake's address beside OTLP.
+Door = Callable[["str | None"], Sequence["Route"]]
+BuildDoor = Callable[[Context], Door]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -51,7 +59,9 @@ class Source:
     Attributes:
         places: where it is looked for.
         builds: the name of a place -> the receivers of what is found there.
+        doors: what it answers at the intake's address.
     """
 
     places: Callable[[Discovery], Sequence[Place]]
     builds: Mapping[str, Build]
+    doors: Sequence[BuildDoor] = ()

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import structlog
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_receivers import exporter
+from otel_receivers.building import Door
 from otel_receivers.derived import Derivation, Occurrence
 from otel_receivers.node import Node
 from otel_receivers.points import encode_attributes
@@ -98,8 +99,8 @@ class Intake:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings, intake: Intake) -> AsyncIterator[None]:
-    """Listen at ``[intake] address`` while the body runs.
+async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()) -> AsyncIterator[None]:
+    """Listen at ``[intake] address`` while the body runs; ``doors`` are what is answered there beside OTLP.
 
     Raises:
         AddressInUseError: another program listens there.
@@ -119,7 +120,8 @@ async def serving(settings: Settings, intake: Intake) -> AsyncIterator[None]:
         )
     secret = token.get_secret_value() if token else None
     listener = listen(address, "[intake] address")
-    app = Starlette(routes=routes(intake, limit=REQUEST_BYTES, token=secret, signals=(Signal.LOGS,)))
+    otlp = routes(intake, limit=REQUEST_BYTES, token=secret, signals=(Signal.LOGS,))
+    app = Starlette(routes=[*otlp, *(route for door in doors for route in door(secret))])
     server = Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_ANSWER_SECONDS

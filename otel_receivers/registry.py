@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
 import otel_receivers
-from otel_receivers.building import Build, Source
+from otel_receivers.building import Build, BuildDoor, Source
 from otel_receivers.discovery import Place, only_looked_for
 from postel.errors import SettingsError
 from postel.settings import Discovery
@@ -27,6 +27,8 @@ def _found() -> Iterator[Source]:
 _SOURCES = tuple(_found())
 # By the name of the place where each is looked for.
 SOURCES: Mapping[str, Build] = {name: build for source in _SOURCES for name, build in source.builds.items()}
+# What sources answer at the intake's address.
+DOORS: Sequence[BuildDoor] = tuple(door for source in _SOURCES for door in source.doors)
 
 
 def places(settings: Discovery) -> tuple[Place, ...]:

@@ -70,6 +70,12 @@ class Discovery(_Section):
     zone_mta_host: Host = "127.0.0.1"
     zone_mta_port: Port = 12080
     zone_mta_metrics_path: str = Field("/metrics", pattern=r"^/", description='a path such as "/metrics"')
+    zone_mta_queue_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="a text that all Zone-MTAs with one database have in common; unset: each has a queue of its own",
+    )
     wildduck_host: Host = "127.0.0.1"
     wildduck_api_port: Port | None = Field(None, description="a port number; unset: 8080, then 3000")
     wildduck_api_token: Token | None = Field(None, description="WildDuck's API access token, ASCII without spaces")
@@ -88,6 +94,7 @@ class Intervals(_Section):
 
     system_metrics: Interval = 15
     zone_mta_prometheus: Interval = 30
+    zone_mta_queue: Interval = 30
     wildduck_api_query: Interval = 300
     wildduck_prometheus: Interval = 30
     send_metrics: Seconds = 30

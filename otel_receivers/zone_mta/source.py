@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from otel_receivers.building import Source
 from otel_receivers.discovery import Place, page
 from otel_receivers.receiver import Target
-from otel_receivers.zone_mta import receiver
+from otel_receivers.zone_mta import door, receiver
 from postel.settings import Discovery
 
 
@@ -22,4 +22,4 @@ def _places(settings: Discovery) -> Sequence[Place]:
     )
 
 
-SOURCE = Source(_places, {"zone_mta": receiver.build})
+SOURCE = Source(_places, {"zone_mta": receiver.build}, (door.build,))

@@ -90,6 +90,11 @@ def _source_faults(place: str, metric: Metric) -> Iterator[str]:
             yield f"{place}.{maps}.{theirs}: {ours!r} is no attribute of {metric.name}"
         if given.setdefault(ours, theirs) != theirs:
             yield f"{place}.{maps}.{theirs}: {ours!r} is what {given[ours]} gives already"
+    for ours in metric.source.get("split", {}):
+        if ours not in metric.attributes:
+            yield f"{place}.split: {ours!r} is no attribute of {metric.name}"
+        elif ours in given:
+            yield f"{place}.split: {ours!r} is what {given[ours]} gives already"
 
 
 def _origin_faults(metrics: Mapping[str, Metric]) -> Iterator[str]:

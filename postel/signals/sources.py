@@ -28,12 +28,17 @@ class Source(Part):
 
 
 class Prometheus(Source):
-    """A family of the server's Prometheus page; ``labels`` maps its labels to attributes."""
+    """A family of the server's Prometheus page; ``labels`` maps its labels to attributes.
+
+    ``split`` names, for an attribute that the page does not have, the call of the server's API that the points with it
+    come from: the page's are of the whole.
+    """
 
     maps = "labels"
     alone = True
     prometheus: Text
     labels: dict[Text, Name] = Field(default_factory=dict)
+    split: dict[Name, Text] | None = None
 
 
 class Instrument(Source):

@@ -142,6 +142,16 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
                 ("fresh.state", "what state gives already"),
             ]
         ),
+        (
+            "{prometheus: fresh_queue}",
+            "{prometheus: fresh_queue, split: {fresh.domain: /zones}}",
+            r"fresh\.queue\.size\.source\.split: 'fresh\.domain' is no attribute of fresh\.queue\.size",
+        ),
+        (
+            "{prometheus: fresh_queue}",
+            "{prometheus: fresh_queue, labels: {state: fresh.state}, split: {fresh.state: /zones}}",
+            r"fresh\.queue\.size\.source\.split: 'fresh\.state' is what state gives already",
+        ),
         ("{prometheus: fresh_queue}", "{prometheus: 3}", r"source\.prometheus: Input should be a valid string"),
         (
             "{prometheus: fresh_queue}",

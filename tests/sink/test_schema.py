@@ -22,9 +22,7 @@ from timescale_sink.store.increase import make_views
 from timescale_sink.store.migrate import Script, migrate, scripts
 
 # Columns of the schema whose source is not declared yet.
-AHEAD = {
-    ("metrics_zonemta", "oldest_age"),
-}
+AHEAD: set[tuple[str, str]] = set()
 KEY = {"time", "node_id", "instance", "zone", "started_at"}
 
 
