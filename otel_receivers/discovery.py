@@ -107,11 +107,6 @@ def only_looked_for(settings: Discovery) -> tuple[Place, ...]:
             "haraka", (Target(_LOOPBACK, settings.haraka_smtp_port),), banner(rb"^220[ -].*Haraka", b"QUIT\r\n"), 300.0
         ),
         Place("rspamd", (Target(settings.rspamd_host, settings.rspamd_tcp_port),), server_header("/ping", "rspamd")),
-        Place(
-            "rspamd_controller",
-            (Target(settings.rspamd_host, settings.rspamd_controller_port),),
-            server_header("/ping", "rspamd"),
-        ),
         Place("imap", (Target(settings.wildduck_host, _IMAP_PORT),), banner(rb"^\* OK", b"1 LOGOUT\r\n"), 300.0),
         Place("imap_tls", (Target(settings.wildduck_host, _IMAP_TLS_PORT),), _listens, 300.0),
     )

@@ -84,6 +84,9 @@ class Discovery(_Section):
     rspamd_host: Host = "127.0.0.1"
     rspamd_tcp_port: Port = 11333
     rspamd_controller_port: Port = 11334
+    rspamd_password: Token | None = Field(
+        None, description="the password of Rspamd's controller; one that only reads does; ASCII without spaces"
+    )
     targets: dict[str, Address] = Field(
         default_factory=dict, description='a table for sources without keys of their own, such as {x = "127.0.0.1:80"}'
     )
@@ -97,6 +100,7 @@ class Intervals(_Section):
     zone_mta_queue: Interval = 30
     wildduck_api_query: Interval = 300
     wildduck_prometheus: Interval = 30
+    rspamd_controller: Interval = 30
     send_metrics: Seconds = 30
     email_events: Literal["immediate"] | Seconds = Field("immediate", description='"immediate", or seconds')
 

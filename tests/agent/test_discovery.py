@@ -191,6 +191,17 @@ async def test_nonsense_is_a_bad_answer() -> None:
     assert (finding.found, finding.listening, finding.error_type) == (False, True, "protocol")
 
 
+async def test_another_server_in_rspamds_place_is_asked_only_where_the_settings_name_it() -> None:
+    port = free_port()
+    # As if the default were that port.
+    guessed = Discovery.model_construct(set(), rspamd_controller_port=port)
+    async with server(port, NGINX):
+        for settings, asked in ((guessed, False), (Discovery(rspamd_controller_port=port), True)):
+            looked = await look_everywhere([each for each in places(settings) if each.source == "rspamd_controller"])
+            assert [(finding.listening, finding.found, finding.asked) for finding in looked] == [(True, False, asked)]
+            assert looked[0].how == "listens, is another server; see [discovery] rspamd_controller_port"
+
+
 async def test_wildduck_is_looked_for_at_its_second_port(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = free_ports(2)
     monkeypatch.setattr(source, "_API_PORTS", (first, second))

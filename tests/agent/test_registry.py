@@ -52,10 +52,23 @@ async def test_what_is_only_looked_for_has_no_receiver(tmp_path: Path) -> None:
 
 
 async def test_settings_reach_the_receivers(tmp_path: Path) -> None:
-    intervals = Intervals(zone_mta_prometheus=7, zone_mta_queue=9, wildduck_api_query=77, wildduck_prometheus=8)
+    intervals = Intervals(
+        zone_mta_prometheus=7,
+        zone_mta_queue=9,
+        wildduck_api_query=77,
+        wildduck_prometheus=8,
+        rspamd_controller=6,
+    )
     settings = Settings(data_dir=tmp_path, intervals=intervals, privacy=Privacy(addresses="hash"))
     made = {name: each for source in SOURCES for name, each in (await receivers(tmp_path, source, settings)).items()}
-    expected = {"zone_mta": 7, "zone_mta_queue": 9, "wildduck": 77, "wildduck_mailboxes": 77, "wildduck_metrics": 8}
+    expected = {
+        "zone_mta": 7,
+        "zone_mta_queue": 9,
+        "wildduck": 77,
+        "wildduck_mailboxes": 77,
+        "wildduck_metrics": 8,
+        "rspamd": 6,
+    }
     # A source without a key of its own has its table's interval.
     assert {name: made[name].interval for name in expected} == expected
     assert made["wildduck"]._names is False  # type: ignore[attr-defined]

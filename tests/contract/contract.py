@@ -39,6 +39,8 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "metrics_haraka": ("SELECT * FROM metrics_haraka", "node_id, instance, zone, time"),
     "metrics_haraka_increase": ("SELECT * FROM metrics_haraka_increase", "node_id, instance, zone, time"),
     "metrics_system": ("SELECT * FROM metrics_system", "node_id, instance, zone, time"),
+    "metrics_rspamd": ("SELECT * FROM metrics_rspamd", "node_id, instance, zone, time"),
+    "metrics_rspamd_increase": ("SELECT * FROM metrics_rspamd_increase", "node_id, instance, zone, time"),
     "metrics_wildduck": ("SELECT * FROM metrics_wildduck", "node_id, instance, zone, time"),
     "metrics_wildduck_increase": ("SELECT * FROM metrics_wildduck_increase", "node_id, instance, zone, time"),
     "metrics_zonemta": ("SELECT * FROM metrics_zonemta", "node_id, instance, zone, time"),

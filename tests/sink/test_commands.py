@@ -122,6 +122,7 @@ async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) ->
     assert deleted.rows == {
         "metrics_system": 300,
         "metrics_haraka": 0,
+        "metrics_rspamd": 0,
         "metrics_wildduck": 0,
         "metrics_zonemta": 0,
         "otel_metric_point": 300,

@@ -80,7 +80,7 @@ def rows(url: str, query: str) -> list[tuple[Any, ...]]:
 
 
 def waiting(url: str) -> list[tuple[str, str]]:
-    return rows(url, "SELECT queue_id, recipient FROM deferred_recipient ORDER BY queue_id, recipient")  # type: ignore[return-value]
+    return rows(url, "SELECT queue_id, recipient FROM deferred_recipient ORDER BY queue_id, recipient")
 
 
 async def test_destinations_are_told_with_their_counts_and_since_when(url: str) -> None:
