@@ -103,8 +103,8 @@ async def test_one_line_says_what_was_found_and_what_listens_in_anothers_place(
             await watch.start(spool)
     (said,) = (entry["event"] for entry in logs if entry["event"].startswith("looked for"))
     assert f": found: zone_mta at 127.0.0.1:{first}" in said
-    assert ", wildduck, wildduck_metrics, haraka, " in said
-    assert f", rspamd at 127.0.0.1:{second} (listens, is another server), rspamd_controller" in said
+    assert ", wildduck, wildduck_metrics, haraka, rspamd at" in said
+    assert f", rspamd at 127.0.0.1:{second} (listens, is another server), imap" in said
 
 
 async def test_a_boot_is_said_where_the_boot_id_is_another(settings: Settings, node: Node, spool: Spool) -> None:

@@ -52,6 +52,11 @@ def find_rspamd() -> Path | None:
     return next(_there("rspamd"), None)
 
 
+def find_nginx() -> Path | None:
+    """nginx, the web server, which Debian keeps out of a user's PATH."""
+    return next(_there("nginx", "/usr/sbin/nginx"), None)
+
+
 def find_browser() -> Browser | None:
     """The first Chromium with a driver of the same major version, which is all that a driver takes."""
     # Where Ubuntu has no snap, its chromium-browser only says so and fails.
@@ -94,6 +99,7 @@ class Needed:
 NEEDED = (
     Needed("Rspamd", (("rspamd",),), find_rspamd, "the tests that run it are skipped"),
     Needed("Redis", (("redis-server",),), find_redis, "the tests with a real Zone-MTA are skipped"),
+    Needed("nginx", (("nginx",),), find_nginx, "the test that follows docs/add-a-source.md is skipped"),
     Needed(
         "Chromium with its driver",
         (("chromium", "chromium-driver"), ("chromium-browser", "chromium-chromedriver")),
