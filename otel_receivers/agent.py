@@ -20,9 +20,8 @@ import structlog
 
 from otel_receivers import derived_receiver, exporter, printing
 from otel_receivers.building import Context, Door, nowhere
-from otel_receivers.derived import Derivation
 from otel_receivers.derived_receiver import DerivedReceiver
-from otel_receivers.discovery import Finding, look_everywhere
+from otel_receivers.discovery import Finding, look_everywhere, source_and_which
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
 from otel_receivers.intake import Intake, serving
@@ -35,7 +34,7 @@ from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
 from otel_receivers.spool import Spool
-from otel_receivers.spool_file import Request
+from otel_receivers.spool_requests import Request
 from postel.otlp import json_mapping
 from postel.otlp.client import sender_of
 from postel.settings import Settings
@@ -96,12 +95,13 @@ class Collecting:
             target: where it is.
             where: tells the target of other sources.
         """
-        build = SOURCES.get(name)
-        return build(replace(self._context, where=where), target) if build else ()
+        source, which = source_and_which(name)
+        build = SOURCES.get(source)
+        return build(replace(self._context, where=where, which=which), target) if build else ()
 
-    def doors(self, where: Callable[[str], Target | None]) -> Sequence[Door]:
-        """What sources answer at the intake's address; ``where`` as of :meth:`source`."""
-        context = replace(self._context, where=where)
+    def doors(self, all_of: Callable[[str], Sequence[Target]]) -> Sequence[Door]:
+        """What sources answer at the intake's address; ``all_of`` tells all targets of a source."""
+        context = replace(self._context, all_of=all_of)
         return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
@@ -234,8 +234,8 @@ async def run(settings: Settings) -> None:
             agent = Agent(settings, spool, collecting, epochs)
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
-            intake = Intake(node, spool, privacy, Derivation(load_all()), request_bytes=otlp.request_bytes)
-            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.where)):
+            intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
+            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.all_of)):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()
@@ -280,7 +280,7 @@ async def run_once(settings: Settings) -> None:
     findings = await look_everywhere(places(settings.discovery))
     for finding in findings:
         say(sentence(finding))
-    asked = {finding.source: finding.target for finding in findings if finding.asked}
+    asked = {finding.name: finding.target for finding in findings if finding.asked}
     receivers = [await asyncio.to_thread(collecting.system)]
     for name, target in asked.items():
         receivers += collecting.source(name, target, asked.get)

@@ -23,6 +23,12 @@ def nowhere(source: str) -> Target | None:
     return None
 
 
+def none_of(source: str) -> Sequence[Target]:
+    """Tells of no source, as :func:`nowhere`."""
+    del source
+    return ()
+
+
 @dataclass(frozen=True)
 class Context:
     """The agent, as far as receivers are concerned.
@@ -34,6 +40,8 @@ class Context:
         epochs: of all counters of the agent.
         state: what receivers stored (:attr:`~otel_receivers.receiver.Batch.state`) when the agent last ran.
         where: the target of another source, by its name, as it is known at the time of the call; None where it is not.
+        all_of: all targets of a source, likewise.
+        which: tells the one to build receivers for from others of its source; '' for the first.
     """
 
     settings: Settings
@@ -42,6 +50,12 @@ class Context:
     epochs: Epochs
     state: Mapping[str, str] = field(default_factory=dict)
     where: Callable[[str], Target | None] = nowhere
+    all_of: Callable[[str], Sequence[Target]] = none_of
+    which: str = ""
+
+    def name(self, name: str) -> str:
+        """A receiver's name that no receiver of another one of its source has."""
+        return f"{name}@{self.which}" if self.which else name
 
 
 # Given where a source was found: the receivers that ask it. The agent closes them.

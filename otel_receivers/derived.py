@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -26,12 +27,13 @@ UID_BYTES = 16
 _TEXT = 256
 # Of a value; every whole number below it is a double of its own.
 _MOST = 2.0**53
+# Series that a rule knows by heart.
+_SERIES_KEPT = 1_000
 _UID = "log.record.uid"
 _FIELD = {"string": "string_value", "int": "int_value", "double": "double_value", "boolean": "bool_value"}
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(NamedTuple):
     """Who sent an event: one instance of a program on one node, as the resource says.
 
     Attributes:
@@ -47,16 +49,14 @@ class Instance:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """What tells a metric's points of one instance apart: attributes, in the order of their names."""
 
     metric: str
     attributes: tuple[tuple[str, AttributeValue], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):
     """One value of one event; ``bounds``: of the histogram that it goes into, None where it is added to a sum."""
 
     series: Series
@@ -64,8 +64,7 @@ class Measurement:
     bounds: tuple[float, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
+class Occurrence(NamedTuple):
     """An event as far as metrics are concerned.
 
     Attributes:
@@ -83,17 +82,44 @@ class Occurrence:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    series: Mapping[str, AttributeValue]
+    """How one event leads to one metric."""
+
     metric: str
+    fixed: Mapping[str, AttributeValue]
     bounds: tuple[float, ...] | None
     carried: tuple[tuple[str, Attribute], ...]
     value: str | None
     when: Mapping[str, Collection[AttributeValue]]
+    # By the values that are carried over, for most events lead to few series.
+    series: dict[tuple[AttributeValue | None, ...], Series] = field(default_factory=dict)
 
     @property
     def asks(self) -> set[str]:
         """The attributes of the event that it looks at."""
         return {*self.when, *(name for name, _ in self.carried), *([self.value] if self.value else [])}
+
+    def measure(self, found: Mapping[str, AttributeValue]) -> Measurement | None:
+        """The measurement that an event with these attributes is; None where it is none."""
+        for name, values in self.when.items():
+            if found.get(name) not in values:
+                return None
+        value = 1 if self.value is None else _amount(found.get(self.value))
+        if value is None:
+            return None
+        carried = tuple(found.get(theirs) for theirs, _ in self.carried)
+        series = self.series.get(carried)
+        if series is None:
+            if len(self.series) >= _SERIES_KEPT:
+                self.series.clear()
+            series = self.series[carried] = self._series(carried)
+        return Measurement(series, value, self.bounds)
+
+    def _series(self, carried: Iterable[AttributeValue | None]) -> Series:
+        attributes = dict(self.fixed)
+        for (_, attribute), value in zip(self.carried, carried, strict=True):
+            if value is not None and (not attribute.enum or value in attribute.enum):
+                attributes[attribute.name] = value
+        return Series(self.metric, tuple(sorted(attributes.items())))
 
 
 class Derivation:
@@ -115,7 +141,7 @@ class Derivation:
                 for event, fixed in metric.source["events"].items():
                     rule = _rule(metric, fixed, declaration.attributes)
                     self._rules.setdefault(event, []).append(rule)
-                    self._fields.setdefault(event, {}).update(
+                    self._fields.setdefault(event, {_UID: "string_value"}).update(
                         {name: _FIELD[declaration.attributes[name].type] for name in rule.asks}
                     )
 
@@ -142,41 +168,23 @@ class Derivation:
                 said.get("host.id", ""),
                 said.get("service.instance.id", ""),
             )
-            measurements = self._measurements(record)
-            uid = _uid(record, instance) if measurements else b""
+            found = _found(record.attributes, self._fields.get(record.event_name, {}))
+            rules = self._rules.get(record.event_name, ())
+            measurements = tuple(measured for rule in rules if (measured := rule.measure(found)) is not None)
+            uid = _uid(record, instance, found) if measurements else b""
             yield Occurrence(uid, instance, said.get("host.name", ""), measurements)
-
-    def _measurements(self, record: LogRecord) -> tuple[Measurement, ...]:
-        rules = self._rules.get(record.event_name)
-        if not rules:
-            return ()
-        found = _found(record.attributes, self._fields[record.event_name])
-        return tuple(measured for rule in rules if (measured := _measured(rule, found)) is not None)
 
 
 def _rule(metric: Metric, fixed: Mapping[str, AttributeValue], declared: Mapping[str, Attribute]) -> _Rule:
     source = metric.source
     return _Rule(
-        series=dict(fixed),
         metric=metric.name,
+        fixed=dict(fixed),
         bounds=metric.bounds if metric.kind is Kind.HISTOGRAM else None,
         carried=tuple((theirs, declared[ours]) for theirs, ours in source["attributes"].items()),
         value=source.get("value"),
         when={name: frozenset(values) for name, values in source["when"].items()},
     )
-
-
-def _measured(rule: _Rule, found: Mapping[str, AttributeValue]) -> Measurement | None:
-    if any(found.get(name) not in values for name, values in rule.when.items()):
-        return None
-    value = 1 if rule.value is None else _amount(found.get(rule.value))
-    if value is None:
-        return None
-    attributes = dict(rule.series)
-    for theirs, attribute in rule.carried:
-        if theirs in found and (not attribute.enum or found[theirs] in attribute.enum):
-            attributes[attribute.name] = found[theirs]
-    return Measurement(Series(rule.metric, tuple(sorted(attributes.items()))), value, rule.bounds)
 
 
 def _amount(value: AttributeValue | None) -> float | None:
@@ -186,7 +194,9 @@ def _amount(value: AttributeValue | None) -> float | None:
 
 
 def _found(pairs: Iterable[KeyValue], fields: Mapping[str, str]) -> dict[str, AttributeValue]:
-    found = {}
+    found: dict[str, AttributeValue] = {}
+    if not fields:
+        return found
     for pair in pairs:
         field = fields.get(pair.key)
         if field is not None and (value := _read(pair.value, field)) is not None:
@@ -209,9 +219,9 @@ def _texts(resource: Resource) -> dict[str, str]:
     return {pair.key: pair.value.string_value[:_TEXT] for pair in resource.attributes if pair.value.string_value}
 
 
-def _uid(record: LogRecord, instance: Instance) -> bytes:
+def _uid(record: LogRecord, instance: Instance, found: Mapping[str, AttributeValue]) -> bytes:
     """The record's UUID; a hash of an id that is none, with its time; a hash of all that it says where it has no id."""
-    uid = next((pair.value.string_value for pair in record.attributes if pair.key == _UID), "")
+    uid = str(found.get(_UID, ""))
     try:
         own = bytes.fromhex(uid.replace("-", ""))
     except ValueError:

@@ -15,7 +15,7 @@ from otel_receivers.points import Attributes, Recorder, UndeclaredError
 from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
 from otel_receivers.spool import Spool, SpoolError
 from otel_receivers.spool_events import Told
-from otel_receivers.totals import Histogram, Sum, Total
+from otel_receivers.totals import HEARD_SECONDS, Histogram, Sum, Total
 from postel.signals import Declaration, Declarations, Metric
 from postel.signals.derivation import is_derived
 
@@ -44,7 +44,7 @@ class DerivedReceiver:
         self.target: Target | None = None
         self._declarations = declarations
         self._spool = spool
-        self._last = _number((state or {}).get(LAST, ""))
+        self._last = self._last_before = _number((state or {}).get(LAST, ""))
         self._quiet = max(_QUIET_SECONDS, 3.0 * interval)
 
     async def collect(self, tick: Tick) -> Batch:
@@ -64,9 +64,7 @@ class DerivedReceiver:
                 told = await self._spool.told()
         except SpoolError as error:
             raise ScrapeError("spool", str(error)) from None
-        # What was first counted after the tick's time comes with the next one.
-        heard = [each for each in told if each.quiet <= self._quiet and each.sender.start < now]
-        batches = [self._record(each, tick) for each in heard if each.instance.source in self._declarations.sources]
+        batches = [self._record(each, tick) for each in told if self._is_heard(each, now)]
         self._last = now
         return Batch(
             metrics=[metrics for batch in batches for metrics in batch.metrics],
@@ -76,6 +74,14 @@ class DerivedReceiver:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+    def _is_heard(self, told: Told, now: int) -> bool:
+        if told.instance.source not in self._declarations.sources:
+            return False
+        # Who was gone before the agent ended has had all its points.
+        gone = min(self._last_before, now) / 1e9 - self._quiet - HEARD_SECONDS
+        # What was first counted after the tick's time comes with the next one.
+        return told.quiet <= self._quiet and told.sender.heard >= gone and told.sender.start < now
 
     def _record(self, told: Told, tick: Tick) -> Batch:
         declaration = self._declarations[told.instance.source]

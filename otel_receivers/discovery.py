@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import httpx
 
 from otel_receivers.http_page import client
-from otel_receivers.receiver import Target
+from otel_receivers.receiver import Target, target_of
 from postel.settings import Discovery
 
 TIMEOUT = 3.0
@@ -40,6 +40,7 @@ class Finding:
         error_type: why it was not found, for ``error.type``; '' when found.
         version: as the server says it; '' where it does not.
         asked: it may be asked for its figures.
+        which: tells several of one source apart; '' for the first.
     """
 
     source: str
@@ -50,6 +51,13 @@ class Finding:
     error_type: str = ""
     version: str = ""
     asked: bool = False
+    which: str = ""
+    named: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the place that was looked at."""
+        return place_name(self.source, self.which)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,7 @@ class Place:
     ``settings`` are the keys of ``[discovery]`` to look at where something listens and is not what was looked for.
     ``trusted``: whoever listens there is asked, recognised or not, so that its failing is seen; else only who is
     recognised, because the place is a guess and another program may well be there, which a token must not be shown to.
+    ``which`` tells several of one source apart; '' for the first.
     ``named``: its target may be set in ``[discovery] targets``.
     """
 
@@ -96,7 +105,24 @@ class Place:
     interval: float = 30.0
     settings: str = ""
     trusted: bool = True
+    which: str = ""
     named: bool = False
+
+    @property
+    def name(self) -> str:
+        """No two places have the same."""
+        return place_name(self.source, self.which)
+
+
+def place_name(source: str, which: str) -> str:
+    """``source`` for the first place of a source, ``source@which`` for further ones."""
+    return f"{source}@{which}" if which else source
+
+
+def source_and_which(name: str) -> tuple[str, str]:
+    """What :func:`place_name` was given."""
+    source, _, which = name.partition("@")
+    return source, which
 
 
 def only_looked_for(settings: Discovery) -> tuple[Place, ...]:
@@ -122,8 +148,7 @@ def named_place(settings: Discovery, source: str, default: Target, recognise: Re
         recognise: one of those below.
     """
     named = settings.targets.get(source)
-    host, _, port = (named or "").rpartition(":")
-    target = Target(host.strip("[]"), int(port)) if named else default
+    target = target_of(named) if named else default
     return Place(source, (target,), recognise, settings="targets", trusted=named is not None, named=True)
 
 
@@ -131,7 +156,7 @@ async def look(place: Place, http: httpx.AsyncClient) -> Finding:
     """Look at one place; never raises for what a server does."""
     looked: list[Finding] = []
     for target in place.targets:
-        looked.append(await _look_at(place, target, http))
+        looked.append(replace(await _look_at(place, target, http), which=place.which))
         if looked[-1].found:
             return looked[-1]
     # Of several targets, one where at least something listens says more than one where nothing does.

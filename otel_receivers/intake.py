@@ -28,12 +28,19 @@ from otel_receivers.spool import Request, Spool, SpoolError
 from postel.errors import PostelError
 from postel.listening import is_loopback, listen
 from postel.otlp.answers import Outcome
-from postel.otlp.errors import Retryable
+from postel.otlp.errors import Retryable, TooLarge
 from postel.otlp.signal import ExportRequest, Signal
 from postel.settings import Settings
+from postel.signals import load_all
 
 # A plugin's batch is smaller; what is larger was not made by one.
 REQUEST_BYTES = 4 << 20
+# Resources in a request, each of which is stamped; a plugin's has one.
+_RESOURCES = 1000
+# A request that is stored in parts repeats resource and scope in each: a plugin's have 1 KiB. With a quarter of a part
+# they make it twice as large at most.
+_REPEATED_BYTES = 64 << 10
+_REPEATED_SHARE = 4
 _RETRY_SECONDS = 5.0
 _ASIDE = 64 << 10
 _ANSWER_SECONDS = 2
@@ -47,17 +54,14 @@ class Intake:
         node: this node.
         spool: of the agent.
         privacy: what of addresses may be stored.
-        derivation: what is counted of events.
         request_bytes: of a request in the spool at most.
     """
 
-    def __init__(
-        self, node: Node, spool: Spool, privacy: Privacy, derivation: Derivation, *, request_bytes: int
-    ) -> None:
+    def __init__(self, node: Node, spool: Spool, privacy: Privacy, *, request_bytes: int) -> None:
         self._node = node
         self._spool = spool
         self._privacy = privacy
-        self._derivation = derivation
+        self._derivation = Derivation(load_all())
         self._request_bytes = request_bytes
         self._identity = dict(node.resource("").attributes)
         for name in ("service.name", "service.instance.id", "service.version"):
@@ -68,6 +72,7 @@ class Intake:
 
         Raises:
             Retryable: the disk takes nothing now.
+            TooLarge: what is said of all records together is too much to be repeated with each.
         """
         assert isinstance(request, ExportLogsServiceRequest), signal  # noqa: S101 - the only route
         # A plugin's batch takes less than a thread costs; a backlog's would hold up the scrapes.
@@ -80,12 +85,21 @@ class Intake:
         return Outcome()
 
     def _prepare(self, request: ExportLogsServiceRequest) -> tuple[list[Request], list[Occurrence]]:
+        if len(request.resource_logs) > _RESOURCES:
+            raise TooLarge(f"the request has {len(request.resource_logs)} resources, the limit is {_RESOURCES}")
         for resource_logs in request.resource_logs:
             self._stamp(resource_logs.resource)
-            for scope_logs in resource_logs.scope_logs:
-                for record in scope_logs.log_records:
-                    self._privacy.apply(record)
+            self._privacy.apply(resource_logs)
+        self._check_parts(request)
         return exporter.log_requests(request, self._request_bytes), self._derivation.occurrences(request)
+
+    def _check_parts(self, request: ExportLogsServiceRequest) -> None:
+        if request.ByteSize() <= self._request_bytes:
+            return  # it is stored as it is
+        repeated = exporter.repeated_bytes(request)
+        limit = min(_REPEATED_BYTES, self._request_bytes // _REPEATED_SHARE)
+        if repeated > limit:
+            raise TooLarge(f"a resource and its scope have {repeated} bytes, the limit in a large request is {limit}")
 
     def _stamp(self, resource: Resource) -> None:
         """Say on which node, and which instance of its program, the sender runs; what it says itself stays."""

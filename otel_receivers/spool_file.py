@@ -11,14 +11,15 @@ import time
 import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from otel_receivers import spool_events
 from otel_receivers.derived import Occurrence
 from otel_receivers.spool_events import CountedEvents, Told
+from otel_receivers.spool_requests import Block, Request, joined
 from otel_receivers.totals import Change
 from postel.errors import PostelError
+from postel.otlp.errors import TooLarge
 from postel.otlp.signal import Signal
 
 # What a row costs beside its body: its other columns, its index entry and the unused part of its last page.
@@ -59,62 +60,12 @@ COMMIT;
 """  # noqa: S608 - constants of this module
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A serialized OTLP export request.
-
-    Attributes:
-        signal: metrics or logs.
-        body: the protobuf message's bytes.
-        items: its data points or log records.
-        begins: it holds the point with which a counter of a typed table was first met. Readers count that point as
-            nothing and every other first point in full, so it leaves the spool unsent last of all.
-    """
-
-    signal: Signal
-    body: bytes
-    items: int
-    begins: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Requests of one signal, joined in order: concatenated messages of one type are their merged message.
-
-    Source: protobuf encoding, "Last One Wins" (repeated fields are concatenated).
-    """
-
-    signal: Signal
-    body: bytes
-    items: int
-    ids: tuple[int, ...]
-
-
-def joined(signal: Signal, requests: Iterable[tuple[int, int, bytes]], limit: int) -> Block | None:
-    """The first requests, together at most ``limit`` bytes (one alone may be larger); None where there is none.
-
-    Args:
-        signal: of all of them.
-        requests: id, items and body of each, in order.
-        limit: bytes.
-    """
-    bodies: list[bytes] = []
-    ids: list[int] = []
-    size = items = 0
-    for request_id, count, body in requests:
-        if bodies and size + len(body) > limit:
-            break
-        bodies.append(body)
-        ids.append(request_id)
-        size += len(body)
-        items += count
-        if size >= limit:
-            break
-    return Block(signal, b"".join(bodies), items, tuple(ids)) if ids else None
-
-
 class DamagedError(sqlite3.DatabaseError):
     """The file can be opened, and its pages contradict each other."""
+
+
+class NoRoomError(PostelError):
+    """What was to be stored would be let go of at once; the message says why."""
 
 
 class SpoolFile:
@@ -180,16 +131,24 @@ class SpoolFile:
         with self._transaction():
             return self._store(requests, state)
 
-    def take(self, requests: Iterable[Request], occurrences: Sequence[Occurrence]) -> None:
-        """Store requests as :meth:`append` does, and count the events in them that were not counted before.
+    def take(self, requests: Sequence[Request], occurrences: Sequence[Occurrence] = ()) -> None:
+        """Store requests as :meth:`append` does, where they are not themselves the oldest that would make room.
+
+        The events in them that were not counted before are counted with them.
 
         Args:
             requests: of events.
             occurrences: what is to be counted of them.
+
+        Raises:
+            NoRoomError: they are; nothing is changed.
+            TooLarge: not even an empty spool has room for them.
         """
+        if sum(len(request.body) + ROW_OVERHEAD for request in requests) > self._max_bytes:
+            raise TooLarge(f"the spool takes {self._max_bytes} bytes ([otlp] spool_bytes), the request has more")
         with self._counting() as changes:
             changes.append(self._events.count(occurrences, time.time()))
-            self._store(requests, {})
+            self._check_stored(self._store(requests, {}))
 
     def told(self) -> list[Told]:
         """What was counted so far."""
@@ -288,6 +247,14 @@ class SpoolFile:
         while self._bytes > self._max_bytes:
             self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
         return ids
+
+    def _check_stored(self, ids: Sequence[int]) -> None:
+        # The oldest goes first.
+        if ids and not self._db.execute("SELECT 1 FROM request WHERE id = ?", (ids[0],)).fetchone():
+            raise NoRoomError(
+                f"the spool of {self._max_bytes} bytes is full of what counters begin with; mend what the agent sends"
+                " to, or raise [otlp] spool_bytes"
+            )
 
     @contextmanager
     def _counting(self) -> Iterator[list[Change]]:

@@ -31,8 +31,9 @@ import structlog
 from otel_receivers.derived import Occurrence
 from otel_receivers.disk import fault, probe
 from otel_receivers.spool_events import Told
-from otel_receivers.spool_file import Block, DamagedError, Request, SpoolFile
+from otel_receivers.spool_file import DamagedError, NoRoomError, SpoolFile
 from otel_receivers.spool_memory import Memory
+from otel_receivers.spool_requests import Block, Request
 from postel.errors import PostelError
 from postel.otlp.signal import Signal
 
@@ -112,13 +113,17 @@ class SpoolStore:
         self._memory.add(requests, state)
         self._flush()
 
-    def take(self, requests: Iterable[Request], occurrences: Sequence[Occurrence] = ()) -> None:
+    def take(self, requests: Sequence[Request], occurrences: Sequence[Occurrence] = ()) -> None:
         """Store requests on disk, and count the events in them, or neither.
 
         Raises:
-            SpoolError: the disk does not take them.
+            SpoolError: the disk does not take them, or there is no room for them.
+            TooLarge: there never is room for them.
         """
-        self.on_file(lambda file: file.take(requests, occurrences), writing=True)
+        try:
+            self.on_file(lambda file: file.take(requests, occurrences), writing=True)
+        except NoRoomError as error:
+            raise SpoolError(f"{self._path}: {error}") from None
 
     def told(self) -> list[Told]:
         """See :meth:`SpoolFile.told`; nothing where there is no file.

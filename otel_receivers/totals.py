@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
-from otel_receivers.derived import Instance, Measurement, Occurrence, Series
+from otel_receivers.derived import Instance, Occurrence, Series
 from postel.signals import AttributeValue
 
 # Source: OpenTelemetry specification, Metrics SDK, "Overflow attribute".
@@ -30,7 +30,7 @@ INSTANCES = 1_000
 # Who was not heard of for so long makes room for another.
 QUIET_SECONDS = 86_400
 # How far behind the time is that is remembered of a sender; it is written with what is counted anyway.
-_HEARD_SECONDS = 600
+HEARD_SECONDS = 600
 _INT64_MAX = 2**63 - 1
 _STEP_NANOS = 1_000_000
 _AHEAD_NANOS = 86_400_000_000_000
@@ -45,9 +45,9 @@ class Sum:
 
     value: float = 0
 
-    def plus(self, value: float) -> Sum:
-        """The sum with one more value; it stays where it is when a point could not carry more."""
-        return Sum(min(self.value + value, _INT64_MAX))
+    def plus(self, values: Sequence[float]) -> Sum:
+        """The sum with more values; it stays where it is when a point could not carry more."""
+        return Sum(min(self.value + sum(values), _INT64_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,18 @@ class Histogram:
     lowest: float
     highest: float
 
-    def plus(self, value: float) -> Histogram:
-        """The histogram with one more value. A bound belongs to the bucket below it (OTLP, HistogramDataPoint)."""
+    def plus(self, values: Sequence[float]) -> Histogram:
+        """The histogram with more values. A bound belongs to the bucket below it (OTLP, HistogramDataPoint)."""
         counts = list(self.counts)
-        counts[bisect_left(self.bounds, value)] += 1
-        return replace(
-            self,
-            counts=tuple(counts),
-            total=self.total + value,
-            lowest=min(self.lowest, value),
-            highest=max(self.highest, value),
+        for value in values:
+            counts[bisect_left(self.bounds, value)] += 1
+        return Histogram(
+            self.start,
+            self.bounds,
+            tuple(counts),
+            self.total + sum(values),
+            min(self.lowest, *values),
+            max(self.highest, *values),
         )
 
 
@@ -93,7 +95,7 @@ class Sender:
     Attributes:
         start: since when its events are counted, nanoseconds since 1970.
         host_name: as it was first said; a resource that changed would begin all its series anew.
-        heard: when the last event came, seconds since 1970; up to `_HEARD_SECONDS` behind.
+        heard: when the last event came, seconds since 1970; up to `HEARD_SECONDS` behind.
     """
 
     start: int
@@ -131,6 +133,19 @@ class Change:
         return [_encode_instance(instance) for instance in self.forgotten]
 
 
+# The bounds of a series' histogram, None where it is a sum, and what is to be added to it.
+_Values = tuple[tuple[float, ...] | None, list[float]]
+
+
+@dataclass
+class _Work:
+    """What a call of :meth:`Totals.counted` is at; ``new``: the series of each metric that were not there."""
+
+    now: int
+    change: Change = field(default_factory=Change)
+    new: Counter[tuple[Instance, str]] = field(default_factory=Counter)
+
+
 class Totals:
     """All of them.
 
@@ -159,13 +174,17 @@ class Totals:
             occurrences: that were not counted before.
             now: nanoseconds since 1970.
         """
-        change = Change()
-        new: Counter[tuple[Instance, str]] = Counter()
+        work = _Work(now)
+        known: dict[Instance, Instance] = {}
+        values: dict[tuple[Instance, Series], _Values] = {}
         for occurrence in occurrences:
-            instance = self._sender(occurrence, now, change)
-            for measurement in occurrence.measurements:
-                self._add(instance, measurement, now, change, new)
-        return change
+            said = occurrence.instance
+            instance = known.get(said) or known.setdefault(said, self._sender(occurrence, work))
+            for series, value, bounds in occurrence.measurements:
+                values.setdefault((instance, series), (bounds, []))[1].append(value)
+        for (instance, series), more in values.items():
+            self._add(instance, series, more, work)
+        return work.change
 
     def begun_anew(self, now: int) -> Change:
         """Senders of which a clock that was far ahead said that they begin later than now: they begin now.
@@ -203,20 +222,20 @@ class Totals:
             self._numbers[instance, series.metric] += 1
         totals[series] = total
 
-    def _sender(self, occurrence: Occurrence, now: int, change: Change) -> Instance:
-        """The instance that an event is counted under; what is new of it is in ``change`` then."""
-        instance = occurrence.instance
+    def _sender(self, occurrence: Occurrence, work: _Work) -> Instance:
+        """The instance that an event is counted under; what is new of it is in the change then."""
+        instance, change, seconds = occurrence.instance, work.change, work.now / 1e9
         known = self._known(instance, change)
         if known is None and len(self.senders) + len(change.senders) - len(change.forgotten) >= INSTANCES:
-            if (quiet := self._longest_quiet(now, change)) is not None:
+            if (quiet := self._longest_quiet(seconds, change)) is not None:
                 change.forgotten.append(quiet)
             else:
                 instance = Instance(instance.source, "", "", next(iter(OVERFLOW)))
                 known = self._known(instance, change)
         if known is None:
-            change.senders[instance] = Sender(now - _STEP_NANOS, occurrence.host_name, now / 1e9)
-        elif abs(now / 1e9 - known.heard) > _HEARD_SECONDS:
-            change.senders[instance] = replace(known, heard=now / 1e9)
+            change.senders[instance] = Sender(work.now - _STEP_NANOS, occurrence.host_name, seconds)
+        elif abs(seconds - known.heard) > HEARD_SECONDS:
+            change.senders[instance] = replace(known, heard=seconds)
         change.heard.add(instance)
         return instance
 
@@ -225,40 +244,32 @@ class Totals:
             return change.senders[instance]
         return None if instance in change.forgotten else self.senders.get(instance)
 
-    def _longest_quiet(self, now: int, change: Change) -> Instance | None:
+    def _longest_quiet(self, seconds: float, change: Change) -> Instance | None:
         quiet = self.senders.keys() - change.heard - set(change.forgotten)
-        oldest = min(quiet, key=lambda instance: self.senders[instance].heard, default=None)
-        if oldest is None or now / 1e9 - self.senders[oldest].heard <= QUIET_SECONDS:
+        oldest = min(quiet, key=lambda each: (self.senders[each].heard, each), default=None)
+        if oldest is None or seconds - self.senders[oldest].heard <= QUIET_SECONDS:
             return None
         return oldest
 
-    def _add(
-        self,
-        instance: Instance,
-        measurement: Measurement,
-        now: int,
-        change: Change,
-        new: Counter[tuple[Instance, str]],
-    ) -> None:
-        series = measurement.series
-        before = self._before(instance, series, change)
+    def _add(self, instance: Instance, series: Series, values: _Values, work: _Work) -> None:
+        bounds, added = values
+        before = self._before(instance, series, work.change)
         if before is None:
-            number = self._numbers[instance, series.metric] + new[instance, series.metric]
-            if number >= SERIES_OF_METRIC or self._size + new.total() >= SERIES:
+            number = self._numbers[instance, series.metric] + work.new[instance, series.metric]
+            if number >= SERIES_OF_METRIC or self._size + work.new.total() >= SERIES:
                 series = Series(series.metric, tuple(OVERFLOW.items()))
-                before = self._before(instance, series, change)
-            new[instance, series.metric] += before is None
-        bounds = measurement.bounds
+                before = self._before(instance, series, work.change)
+            work.new[instance, series.metric] += before is None
         if bounds is None:
             total: Total = before if isinstance(before, Sum) else Sum()
         elif isinstance(before, Histogram) and before.bounds == bounds:
             total = before
         else:
             # Where it was declared otherwise, what the other one counted was told.
-            known = self._known(instance, change)
-            start = known.start if before is None and known is not None else now - _STEP_NANOS
+            known = self._known(instance, work.change)
+            start = known.start if before is None and known is not None else work.now - _STEP_NANOS
             total = Histogram(start, bounds, (0,) * (len(bounds) + 1), 0.0, float("inf"), float("-inf"))
-        change.totals[instance, series] = total.plus(measurement.value)
+        work.change.totals[instance, series] = total.plus(added)
 
     def _before(self, instance: Instance, series: Series, change: Change) -> Total | None:
         if (instance, series) in change.totals:

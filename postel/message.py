@@ -77,7 +77,8 @@ async def _find(settings: Settings, queue_id: str) -> dict[str, Any] | None:
 
 
 async def _ask_zone_mta(settings: Settings, queue_id: str) -> dict[str, Any] | None:
-    targets = next(place.targets for place in places(settings.discovery) if place.source == "zone_mta")
+    found = (place.targets for place in places(settings.discovery) if place.source == "zone_mta")
+    targets = [target for targets in found for target in targets]
     try:
         return await Lookup(lambda: targets, Privacy(settings.privacy.addresses).text).find(queue_id)
     except (NoQueueIdError, NoZoneMtaError, ScrapeError) as error:

@@ -69,6 +69,9 @@ class Discovery(_Section):
 
     zone_mta_host: Host = "127.0.0.1"
     zone_mta_port: Port = 12080
+    zone_mta_instances: tuple[Address, ...] = Field(
+        (), description='Zone-MTAs beside that one, a list such as ["127.0.0.1:12081", "mta2.example.org:12080"]'
+    )
     zone_mta_metrics_path: str = Field("/metrics", pattern=r"^/", description='a path such as "/metrics"')
     zone_mta_queue_id: str | None = Field(
         None,

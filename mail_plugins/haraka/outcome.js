@@ -2,10 +2,10 @@
 
 // How a transaction ended, without I/O.
 //
-// Haraka sets `msg_status` where the final dot was answered in the hooks data_post, queue and queue_outbound. Everywhere else it
-// is undefined, and what ended the transaction is found from who ended it: a plugin, Haraka by a reply of its own, or the
-// client. The class of the reply says which: 5yz is rejected, 4yz deferred (RFC 5321, 4.2.1), also where Haraka says 451 to a
-// bare line feed. See docs/decisions/0080.
+// Haraka sets `msg_status` where the final dot was answered in the hooks data_post, queue and queue_outbound.
+// Everywhere else it is undefined, and what ended the transaction is found from who ended it: a plugin, Haraka by a
+// reply of its own, or the client. The class of the reply says which: 5yz is rejected, 4yz deferred (RFC 5321, 4.2.1),
+// also where Haraka says 451 to a bare line feed. See docs/decisions/0080.
 
 const { parseReply } = require('postel-emitter');
 

@@ -28,8 +28,9 @@ from otel_receivers.zone_mta.answers import Depths
 from otel_receivers.zone_mta.rest import Rest, Share, can_be_asked_for
 from postel.signals import Declaration
 
-# Of the interval: within the first, questions begin; an answer is waited for as long as the second. Together they are
-# less than what the agent gives a tick.
+# Of the interval: how long the counts are waited for; within what part of it other questions begin, and how long each
+# of those is waited for. A tick takes less than what the agent gives it.
+_COUNTS_SHARE = 0.8
 _WORK_SHARE = 0.35
 _ANSWER_SHARE = 0.5
 # Ages that took longer to find out, seconds, are not of one time.
@@ -45,6 +46,7 @@ class ZoneMtaQueueReceiver:
         resource: who it is.
         interval: seconds.
         target: where its API listens.
+        name: of the receiver; None: the source's and what it asks for.
         counting: the share of the time that counting may take.
         looking: the share that looking for the oldest may take.
         now: seconds since 1970.
@@ -57,11 +59,12 @@ class ZoneMtaQueueReceiver:
         *,
         interval: int,
         target: Target,
+        name: str | None = None,
         counting: Share | None = None,
         looking: Share | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.name = f"{declaration.type}_queue"
+        self.name = name or f"{declaration.type}_queue"
         self.interval = interval
         self.target: Target | None = target
         self._declaration = declaration
@@ -109,7 +112,7 @@ class ZoneMtaQueueReceiver:
         self._failure = None
         began = time.monotonic()
         try:
-            return await self._rest.ask(answers.depths, "counter", "zone", "", timeout=self.interval * _ANSWER_SHARE)
+            return await self._rest.ask(answers.depths, "counter", "zone", "", timeout=self.interval * _COUNTS_SHARE)
         except ScrapeError as error:
             self._failure, self._reading = error, None
             raise

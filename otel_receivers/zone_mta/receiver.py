@@ -29,12 +29,14 @@ def build(context: Context, target: Target) -> Sequence[Receiver]:
         target=target,
         path=discovery.zone_mta_metrics_path,
         queue_id=discovery.zone_mta_queue_id,
+        name=context.name(declaration.type),
     )
     queue = ZoneMtaQueueReceiver(
         declaration,
         resource_of(declaration, context.node, target, discovery.zone_mta_queue_id),
         interval=intervals.zone_mta_queue,
         target=target,
+        name=context.name(f"{declaration.type}_queue"),
     )
     return page, queue
 
@@ -50,6 +52,7 @@ class ZoneMtaReceiver:
         target: where its API listens.
         path: of its Prometheus page.
         queue_id: names the queue that instances with one database share; None: this instance's alone.
+        name: of the receiver; None: the source's.
         timeout: seconds for a whole page.
         page_bytes: of a page at most.
     """
@@ -64,15 +67,16 @@ class ZoneMtaReceiver:
         target: Target,
         path: str = "/metrics",
         queue_id: str | None = None,
+        name: str | None = None,
         timeout: float = TIMEOUT,
         page_bytes: int = PAGE_BYTES,
     ) -> None:
-        self.name = declaration.type
+        self.name = name or declaration.type
         self.interval = interval
         self.target: Target | None = target
         self._declaration = declaration
         self._epochs = epochs
-        self._source = f"{declaration.type}/{target}"
+        self._source = f"{self.name}/{target}"
         self._resource = resource_of(declaration, node, target, queue_id)
         self._page = ScrapedPage(f"http://{target}{path}", timeout=timeout, limit=page_bytes)
 

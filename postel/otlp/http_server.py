@@ -23,7 +23,7 @@ from starlette.routing import Route
 from postel.otlp import codec
 from postel.otlp import token as bearer
 from postel.otlp.admission import ADMISSION, Admission, Body
-from postel.otlp.answers import Failure, Ingest
+from postel.otlp.answers import Failure, Ingest, failure
 from postel.otlp.errors import Retryable, TooLarge
 from postel.otlp.refusals import Refusals
 from postel.otlp.signal import TRACE_PATH, Signal
@@ -84,6 +84,9 @@ async def _receive(
         outcome = await admission.finish(room, ingest, signal, body)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
+    except asyncio.CancelledError:
+        # The server stops, and has waited for this one as long as it may.
+        return _refuse(failure(Retryable(reason="the receiver is stopping")), content_type)
     except Exception as error:  # noqa: BLE001 - the table of answers has one for each
         sender = request.client.host if request.client else ""
         return _refuse(refusals.answer(error, signal, sender), content_type)

@@ -21,7 +21,6 @@ from otel_receivers.spool_file import SpoolFile
 from postel.otlp.signal import Signal
 from postel.settings import Discovery, Settings
 from postel.signals import load_all
-from postel.signals.derivation import is_derived
 from support.mounts import mounting
 from support.otlp_receiver import Receiver, running_receiver
 from support.ports import free_port
@@ -105,7 +104,9 @@ async def test_a_zone_mta_that_misbehaves_is_down_and_counted_and_the_host_goes_
     # No page that was not whole gave a point.
     good = {second for second, up in ups(receiver, "zone_mta").items() if up}
     assert set(seconds(points(receiver, "zonemta.connection.pool.count"))) == good
-    assert said.count("a source gave no whole answer") == len(BAD_PAGES)
+    # Its queue is asked for by another receiver, whose tick may come meanwhile.
+    lines = [line for line in said.splitlines() if "receiver=zone_mta_queue" not in line]
+    assert sum("a source gave no whole answer" in line for line in lines) == len(BAD_PAGES)
     assert "Traceback" not in said
     counted = {
         (attributes["error.type"], point.as_int): point.start_time_unix_nano
@@ -212,8 +213,7 @@ async def test_once_prints_only_otlp_json_and_sends_nothing(tmp_path: Path) -> N
         for scope in resource["scopeMetrics"]
         for metric in scope["metrics"]
     }
-    declared = load_all()["zone_mta"].metrics.values()
-    assert names >= {metric.name for metric in declared if not is_derived(metric)}
+    assert names >= {m.name for m in load_all()["zone_mta"].metrics.values() if "prometheus" in m.source}
     assert names >= {"system.cpu.time", "postel.receiver.up"}
     said = err.decode()
     assert f"looked for zone_mta at 127.0.0.1:{port}: found (its Prometheus page)" in said

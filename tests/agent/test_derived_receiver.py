@@ -225,6 +225,16 @@ async def test_a_sender_that_is_not_heard_has_no_points_and_goes_on_when_it_is(
     assert (point.count, point.start_time_unix_nano) == (2, start)
 
 
+async def test_a_sender_that_was_gone_long_before_the_agent_ended_stays_gone(tmp_path: Path) -> None:
+    at = Tick(time.time_ns() + 3600 * SECOND)
+    async with counting(tmp_path) as own:
+        await own.take(attempt(1))
+        await own.spool.append([], (await own.receiver.collect(at)).state)
+    async with counting(tmp_path) as own:
+        assert await own.points(3601) == {}
+        assert points(await DerivedReceiver(load_all(), own.spool, interval=1).collect(at))
+
+
 async def test_what_an_older_postel_counted_under_other_names_is_left_out_and_said(tmp_path: Path) -> None:
     rows: Sequence[tuple[str, str]] = [
         ('["zonemta.gone.metric"]', "3"),

@@ -11,6 +11,7 @@ import pytest
 
 from otel_receivers import discovery
 from otel_receivers.discovery import Finding, look_everywhere
+from otel_receivers.receiver import Target
 from otel_receivers.registry import places
 from otel_receivers.wildduck import source
 from postel.settings import Discovery
@@ -230,3 +231,14 @@ async def test_a_host_that_is_no_name_is_not_found_and_stops_nothing() -> None:
     (finding,) = [f for f in findings if f.source == "zone_mta"]
     assert (finding.listening, finding.found, finding.how) == (False, False, "not a host name")
     assert len(findings) == 8
+
+
+def test_each_zone_mta_is_looked_for_once_under_a_name_of_its_own() -> None:
+    instances = ("127.0.0.1:12081", "[::1]:12080", "127.0.0.1:12080", "127.0.0.1:12081")
+    named = {place.name: place.targets for place in places(Discovery(zone_mta_instances=instances))}
+    assert {name: targets for name, targets in named.items() if name.startswith("zone_mta")} == {
+        "zone_mta": (Target("127.0.0.1", 12080),),
+        "zone_mta@127.0.0.1:12081": (Target("127.0.0.1", 12081),),
+        "zone_mta@[::1]:12080": (Target("::1", 12080),),
+    }
+    assert len(named) == len(places(Discovery(zone_mta_instances=instances)))

@@ -47,6 +47,13 @@ async def test_no_two_receivers_have_one_name(tmp_path: Path) -> None:
     assert len(names) == len(set(names))
 
 
+async def test_receivers_of_several_of_one_source_share_no_name_and_no_counter(tmp_path: Path) -> None:
+    first, second = [await receivers(tmp_path, name) for name in ("zone_mta", f"zone_mta@{HERE}")]
+    assert list(first) == ["zone_mta", "zone_mta_queue"]
+    assert list(second) == [f"zone_mta@{HERE}", f"zone_mta_queue@{HERE}"]
+    assert second[f"zone_mta@{HERE}"]._source.startswith(f"zone_mta@{HERE}/")  # type: ignore[attr-defined]
+
+
 async def test_what_is_only_looked_for_has_no_receiver(tmp_path: Path) -> None:
     assert await receivers(tmp_path, "imap") == {}
 

@@ -24,7 +24,8 @@ from structlog.testing import capture_logs
 
 from otel_receivers import exporter, spool_seen
 from otel_receivers.derived import Derivation, Occurrence
-from otel_receivers.spool_file import Request, SpoolFile
+from otel_receivers.spool_file import SpoolFile
+from otel_receivers.spool_requests import Request
 from otel_receivers.spool_store import SpoolStore
 from otel_receivers.totals import Histogram
 from postel.otlp.signal import Signal

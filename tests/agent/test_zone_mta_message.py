@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from otel_receivers.agent import Collecting
-from otel_receivers.derived import Derivation
 from otel_receivers.epochs import Epochs
 from otel_receivers.intake import Intake, serving
 from otel_receivers.node import identify
@@ -30,7 +29,6 @@ from postel.cli import main
 from postel.settings import Discovery, Settings
 from postel.settings import Intake as IntakeSettings
 from postel.settings import Privacy as PrivacySettings
-from postel.signals import load_all
 from support.ports import free_port
 from support.stand_in import Request, standing_in
 from support.zone_mta_answers import MESSAGE, MESSAGE_ID, NO_MESSAGE, StandIn
@@ -162,12 +160,12 @@ async def door(
     )
     node = identify(tmp_path, setting="node-1")
     collecting = Collecting(settings, node, Epochs())
-    targets = {"zone_mta": Target("127.0.0.1", port)} if port else {}
+    targets = {"zone_mta": [Target("127.0.0.1", port)]} if port else {}
     spool = await Spool.open(tmp_path, max_bytes=64 << 20, max_age=3600)
-    intake = Intake(node, spool, Privacy("keep"), Derivation(load_all()), request_bytes=1 << 20)
+    intake = Intake(node, spool, Privacy("keep"), request_bytes=1 << 20)
     try:
         async with (
-            serving(settings, intake, collecting.doors(targets.get)),
+            serving(settings, intake, collecting.doors(lambda source: targets.get(source, []))),
             httpx.AsyncClient(base_url=f"http://{settings.intake.address}", trust_env=False) as http,
         ):
             yield http

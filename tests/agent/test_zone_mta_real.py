@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import datetime
 from functools import partial
@@ -24,6 +25,7 @@ from otel_receivers.zone_mta.queue import ZoneMtaQueueReceiver
 from otel_receivers.zone_mta.receiver import ZoneMtaReceiver
 from otel_receivers.zone_mta.rest import Share
 from postel.signals import load_all
+from support.running_agent import agent, environment
 
 SECOND = 1_000_000_000
 ATTEMPTS = "zonemta.delivery.attempts"
@@ -227,3 +229,40 @@ def test_a_message_is_found_while_it_waits(new_zone_mta: NewZoneMta) -> None:
 
     assert httpx.delete(f"{server.api}/message/{queue_id}/001").json() == {"success": True}
     assert look_up() is None
+
+
+async def test_two_that_share_a_database_say_one_queue(new_zone_mta: NewZoneMta, tmp_path: Path) -> None:
+    first = new_zone_mta(defer_times_s=(600,))
+    shared = json.loads(first.config_path.read_text())["dbs"]["mongo"]
+    second = new_zone_mta(defer_times_s=(600,), settings={"dbs": {"mongo": shared}})
+    first.send(2, "defer")
+    second.send(1, "defer", zone="bulk")
+    until(lambda: len(first.sink.attempts()) + len(second.sink.attempts()) == 3, 30, "three attempts")
+    until(lambda: b'zonemta_queue_size{type="deferred"} 3' in first.metrics_page(), 30, "the first counts them")
+    until(lambda: b'zonemta_queue_size{type="deferred"} 3' in second.metrics_page(), 30, "the second counts them")
+
+    variables = environment(
+        tmp_path,
+        "http://127.0.0.1:1",
+        DISCOVERY__ZONE_MTA_PORT=first.api_port,
+        DISCOVERY__ZONE_MTA_INSTANCES=json.dumps([f"127.0.0.1:{second.api_port}"]),
+        DISCOVERY__ZONE_MTA_QUEUE_ID="shared",
+    )
+    async with agent(variables, "--once") as process:
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+    told: dict[tuple[str, str], int] = {}
+    for line in out.decode().splitlines():
+        for resource in json.loads(line).get("resourceMetrics", []):
+            who = {each["key"]: next(iter(each["value"].values())) for each in resource["resource"]["attributes"]}
+            for metric in (metric for scope in resource["scopeMetrics"] for metric in scope["metrics"]):
+                if metric["name"] == "zonemta.queue.message.count":
+                    assert who["zonemta.queue.id"] == "shared"
+                    for point in metric["gauge"]["dataPoints"]:
+                        named = {each["key"]: each["value"]["stringValue"] for each in point["attributes"]}
+                        if named["zonemta.queue.state"] == "deferred":
+                            zone = named.get("zonemta.zone", "")
+                            told[who["service.instance.id"], zone] = int(point["asInt"])
+    instances = [f"node-1:{server.api_port}" for server in (first, second)]
+    assert told == {
+        (instance, zone): count for instance in instances for zone, count in (("", 3), ("default", 2), ("bulk", 1))
+    }

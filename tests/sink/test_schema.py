@@ -21,8 +21,6 @@ from timescale_sink.store.database import Tier, ask_server, check_rights, connec
 from timescale_sink.store.increase import make_views
 from timescale_sink.store.migrate import Script, migrate, scripts
 
-# Columns of the schema whose source is not declared yet.
-AHEAD: set[tuple[str, str]] = set()
 KEY = {"time", "node_id", "instance", "zone", "started_at"}
 
 
@@ -60,7 +58,7 @@ def test_typed_columns_are_those_that_are_declared(database: psycopg.Connection[
         ).fetchall()
         declared = {(c.name, c.type) for c in declarations.columns_of(table.name)}
         declared |= {(label, "text") for label in table.labels}
-        assert {(c, t) for c, t in found if c not in KEY and (table.name, c) not in AHEAD} == declared
+        assert {(c, t) for c, t in found if c not in KEY} == declared
         assert {c for c, _ in found} >= KEY
 
 
@@ -71,15 +69,8 @@ def test_columns_of_events_are_those_that_are_declared(database: psycopg.Connect
             "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = %s", (table.name,)
         ).fetchall()
         declared = {(c.name, c.type) for c in table.columns}
-        beside = {c for c, _ in found if c in EVENT_COLUMNS or (table.name, c) in AHEAD}
-        assert {(c, types.get(t, t)) for c, t in found if c not in beside} == declared
-        assert beside >= set(EVENT_COLUMNS)
-
-
-def test_no_column_is_still_ahead_once_it_is_declared() -> None:
-    declared = {(c.table, c.name) for t in load_all().tables for c in load_all().columns_of(t)}
-    declared |= {(t.name, c.name) for t in load_all().event_tables.values() for c in t.columns}
-    assert not AHEAD & declared
+        assert {(c, types.get(t, t)) for c, t in found if c not in EVENT_COLUMNS} == declared
+        assert {c for c, _ in found} >= set(EVENT_COLUMNS)
 
 
 def test_units_stand_in_the_database(database: psycopg.Connection[Any]) -> None:
