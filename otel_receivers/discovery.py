@@ -52,7 +52,6 @@ class Finding:
     version: str = ""
     asked: bool = False
     which: str = ""
-    named: bool = False
 
     @property
     def name(self) -> str:

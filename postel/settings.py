@@ -117,6 +117,10 @@ class Otlp(_Section):
     collector_grpc_address: Address = "127.0.0.1:4317"
     collector_http_address: Address = "127.0.0.1:4318"
     collector_health_address: Address = "127.0.0.1:13133"
+    collector_config_dir: Folder | None = Field(
+        None,
+        description="a folder; `up` lays its *.yaml over the Collector's agent.yaml, in the order of their names",
+    )
     endpoint: Endpoint = ""
     protocol: Literal["grpc", "http/protobuf"] = Field("http/protobuf", description='"grpc" or "http/protobuf"')
     headers: dict[str, SecretStr] = Field(default_factory=dict, description='a table such as {authorization = "..."}')

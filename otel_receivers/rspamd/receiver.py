@@ -6,7 +6,11 @@ one of them fails the rest stands. The password is shown to nobody whose header 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from otel_receivers import page_points
 from otel_receivers.building import Context
@@ -15,15 +19,27 @@ from otel_receivers.http_page import PAGE_BYTES, TIMEOUT, ScrapedPage, StatusErr
 from otel_receivers.node import Node
 from otel_receivers.patience import REFUSED, Patience
 from otel_receivers.points import Recorder
-from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
+from otel_receivers.receiver import Batch, Problem, Receiver, ScrapeError, Target, Tick
 from otel_receivers.rspamd import parse, record
+from otel_receivers.rspamd.parse import Counter, Page, Stat
 from otel_receivers.rspamd.symbols import OwnHits
 from postel.signals import Declaration
 
 _NOT_FOUND = "404"
 _ELSEWHERE = {"301", "302", "303", "307", "308", "404", "405"}
-# Of the interval, for each of four questions.
-_SHARE = 0.2
+# Of the interval, for all questions together: what was answered is still recorded in the rest.
+_SHARE = 0.8
+_LATE = "no whole answer in time"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Of one tick; None for one that could not be had."""
+
+    stat: Stat
+    page: Page | None
+    counters: Mapping[str, Counter] | None
 
 
 def build(context: Context, target: Target) -> Sequence[Receiver]:
@@ -74,47 +90,38 @@ class RspamdReceiver:
         self._source = f"{declaration.type}/{target}"
         self._resource = node.resource(declaration.service, target=target)
         self._base = f"http://{target}"
-        self._timeout = min(timeout, interval * _SHARE)
+        self._timeout = timeout
         self._patience = Patience(interval)
         self._own_hits = OwnHits()
         self._without_password = client() if password else None
         headers = {"Accept": "*/*", **({"Password": password} if password else {})}
-        self._stat, self._metrics, self._counters = (
-            ScrapedPage(f"{self._base}/{name}", timeout=self._timeout, limit=page_bytes, headers=headers)
+        self._pages = {
+            name: ScrapedPage(f"{self._base}/{name}", timeout=timeout, limit=page_bytes, headers=headers)
             for name in ("stat", "metrics", "counters")
-        )
+        }
 
     async def collect(self, tick: Tick) -> Batch:
         """Ask once; see :class:`~otel_receivers.receiver.Receiver`."""
         self._patience.check()
-        await self._recognise()
-        recorder = Recorder(self._declaration, self._resource, tick)
-
-        def read_stat(body: bytes) -> None:
-            said = parse.stat(body)
-            record.stat(said, recorder, self._declaration, self._epochs, source=self._source, tick=tick)
-
-        def read_metrics(body: bytes) -> None:
-            page = parse.page(body, self._declaration)
-            page_points.record(page.points, page.problems, recorder, {})
-
-        def read_counters(body: bytes) -> None:
-            hits = self._own_hits.tell(parse.counters(body))
-            record.symbols(hits, recorder, self._epochs, source=self._source, tick=tick)
-
+        deadline = asyncio.get_running_loop().time() + self.interval * _SHARE
         try:
-            await self._stat.read(read_stat)
+            async with asyncio.timeout_at(deadline):
+                await self._recognise()
+                stat = await self._pages["stat"].read(parse.stat)
         except StatusError as error:
             raise self._said(error) from None
+        except TimeoutError:
+            raise ScrapeError("timeout", f"{self._base}/stat: {_LATE}") from None
         self._patience.answered()
-        await self._also(self._metrics, read_metrics, recorder)
-        await self._also(self._counters, read_counters, recorder)
-        return recorder.batch()
+        problems: list[Problem] = []
+        page = await self._also("metrics", partial(parse.page, declaration=self._declaration), problems, deadline)
+        counters = await self._also("counters", parse.counters, problems, deadline)
+        return await asyncio.to_thread(self._record, tick, _Answers(stat, page, counters), problems)
 
     async def close(self) -> None:
         """Close the connections."""
-        for each in (self._stat, self._metrics, self._counters):
-            await each.close()
+        for page in self._pages.values():
+            await page.close()
         if self._without_password is not None:
             await self._without_password.aclose()
 
@@ -131,13 +138,31 @@ class RspamdReceiver:
                 " rspamd_controller_port",
             )
 
-    async def _also(self, page: ScrapedPage, read: Callable[[bytes], None], recorder: Recorder) -> None:
+    async def _also(self, name: str, read: Callable[[bytes], T], problems: list[Problem], deadline: float) -> T | None:
+        """An answer without which the rest stands."""
         try:
-            await page.read(read)
+            async with asyncio.timeout_at(deadline):
+                return await self._pages[name].read(read)
+        except TimeoutError:
+            problems.append(Problem("timeout", f"{self._base}/{name}: {_LATE}"))
         except ScrapeError as error:
             # Before 3.0 there was no page.
-            if page is not self._metrics or error.error_type != _NOT_FOUND:
-                recorder.problem(error.error_type, str(error))
+            if (name, error.error_type) != ("metrics", _NOT_FOUND):
+                problems.append(Problem(error.error_type, str(error)))
+        return None
+
+    def _record(self, tick: Tick, answers: _Answers, problems: Sequence[Problem]) -> Batch:
+        recorder = Recorder(self._declaration, self._resource, tick)
+        for problem in problems:
+            recorder.problem(problem.error_type, problem.message)
+        source = self._source
+        record.stat(answers.stat, recorder, self._declaration, self._epochs, source=source, tick=tick)
+        if answers.page is not None:
+            page_points.record(answers.page.points, answers.page.problems, recorder, {})
+        if answers.counters is not None:
+            hits = self._own_hits.tell(answers.counters)
+            record.symbols(hits, recorder, self._epochs, source=source, tick=tick)
+        return recorder.batch()
 
     def _said(self, error: StatusError) -> ScrapeError:
         message = str(error)

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
-
+from otel_receivers.answers import decode
 from otel_receivers.points import INT64_MAX
 from otel_receivers.prometheus import PageError
 
@@ -91,14 +90,7 @@ def answer(body: bytes) -> Mapping[str, Any]:
     Raises:
         PageError: it is none.
     """
-    if not body.strip():
-        raise PageError("empty", "the answer is empty")
-    if body.lstrip()[:1] == b"<":
-        raise PageError("html", "a page of HTML or XML, not JSON")
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise PageError("malformed", f"not whole JSON: {error}") from None
+    content = decode(body)
     if not isinstance(content, dict):
         raise PageError("unexpected_page", "no JSON object")
     return content

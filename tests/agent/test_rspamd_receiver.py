@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
 from otel_receivers.rspamd.receiver import RspamdReceiver
 from postel.signals import load_all
 from support.ports import free_port
-from support.raw_http_server import OK, sized
+from support.raw_http_server import OK, server, sized
 from support.rspamd_answers import METRICS, PAGES, STAT, StandIn, standing_in
 
 NOW = 1_795_600_000_000_000_000
@@ -29,10 +31,9 @@ async def receiver(port: int, tmp_path: Path, password: str | None = None, **opt
         load_all()["rspamd"],
         identify(tmp_path, setting="node-1"),
         Epochs(),
-        interval=30,
         target=Target("127.0.0.1", port),
         password=password,
-        **options,
+        **{"interval": 30, **options},
     )
     try:
         yield made
@@ -149,6 +150,38 @@ async def test_where_a_further_answer_fails_the_rest_stands(path: str, lost: set
     (problem,) = batch.problems
     assert problem.error_type == "500"
     assert path in problem.message
+
+
+async def hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(3600)
+
+
+async def test_one_that_hangs_is_given_up_within_the_interval(tmp_path: Path) -> None:
+    for password in (None, RIGHT):
+        async with server(hang) as port, receiver(port, tmp_path, password, interval=1) as rspamd:
+            began = time.monotonic()
+            with pytest.raises(ScrapeError) as caught:
+                await rspamd.collect(Tick(NOW))
+            assert caught.value.error_type == "timeout"
+            assert time.monotonic() - began < 0.9
+
+
+async def test_where_a_further_answer_hangs_the_rest_stands_within_the_interval(tmp_path: Path) -> None:
+    stand_in = StandIn()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        if b"/metrics" in request:
+            await asyncio.sleep(3600)
+        writer.write(stand_in.answer(request))
+        await writer.drain()
+
+    async with server(answer, reads=False) as port, receiver(port, tmp_path, interval=1) as rspamd:
+        began = time.monotonic()
+        batch = await rspamd.collect(Tick(NOW))
+        assert time.monotonic() - began < 0.9
+    assert "rspamd.messages" in names(batch)
+    assert {problem.error_type for problem in batch.problems} == {"timeout"}
 
 
 async def test_before_3_0_there_is_no_page_and_nothing_wrong(tmp_path: Path) -> None:
