@@ -111,7 +111,7 @@ def processes(is_one: re.Pattern[str]) -> tuple[list[Running], list[str]]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             arguments = _arguments(process)
-            if not is_one.search(" ".join(arguments)):
+            if not (is_one.search(" ".join(arguments)) and _is_node(process)):
                 continue
             pids.add(process.pid)
             if process.ppid() in pids:
@@ -124,6 +124,14 @@ def processes(is_one: re.Pattern[str]) -> tuple[list[Running], list[str]]:
             except psutil.AccessDenied:
                 unusable.append(f"process {process.pid} is another user's: run this as root, or name its folder")
     return found, unusable
+
+
+def _is_node(process: psutil.Process) -> bool:
+    """Whether Node.js runs in it, and not a shell or an editor that names a server's file."""
+    try:
+        return Path(process.exe()).name.startswith("node")
+    except (psutil.AccessDenied, OSError):
+        return True
 
 
 def _arguments(process: psutil.Process) -> tuple[str, ...]:

@@ -7,15 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from testbed.fixtures import NewZoneMta
+from testbed.haraka import DISCARD, Haraka
+from testbed.haraka import RELEASES as HARAKAS
+from testbed.npm_packages import install
 from testbed.program import until
 from testbed.zone_mta import RELEASES, ZoneMta
 
-from postel.plugins import zone_mta
+from postel.plugins import haraka, zone_mta
 from postel.plugins.bundle import bundles
+from support.node import Node
 from support.otlp_thread import OtlpThread
 
 HEARTBEAT = "postel.plugin.heartbeat"
@@ -195,9 +200,67 @@ def test_an_application_is_found_as_it_runs_and_the_users_settings_stay(
     assert len(otlp_receiver.records()) == told
 
 
-def test_what_is_installed_is_what_npm_packs(zone_mta_plugin: Path) -> None:
-    packed = {
-        path.relative_to(zone_mta_plugin): path.read_bytes() for path in zone_mta_plugin.rglob("*") if path.is_file()
+@pytest.fixture(params=HARAKAS)
+def haraka_server(request: pytest.FixtureRequest, node: Node, tmp_path: Path) -> Iterator[Haraka]:
+    """A Haraka without the plugin, not started."""
+    packages = install(HARAKAS[request.param], node)
+    server = Haraka(tmp_path / "haraka", node=node, packages=packages, version=request.param, storage=DISCARD)
+    yield server
+    server.kill()
+
+
+def hand_over(server: Haraka, recipient: str) -> None:
+    with server.client() as client:
+        client.sendmail("a@sender.test", [recipient], "Subject: a message\r\n\r\nIts body.\r\n")
+
+
+@pytest.mark.slow
+def test_haraka_tells_of_its_mail_and_is_then_as_it_was_before(
+    haraka_server: Haraka, otlp_receiver: OtlpThread, tmp_path: Path
+) -> None:
+    server = haraka_server
+    folder = server.program.log.parent
+    (folder / "config" / "postel.ini").unlink()
+    before = content(folder)
+    intake = otlp_receiver.endpoint.removeprefix("http://")
+    said = postel("install", "--haraka", folder, intake=intake)
+    assert f"add the line 'postel' to {folder / 'config/plugins'}" in said
+    settings = folder / "config" / "postel.ini"
+    assert f"\nendpoint = {otlp_receiver.endpoint}\n" in settings.read_text()
+    assert "nothing to do" in postel("install", "--haraka", folder, intake=intake)
+    settings.write_text(f"{settings.read_text().replace(';bufferDirectory =', f'bufferDirectory = {tmp_path}/buffer')}")
+
+    server.start()
+    (found,) = [each for each in haraka.find().servers if each.folder == folder]
+    assert found.running
+    assert found.running.pid in server.program.pids()
+    until(lambda: kinds(otlp_receiver) == ["single"], 15, "the process has the plugin")
+    hand_over(server, "a@here.test")
+    until(lambda: told(otlp_receiver, "haraka.message.accepted"), 15, "the message is told")
+    server.stop()
+
+    postel("uninstall", "--haraka", folder)
+    saved = folder / "config" / "postel.ini.saved"
+    assert "/buffer" in saved.read_text()
+    saved.unlink()
+    assert {name: is_ for name, is_ in content(folder).items() if name in before and "haraka.log" not in name} == {
+        name: was for name, was in before.items() if "haraka.log" not in name
     }
-    ours = {Path(place): content for place, content in bundles()["zone-mta"].read().items()}
+    assert not (folder / "plugins" / "postel").exists()
+    count = len(otlp_receiver.records())
+    server.start()
+    hand_over(server, "b@here.test")
+    server.stop()
+    assert len(otlp_receiver.records()) == count
+
+
+def told(receiver: OtlpThread, name: str) -> list[object]:
+    return [record for record in receiver.records() if record.name == name]
+
+
+@pytest.mark.parametrize(("server", "fixture"), [("zone-mta", "zone_mta_plugin"), ("haraka", "haraka_plugin")])
+def test_what_is_installed_is_what_npm_packs(server: str, fixture: str, request: pytest.FixtureRequest) -> None:
+    plugin: Path = request.getfixturevalue(fixture)
+    packed = {path.relative_to(plugin): path.read_bytes() for path in plugin.rglob("*") if path.is_file()}
+    ours = {Path(place): content for place, content in bundles()[server].read().items()}
     assert ours == packed

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from testbed.program import until
 
 from postel.plugins import haraka, zone_mta
 from postel.plugins.servers import Running, processes, unit_commands
+from support.node import Node
 
 
 def running(folder: Path, *arguments: str, **environment: str) -> Running:
@@ -52,18 +54,29 @@ def test_the_environment_names_the_configuration_before_all_else(tmp_path: Path)
     assert next(zone_mta._main_configs(tmp_path, None)) == tmp_path / "config/a.toml"
 
 
-def test_a_process_is_found_with_all_that_is_known_of_it(tmp_path: Path) -> None:
+def test_a_process_is_found_with_all_that_is_known_of_it(tmp_path: Path, node: Node) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", "input()", "a-server-of-this-test"],
+        [node.path, "-e", "process.stdin.resume()", "a-server-of-this-test"],
         cwd=tmp_path,
         env={"NODE_CONFIG_PATH": "x.json"},
         stdin=subprocess.PIPE,
     ) as process:
+        # Its command line is its parent's until it has begun.
+        until(lambda: processes(re.compile("a-server-of-this-test"))[0], 10, "it runs")
         found, unusable = processes(re.compile("a-server-of-this-test"))
         process.communicate(b"\n", timeout=10)
     (its,) = [one for one in found if one.pid == process.pid]
     assert (its.folder, its.environment, unusable) == (tmp_path, {"NODE_CONFIG_PATH": "x.json"}, [])
     assert its.restart() == f"in the way it was started (process {process.pid})"
+
+
+def test_what_only_names_a_server_is_none(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()", "a-server-of-this-test"], cwd=tmp_path, stdin=subprocess.PIPE
+    ) as process:
+        found, _ = processes(re.compile("a-server-of-this-test"))
+        process.communicate(b"\n", timeout=10)
+    assert process.pid not in [one.pid for one in found]
 
 
 def test_a_service_is_restarted_by_its_unit(tmp_path: Path) -> None:
