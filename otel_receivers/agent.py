@@ -19,7 +19,7 @@ from functools import partial
 import structlog
 
 from otel_receivers import derived_receiver, exporter, printing
-from otel_receivers.building import Context, Door, nowhere
+from otel_receivers.building import Context, Door, not_now, nowhere
 from otel_receivers.derived_receiver import DerivedReceiver
 from otel_receivers.discovery import Finding, look_everywhere, source_and_which
 from otel_receivers.epochs import Epochs
@@ -36,6 +36,7 @@ from otel_receivers.sources import BOOT_ID, SourceWatch
 from otel_receivers.spool import Spool
 from otel_receivers.spool_requests import Request
 from postel.otlp import json_mapping
+from postel.otlp.answers import Ingest
 from postel.otlp.client import sender_of
 from postel.settings import Settings
 from postel.signals import Declarations, load_all
@@ -99,9 +100,20 @@ class Collecting:
         build = SOURCES.get(source)
         return build(replace(self._context, where=where, which=which), target) if build else ()
 
-    def doors(self, all_of: Callable[[str], Sequence[Target]]) -> Sequence[Door]:
-        """What sources answer at the intake's address; ``all_of`` tells all targets of a source."""
-        context = replace(self._context, all_of=all_of)
+    def doors(
+        self,
+        where: Callable[[str], Target | None],
+        all_of: Callable[[str], Sequence[Target]],
+        ingest: Ingest = not_now,
+    ) -> Sequence[Door]:
+        """What sources answer at the intake's address.
+
+        Args:
+            where: as of :meth:`source`.
+            all_of: tells all targets of a source.
+            ingest: takes the events that they are told.
+        """
+        context = replace(self._context, where=where, all_of=all_of, ingest=ingest)
         return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
@@ -235,7 +247,8 @@ async def run(settings: Settings) -> None:
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
             intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
-            async with _until_stopped(), serving(settings, intake, collecting.doors(watch.all_of)):
+            doors = collecting.doors(watch.where, watch.all_of, intake)
+            async with _until_stopped(), serving(settings, intake, doors):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()

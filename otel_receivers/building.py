@@ -10,6 +10,9 @@ from otel_receivers.discovery import Place
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import Node
 from otel_receivers.receiver import Receiver, Target
+from postel.otlp.answers import Ingest, Outcome
+from postel.otlp.errors import Retryable
+from postel.otlp.signal import ExportRequest, Signal
 from postel.settings import Discovery, Settings
 from postel.signals import Declarations
 
@@ -29,6 +32,12 @@ def none_of(source: str) -> Sequence[Target]:
     return ()
 
 
+async def not_now(signal: Signal, request: ExportRequest, /) -> Outcome:
+    """Takes nothing."""
+    del signal, request
+    raise Retryable(reason="nothing is taken here")
+
+
 @dataclass(frozen=True)
 class Context:
     """The agent, as far as receivers are concerned.
@@ -42,6 +51,7 @@ class Context:
         where: the target of another source, by its name, as it is known at the time of the call; None where it is not.
         all_of: all targets of a source, likewise.
         which: tells the one to build receivers for from others of its source; '' for the first.
+        ingest: takes events as the intake takes those of plugins: safe once it returns.
     """
 
     settings: Settings
@@ -52,6 +62,7 @@ class Context:
     where: Callable[[str], Target | None] = nowhere
     all_of: Callable[[str], Sequence[Target]] = none_of
     which: str = ""
+    ingest: Ingest = not_now
 
     def name(self, name: str) -> str:
         """A receiver's name that no receiver of another one of its source has."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+import socket
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import structlog
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -25,11 +26,13 @@ from otel_receivers.points import encode_attributes
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Target
 from otel_receivers.spool import Request, Spool, SpoolError
+from postel import unix_socket
 from postel.errors import PostelError
 from postel.listening import is_loopback, listen
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable, TooLarge
 from postel.otlp.signal import ExportRequest, Signal
+from postel.settings import Intake as IntakeSettings
 from postel.settings import Settings
 from postel.signals import load_all
 
@@ -114,7 +117,7 @@ class Intake:
 
 @contextlib.asynccontextmanager
 async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()) -> AsyncIterator[None]:
-    """Listen at ``[intake] address`` while the body runs; ``doors`` are what is answered there beside OTLP.
+    """Listen at ``[intake] address`` and ``socket`` while the body runs; ``doors`` are what is answered beside OTLP.
 
     Raises:
         AddressInUseError: another program listens there.
@@ -133,7 +136,6 @@ async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()
             f"[intake] address {address} is open to other hosts: set [intake] token, or an address of loopback"
         )
     secret = token.get_secret_value() if token else None
-    listener = listen(address, "[intake] address")
     otlp = routes(intake, limit=REQUEST_BYTES, token=secret, signals=(Signal.LOGS,))
     app = Starlette(routes=[*otlp, *(route for door in doors for route in door(secret))])
     server = Server(
@@ -141,11 +143,22 @@ async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_ANSWER_SECONDS
         )
     )
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    _log.info("the intake listens", address=address)
-    try:
-        yield
-    finally:
-        server.stop()
-        await task
-        listener.close()
+    with _listeners(settings.intake) as listeners:
+        task = asyncio.create_task(server.serve(sockets=listeners))
+        path = {"socket": str(settings.intake.socket)} if settings.intake.socket else {}
+        _log.info("the intake listens", address=address, **path)
+        try:
+            yield
+        finally:
+            server.stop()
+            await task
+
+
+@contextlib.contextmanager
+def _listeners(settings: IntakeSettings) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listen(settings.address, "[intake] address"))]
+        if settings.socket:
+            mode = int(settings.socket_mode, 8)
+            listeners.append(stack.enter_context(unix_socket.listening(settings.socket, mode, "[intake] socket")))
+        yield listeners

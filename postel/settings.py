@@ -28,9 +28,11 @@ from postel.settings_values import (
     Folder,
     Host,
     Interval,
+    Mode,
     Number,
     Port,
     Seconds,
+    SocketPath,
     Token,
     Whole,
 )
@@ -150,6 +152,10 @@ class Intake(_Section):
 
     address: Address = "127.0.0.1:4319"
     token: Token | None = Field(None, description="the bearer token that plugins must send, ASCII without spaces")
+    socket: SocketPath | None = Field(
+        None, description="the path of a Unix socket to listen on too, up to 90 bytes, in a folder that exists"
+    )
+    socket_mode: Mode = "0660"
 
 
 class Database(_Section):

@@ -33,11 +33,13 @@ function outcomeOf(facts) {
 // The last reply, which is about this transaction where it was given by what ended it.
 function replied({ reply }, key) {
     const parsed = parseReply(reply);
-    if ((parsed.code >= 400) === (key === 'accepted')) {
+    if (key === 'accepted') {
+        return { key, reply: parsed.code < 300 ? parsed : {} };
+    }
+    if (!(parsed.code >= 400)) {
         return { key, reply: {} }; // the client was gone, and had none
     }
-    const code = parsed.code >= 400 ? String(parsed.code) : undefined;
-    return { key, reply: parsed, error: BARE_LF.test(parsed.text) ? 'bare_lf' : code };
+    return { key, reply: parsed, error: BARE_LF.test(parsed.text) ? 'bare_lf' : String(parsed.code) };
 }
 
 // From DATA on every further reply is the answer to the message.

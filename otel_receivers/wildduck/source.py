@@ -1,37 +1,9 @@
-"""Where a WildDuck's API and its own Prometheus page are looked for, and what asks them there."""
+"""What the agent has of WildDuck: where it is looked for, what asks it there, and where it posts what it tells."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from otel_receivers.building import Source
-from otel_receivers.discovery import Place, page, server_header
-from otel_receivers.receiver import Target
-from otel_receivers.wildduck import own_page, receiver
-from postel.settings import Discovery
+from otel_receivers.wildduck import door, own_page, receiver
+from otel_receivers.wildduck.places import places
 
-_API_PORTS = (8080, 3000)
-_METRICS_PORT = 8081
-
-
-def _places(settings: Discovery) -> Sequence[Place]:
-    api_ports = (settings.wildduck_api_port,) if settings.wildduck_api_port else _API_PORTS
-    return (
-        Place(
-            "wildduck",
-            tuple(Target(settings.wildduck_host, port) for port in api_ports),
-            server_header("/", r"WildDuck"),
-            settings="wildduck_api_port",
-            trusted=settings.wildduck_api_port is not None,
-        ),
-        Place(
-            "wildduck_metrics",
-            (Target(settings.wildduck_host, settings.wildduck_metrics_port or _METRICS_PORT),),
-            page("/metrics", rb"^# TYPE wildduck_", rb'^wildduck_info\{version="(\d[\w.]*)"\}'),
-            settings="wildduck_metrics_port",
-            trusted=settings.wildduck_metrics_port is not None,
-        ),
-    )
-
-
-SOURCE = Source(_places, {"wildduck": receiver.build, "wildduck_metrics": own_page.build})
+SOURCE = Source(places, {"wildduck": receiver.build, "wildduck_metrics": own_page.build}, (door.build,))

@@ -136,6 +136,8 @@ def _recipient(said: Any, queue_id: str) -> Recipient:
     if not all(isinstance(text, str) for text in needed):
         raise PageError("malformed", "a recipient without number, zone, address or status")
     seq, zone, address, status = map(str, needed)
+    if not seq:
+        raise PageError("malformed", "a recipient with an empty number")
     deferred = said["deferred"] if isinstance(said.get("deferred"), dict) else {}
     log = deferred.get("log")
     return Recipient(

@@ -76,6 +76,18 @@ class Hook(Source):
     action: Text | None = None
 
 
+class Webhook(Source):
+    """An event that the server tells whoever registered for it; ``fields`` maps what it says to attributes.
+
+    A dot in a field's name leads into an object: ``from.address``.
+    """
+
+    maps = "fields"
+    alone = True
+    webhook: Text
+    fields: dict[Text, Name] = Field(default_factory=dict)
+
+
 class Plugin(Source):
     """A part of every plugin, whatever the server."""
 
@@ -104,7 +116,13 @@ METRIC_SOURCES: Mapping[str, type[Source]] = {
     "reader": Reader,
     "events": Events,
 }
-EVENT_SOURCES: Mapping[str, type[Source]] = {"api": Api, "reader": Reader, "hook": Hook, "plugin": Plugin}
+EVENT_SOURCES: Mapping[str, type[Source]] = {
+    "api": Api,
+    "reader": Reader,
+    "hook": Hook,
+    "plugin": Plugin,
+    "webhook": Webhook,
+}
 
 
 def kind_of(source: Mapping[str, Any], kinds: Mapping[str, type[Source]]) -> str:

@@ -93,7 +93,11 @@ async def test_a_zone_mta_that_misbehaves_is_down_and_counted_and_the_host_goes_
                 page.answer = sized(AFTER_TRAFFIC)
                 latest = len(ups(receiver, "zone_mta"))
                 await until(lambda latest=latest: 1 in list(ups(receiver, "zone_mta").values())[latest:])  # type: ignore[misc]
-                errors = {a["error.type"] for _, a, _ in points(receiver, "postel.scrape.errors")}
+                errors = {
+                    a["error.type"]
+                    for _, a, _ in points(receiver, "postel.scrape.errors")
+                    if a["postel.receiver.name"] == "zone_mta"
+                }
                 assert kind in errors
             said = await stop(process)
         assert process.returncode == 0
@@ -111,6 +115,7 @@ async def test_a_zone_mta_that_misbehaves_is_down_and_counted_and_the_host_goes_
     counted = {
         (attributes["error.type"], point.as_int): point.start_time_unix_nano
         for _, attributes, point in points(receiver, "postel.scrape.errors")
+        if attributes["postel.receiver.name"] == "zone_mta"
     }
     assert {kind for kind, _ in counted} == {kind for kind, _ in BAD_PAGES}
     assert len(set(counted.values())) == 1

@@ -18,7 +18,7 @@ from otel_receivers.node import Node, identify
 from otel_receivers.receiver import Target
 from otel_receivers.sources import SourceWatch
 from otel_receivers.spool import Spool
-from otel_receivers.wildduck import source
+from otel_receivers.wildduck import places as wildduck_places
 from postel.otlp.signal import Signal
 from postel.settings import Discovery, Settings
 from postel.signals import load_all
@@ -171,7 +171,7 @@ async def test_a_lost_source_is_told_with_all_places_where_it_was_looked_for(
     settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = free_ports(2)
-    monkeypatch.setattr(source, "_API_PORTS", (first, second))
+    monkeypatch.setattr(wildduck_places, "_API_PORTS", (first, second))
     monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
     monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
     known = {sources.SOURCES: json.dumps({"wildduck": ["127.0.0.1", second]})}
@@ -230,7 +230,7 @@ async def test_where_a_port_is_only_guessed_another_server_is_not_shown_the_toke
     settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with server(sized(b"hello")) as port:
-        monkeypatch.setattr(source, "_API_PORTS", (port,))
+        monkeypatch.setattr(wildduck_places, "_API_PORTS", (port,))
         guessing = SourceWatch(looking_at(settings, wildduck_api_port=None), AGENT, node, {})
         await guessing.start(spool)
         assert await asked(guessing, spool) == [{}]
@@ -245,11 +245,11 @@ async def test_it_is_asked_where_it_was_found_also_after_it_moved_and_after_a_re
     monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
     monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
     first, second = free_ports(2)
-    monkeypatch.setattr(source, "_API_PORTS", (first, second))
+    monkeypatch.setattr(wildduck_places, "_API_PORTS", (first, second))
     guessing = looking_at(settings, wildduck_api_port=None)
     known = {sources.SOURCES: json.dumps({"wildduck": ["127.0.0.1", first]})}
     async with server(WILDDUCK) as port:
-        monkeypatch.setattr(source, "_API_PORTS", (first, port))
+        monkeypatch.setattr(wildduck_places, "_API_PORTS", (first, port))
         watch = SourceWatch(guessing, AGENT, node, known)
         assert watch.where("wildduck") == Target("127.0.0.1", first)
         assert watch.where("imap") is None

@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from otel_receivers.agent import Collecting
+from otel_receivers.building import nowhere
 from otel_receivers.epochs import Epochs
 from otel_receivers.intake import Intake, serving
 from otel_receivers.node import identify
@@ -122,6 +123,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@example({}, "", "seq")
 @given(JSON, JSON, st.sampled_from(["deferred", "lock", "status", "seq", "recipient", "id"]))
 def test_whatever_stands_in_its_parts_it_is_read_or_refused(meta: Any, value: Any, name: str) -> None:
     content = {**RECORDED, "meta": meta, "messages": [{**RECORDED["messages"][0], name: value}]}
@@ -165,7 +167,7 @@ async def door(
     intake = Intake(node, spool, Privacy("keep"), request_bytes=1 << 20)
     try:
         async with (
-            serving(settings, intake, collecting.doors(lambda source: targets.get(source, []))),
+            serving(settings, intake, collecting.doors(nowhere, lambda source: targets.get(source, []))),
             httpx.AsyncClient(base_url=f"http://{settings.intake.address}", trust_env=False) as http,
         ):
             yield http

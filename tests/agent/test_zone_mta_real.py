@@ -207,8 +207,9 @@ async def test_each_zone_of_the_queue_says_what_waits_in_it(
     assert 0 < ages[odd] < ages["bulk"]
 
 
-def test_a_message_is_found_while_it_waits(new_zone_mta: NewZoneMta) -> None:
-    server = new_zone_mta(("default",), defer_times_s=(600,))
+@pytest.mark.parametrize("version", RELEASES)
+def test_a_message_is_found_while_it_waits(version: str, new_zone_mta: NewZoneMta) -> None:
+    server = new_zone_mta(("default",), version=version, defer_times_s=(600,))
     (recipient,) = server.send(1, "defer")
     listing = f"{server.api}/queued/deferred/default"
     until(lambda: httpx.get(listing).json()["list"], 30, "it is deferred")

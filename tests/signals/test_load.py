@@ -161,7 +161,12 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
         (
             "source: {reader: start}",
             "source: {prometheus: start}",
-            r"events\.fresh\.started\.source: needs exactly one of api, reader, hook, plugin, got 'prometheus'",
+            r"events\.fresh\.started\.source: needs exactly one of api, reader, hook, plugin, webhook, got 'prom",
+        ),
+        (
+            "source: {reader: start}",
+            "source: {webhook: started, fields: {a: fresh.nothing}}",
+            r"events\.fresh\.started\.source\.fields\.a: 'fresh\.nothing' is no attribute of fresh\.started",
         ),
         ("source: {reader: start}", "source: {reader: start, of: x}", r"events\.fresh\.started\.source\.of: Extra"),
         (

@@ -16,6 +16,7 @@ test('what Haraka says itself is taken, with the reply that it gave', () => {
     assert.deepEqual(outcome({ txn: { msg_status: 'accepted' }, reply: '250 Queued' }), ['accepted', 250, undefined]);
     assert.deepEqual(outcome({ txn: { msg_status: 'rejected' }, reply: '550 No' }), ['rejected', 550, '550']);
     assert.deepEqual(outcome({ txn: { msg_status: 'deferred' }, reply: '451 Later' }), ['deferred', 451, '451']);
+    assert.deepEqual(outcome({ txn: { msg_status: 'accepted' }, reply: '354 go ahead' }), ['accepted', undefined, undefined]);
     assert.deepEqual(outcome({ txn: { msg_status: 'of a later version' } }), ['abandoned', undefined, 'rset']);
 });
 
