@@ -61,7 +61,9 @@ def install(settings: Settings, where: Where, *, dry_run: bool) -> int:
         if not plan.steps:
             return False
         click.echo(f"  undo: postel plugins uninstall {_options(server)}")
-        if settings.intake.token:
+        if settings.intake.socket:
+            click.echo(f"  the user that {server.title} runs as must be let to {settings.intake.socket}")
+        elif settings.intake.token:
             click.echo(f"  the agent asks for a token: set token = ... in {server.config}, where [intake] token has it")
         return True
 
@@ -155,6 +157,9 @@ def _loaded(server: Server) -> str:
 
 
 def _endpoint(settings: Settings) -> str:
+    # Who gives the agent a socket wants it used: by TCP anybody of the host is heard.
+    if settings.intake.socket:
+        return f"unix:{settings.intake.socket}"
     address = settings.intake.address
     return "" if address == Intake().address else f"http://{reachable(address)}"
 

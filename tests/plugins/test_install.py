@@ -92,6 +92,29 @@ def test_settings_and_plugin_go_where_the_configuration_includes_them(server: Se
     assert state(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("intake", "written", "said"),
+    [
+        ({}, '# endpoint = "http://127.0.0.1:4319"', ""),
+        ({"ADDRESS": "127.0.0.1:4320"}, 'endpoint = "http://127.0.0.1:4320"', ""),
+        ({"ADDRESS": "0.0.0.0:4319", "TOKEN": "t0"}, 'endpoint = "http://127.0.0.1:4319"', "asks for a token"),
+        ({"SOCKET": "/run/postel/i.sock"}, 'endpoint = "unix:/run/postel/i.sock"', "must be let to /run/postel/i.sock"),
+    ],
+)
+def test_the_plugin_sends_where_the_agent_listens(
+    app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, intake: dict[str, str], written: str, said: str
+) -> None:
+    for key, value in intake.items():
+        monkeypatch.setenv(f"POSTEL_INTAKE__{key}", value)
+    done = command("install", "--zone-mta", app)
+    assert done.exit_code == 0, done.output
+    settings = (tmp_path / "etc/plugins/postel.toml").read_text()
+    assert written in settings.splitlines()
+    assert said in done.output
+    # A secret goes into no file that others may read.
+    assert "t0" not in settings
+
+
 def test_a_later_version_replaces_what_is_unchanged(server: Server, tmp_path: Path) -> None:
     before = state(server.folder)
     plan_install(server, plugin(tmp_path / "old")).run()
