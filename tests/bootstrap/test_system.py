@@ -82,6 +82,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(system, "_POLICY", tmp_path / "policy-rc.d")
     monkeypatch.setattr(system, "LOGS", tmp_path / "log")
     monkeypatch.setattr(programs, "_DEBIAN_POSTGRES", tmp_path / "lib" / "postgresql")
+    monkeypatch.setattr(programs, "_DEBIAN_SERVERS", tmp_path / "lib" / "postgresql")
     monkeypatch.setattr(programs, "_DRIVERS", [name for name in programs._DRIVERS if not name.startswith("/")])
     return made
 

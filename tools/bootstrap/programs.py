@@ -17,6 +17,8 @@ from pathlib import Path
 POSTGRES_AT_LEAST = 15
 # Debian and Ubuntu keep the server's programs out of PATH, one folder for each major version.
 _DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+# Where Debian keeps servers, which is in the PATH of root alone.
+_DEBIAN_SERVERS = Path("/usr/sbin")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _DRIVERS = (
     "chromedriver",
@@ -53,8 +55,8 @@ def find_rspamd() -> Path | None:
 
 
 def find_nginx() -> Path | None:
-    """nginx, the web server, which Debian keeps out of a user's PATH."""
-    return next(_there("nginx", "/usr/sbin/nginx"), None)
+    """nginx, the web server."""
+    return next(_there("nginx", str(_DEBIAN_SERVERS / "nginx")), None)
 
 
 def find_browser() -> Browser | None:
