@@ -178,6 +178,7 @@ async def test_what_is_one_too_many_is_in_the_overflow_series(tmp_path: Path, mo
 async def test_what_was_first_counted_after_the_ticks_time_comes_with_the_next(tmp_path: Path) -> None:
     async with counting(tmp_path) as own:
         await own.take(attempt(1))
+        await own.haraka("message.accepted", 2, **MESSAGE)
         assert await own.points(-5) == {}
         assert (await own.points())[WHERE].count == 1
 
