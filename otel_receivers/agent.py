@@ -21,7 +21,7 @@ import structlog
 from otel_receivers import derived_receiver, exporter, heartbeats, printing
 from otel_receivers.building import Context, Door, not_now, nowhere
 from otel_receivers.derived_receiver import DerivedReceiver
-from otel_receivers.discovery import Finding, look_everywhere, places, source_and_which
+from otel_receivers.discovery import Finding, look_everywhere, source_and_which
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
 from otel_receivers.heartbeats import Heartbeats
@@ -30,7 +30,7 @@ from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node, identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
-from otel_receivers.registry import DOORS, SOURCES
+from otel_receivers.registry import DOORS, SOURCES, places
 from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
@@ -93,7 +93,7 @@ class Collecting:
         """The receivers of a source that was found; none for one that is only looked for.
 
         Args:
-            name: of its place, as in :mod:`otel_receivers.discovery`.
+            name: of the place where it was found.
             target: where it is.
             where: tells the target of other sources.
         """

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from otel_receivers.discovery import Place
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import Node
 from otel_receivers.receiver import Receiver, Target
 from postel.otlp.answers import Ingest, Outcome
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import ExportRequest, Signal
-from postel.settings import Settings
+from postel.settings import Discovery, Settings
 from postel.signals import Declarations
 
 if TYPE_CHECKING:
@@ -70,6 +71,22 @@ class Context:
 
 # Given where a source was found: the receivers that ask it. The agent closes them.
 Build = Callable[[Context, Target], Sequence[Receiver]]
+
 # Given the intake's token, None where it has none: what is answered at the intake's address beside OTLP.
 Door = Callable[["str | None"], Sequence["Route"]]
 BuildDoor = Callable[[Context], Door]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a source's folder brings: ``SOURCE`` of its ``source.py``, which :mod:`otel_receivers.registry` finds.
+
+    Attributes:
+        places: where it is looked for.
+        builds: the name of a place -> the receivers of what is found there.
+        doors: what it answers at the intake's address.
+    """
+
+    places: Callable[[Discovery], Sequence[Place]]
+    builds: Mapping[str, Build]
+    doors: Sequence[BuildDoor] = ()

@@ -25,8 +25,6 @@ _PAGE_HEAD = 64 << 10
 _BANNER_BYTES = 512
 _IMAP_TLS_PORT = 9993
 _IMAP_PORT = 143
-_WILDDUCK_PORTS = (8080, 3000)
-_WILDDUCK_METRICS_PORT = 8081
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class _Connection:
 
 
 # Given a place where somebody listens: how it is recognised, or what is there instead.
-_Recognise = Callable[[_Connection], Awaitable[_Recognised | _Another]]
+Recognise = Callable[[_Connection], Awaitable[_Recognised | _Another]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +95,17 @@ class Place:
     ``trusted``: whoever listens there is asked, recognised or not, so that its failing is seen; else only who is
     recognised, because the place is a guess and another program may well be there, which a token must not be shown to.
     ``which`` tells several of one source apart; '' for the first.
+    ``named``: its target may be set in ``[discovery] targets``.
     """
 
     source: str
     targets: tuple[Target, ...]
-    recognise: _Recognise
+    recognise: Recognise
     interval: float = 30.0
     settings: str = ""
     trusted: bool = True
     which: str = ""
+    named: bool = False
 
     @property
     def name(self) -> str:
@@ -124,58 +124,31 @@ def source_and_which(name: str) -> tuple[str, str]:
     return source, which
 
 
-def places(settings: Discovery) -> tuple[Place, ...]:
-    """All places to look at, from ``[discovery]``."""
-    wildduck_ports = (settings.wildduck_api_port,) if settings.wildduck_api_port else _WILDDUCK_PORTS
-    zone_mta = Place(
-        "zone_mta",
-        (Target(settings.zone_mta_host, settings.zone_mta_port),),
-        _page(settings.zone_mta_metrics_path, rb"^# TYPE zonemta_"),
-        settings="zone_mta_port and zone_mta_metrics_path",
-    )
-    # Each once, however often it is named: the points of two receivers would be the same points.
-    further = dict.fromkeys(target_of(address) for address in settings.zone_mta_instances)
+def only_looked_for(settings: Discovery) -> tuple[Place, ...]:
+    """The places of which no source's folder asks more than whether they are there."""
     return (
-        zone_mta,
-        *(
-            replace(
-                zone_mta,
-                targets=(target,),
-                settings="zone_mta_instances and zone_mta_metrics_path",
-                which=str(target),
-            )
-            for target in further
-            if target not in zone_mta.targets
-        ),
-        Place(
-            "wildduck",
-            tuple(Target(settings.wildduck_host, port) for port in wildduck_ports),
-            _server_header("/", r"WildDuck"),
-            settings="wildduck_api_port",
-            trusted=settings.wildduck_api_port is not None,
-        ),
-        Place(
-            "wildduck_metrics",
-            (Target(settings.wildduck_host, settings.wildduck_metrics_port or _WILDDUCK_METRICS_PORT),),
-            _page("/metrics", rb"^# TYPE wildduck_", rb'^wildduck_info\{version="(\d[\w.]*)"\}'),
-            settings="wildduck_metrics_port",
-            trusted=settings.wildduck_metrics_port is not None,
-        ),
         # Every look at an SMTP or IMAP port leaves a line in that server's log.
         Place(
-            "haraka", (Target(_LOOPBACK, settings.haraka_smtp_port),), _banner(rb"^220[ -].*Haraka", b"QUIT\r\n"), 300.0
+            "haraka", (Target(_LOOPBACK, settings.haraka_smtp_port),), banner(rb"^220[ -].*Haraka", b"QUIT\r\n"), 300.0
         ),
-        Place("rspamd", (Target(settings.rspamd_host, settings.rspamd_tcp_port),), _server_header("/ping", "rspamd")),
-        Place(
-            "rspamd_controller",
-            (Target(settings.rspamd_host, settings.rspamd_controller_port),),
-            _server_header("/ping", "rspamd"),
-            settings="rspamd_controller_port",
-            trusted="rspamd_controller_port" in settings.model_fields_set,
-        ),
-        Place("imap", (Target(settings.wildduck_host, _IMAP_PORT),), _banner(rb"^\* OK", b"1 LOGOUT\r\n"), 300.0),
+        Place("rspamd", (Target(settings.rspamd_host, settings.rspamd_tcp_port),), server_header("/ping", "rspamd")),
+        Place("imap", (Target(settings.wildduck_host, _IMAP_PORT),), banner(rb"^\* OK", b"1 LOGOUT\r\n"), 300.0),
         Place("imap_tls", (Target(settings.wildduck_host, _IMAP_TLS_PORT),), _listens, 300.0),
     )
+
+
+def named_place(settings: Discovery, source: str, default: Target, recognise: Recognise) -> Place:
+    """The place of a source that has no keys of its own: where ``[discovery] targets`` says, else its default.
+
+    Args:
+        settings: where it may be named.
+        source: its name there.
+        default: a guess; who listens there is asked only where it is recognised.
+        recognise: one of those below.
+    """
+    named = settings.targets.get(source)
+    target = target_of(named) if named else default
+    return Place(source, (target,), recognise, settings="targets", trusted=named is not None, named=True)
 
 
 async def look(place: Place, http: httpx.AsyncClient) -> Finding:
@@ -240,7 +213,9 @@ async def _listens(_connection: _Connection) -> _Recognised:
     return _Recognised("somebody listens")
 
 
-def _banner(pattern: bytes, goodbye: bytes) -> _Recognise:
+def banner(pattern: bytes, goodbye: bytes) -> Recognise:
+    """Recognised by the line with which it greets; ``goodbye`` is what it is told then."""
+
     async def recognise(connection: _Connection) -> _Recognised | _Another:
         line = (await connection.reader.readline())[:_BANNER_BYTES]
         connection.writer.write(goodbye)
@@ -254,7 +229,9 @@ def _banner(pattern: bytes, goodbye: bytes) -> _Recognise:
     return recognise
 
 
-def _server_header(path: str, name: str) -> _Recognise:
+def server_header(path: str, name: str) -> Recognise:
+    """Recognised by ``name`` in the header ``Server`` of its answer to GET ``path``, whatever the status."""
+
     async def recognise(connection: _Connection) -> _Recognised | _Another:
         url = f"http://{connection.target}{path}"
         # A server that takes one connection at a time would wait on the one that asks nothing.
@@ -269,7 +246,12 @@ def _server_header(path: str, name: str) -> _Recognise:
     return recognise
 
 
-def _page(path: str, pattern: bytes, says_version: bytes | None = None) -> _Recognise:
+def page(path: str, pattern: bytes, says_version: bytes | None = None, kind: str = "its Prometheus page") -> Recognise:
+    """Recognised by the first 64 KiB of a page; the first group of ``says_version`` is its version.
+
+    ``kind`` is what the page is called where it is spoken of.
+    """
+
     async def recognise(connection: _Connection) -> _Recognised | _Another:
         url = f"http://{connection.target}{path}"
         head = b""
@@ -283,9 +265,9 @@ def _page(path: str, pattern: bytes, says_version: bytes | None = None) -> _Reco
                 if len(head) >= _PAGE_HEAD:
                     break
         if not re.search(pattern, head, re.MULTILINE):
-            kind = response.headers.get("content-type", "without a content type").partition(";")[0]
-            return _Another(f"answers GET {path} with another page ({kind})")
+            media = response.headers.get("content-type", "without a content type").partition(";")[0]
+            return _Another(f"answers GET {path} with another page ({media})")
         version = re.search(says_version, head, re.MULTILINE) if says_version else None
-        return _Recognised("its Prometheus page", version[1].decode("ascii") if version else "")
+        return _Recognised(kind, version[1].decode("ascii") if version else "")
 
     return recognise

@@ -1,23 +1,46 @@
-"""The sources that are asked where they are found: a line for each name that :mod:`otel_receivers.discovery` knows."""
+"""The sources that there are: each folder beside this file with a ``source.py``, whose ``SOURCE`` says what it has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 
-from otel_receivers.building import Build, BuildDoor
-from otel_receivers.rspamd import receiver as rspamd
-from otel_receivers.wildduck import door as wildduck_door
-from otel_receivers.wildduck import own_page as wildduck_metrics
-from otel_receivers.wildduck import receiver as wildduck
-from otel_receivers.zone_mta import door as zone_mta_door
-from otel_receivers.zone_mta import receiver as zone_mta
+import otel_receivers
+from otel_receivers.building import Build, BuildDoor, Source
+from otel_receivers.discovery import Place, only_looked_for
+from postel.errors import SettingsError
+from postel.settings import Discovery
 
-SOURCES: Mapping[str, Build] = {
-    "zone_mta": zone_mta.build,
-    "wildduck": wildduck.build,
-    "wildduck_metrics": wildduck_metrics.build,
-    "rspamd_controller": rspamd.build,
-}
 
+def _found() -> Iterator[Source]:
+    for package in sorted(each.name for each in pkgutil.iter_modules(otel_receivers.__path__) if each.ispkg):
+        name = f"{otel_receivers.__name__}.{package}.source"
+        if find_spec(name):
+            source = import_module(name).SOURCE
+            if not isinstance(source, Source):
+                raise TypeError(f"{name}: SOURCE is no Source")
+            yield source
+
+
+_SOURCES = tuple(_found())
+# By the name of the place where each is looked for.
+SOURCES: Mapping[str, Build] = {name: build for source in _SOURCES for name, build in source.builds.items()}
 # What sources answer at the intake's address.
-DOORS: Sequence[BuildDoor] = (zone_mta_door.build, wildduck_door.build)
+DOORS: Sequence[BuildDoor] = tuple(door for source in _SOURCES for door in source.doors)
+
+
+def places(settings: Discovery) -> tuple[Place, ...]:
+    """All places to look at, from ``[discovery]``.
+
+    Raises:
+        SettingsError: ``targets`` names a source that is looked for elsewhere, or none.
+    """
+    asked = tuple(place for source in _SOURCES for place in source.places(settings))
+    known = [place.source for place in asked if place.named]
+    for name in settings.targets:
+        if name not in known:
+            accepted = f"the sources without keys of their own: {', '.join(known) or 'none is there'}"
+            raise SettingsError(f"[discovery] targets: {name} is not one of {accepted}")
+    return asked + only_looked_for(settings)

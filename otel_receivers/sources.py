@@ -11,11 +11,12 @@ import httpx
 import structlog
 
 from otel_receivers import exporter
-from otel_receivers.discovery import Finding, Place, look, look_everywhere, places, source_and_which
+from otel_receivers.discovery import Finding, Place, look, look_everywhere, source_and_which
 from otel_receivers.http_page import client
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder, Value
 from otel_receivers.receiver import Batch, Target, Tick
+from otel_receivers.registry import places
 from otel_receivers.spool import Spool
 from postel.settings import Settings
 from postel.signals import Declaration

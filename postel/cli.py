@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,52 @@ def describe(settings: Settings, write: Path | None, constants: Path | None) -> 
         plugin_constants.write(plugin_constants.render(load_all()), constants)
     if not (write or constants):
         click.echo("\n".join(pages.values()))
+
+
+def _where(command: Callable[..., None]) -> Callable[..., None]:
+    """The folders that the commands of plugins look at."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    for option in (
+        click.option("--haraka", type=folder, help="The folder of Haraka's -c; only this one is looked at."),
+        click.option("--zone-mta-config", type=file, help="Zone-MTA's configuration, where it cannot be seen."),
+        click.option("--zone-mta", type=folder, help="The folder that Zone-MTA runs in; only this one is looked at."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.group(invoke_without_command=True)
+@config_option
+@click.pass_context
+def plugins(context: click.Context, settings: Settings) -> None:
+    """Put Postel's plugins into the mail servers of this host; alone: say where they are."""
+    if context.invoked_subcommand is None:
+        from postel.plugins import commands
+
+        raise SystemExit(commands.show(settings, commands.Where()))
+
+
+@plugins.command("install")
+@config_option
+@_where
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+def plugins_install(settings: Settings, *, dry_run: bool, **where: Path | None) -> None:
+    """Install or upgrade the plugins; the servers have to be restarted then."""
+    from postel.plugins import commands
+
+    raise SystemExit(commands.install(settings, commands.Where(**where), dry_run=dry_run))
+
+
+@plugins.command("uninstall")
+@config_option
+@_where
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+def plugins_uninstall(settings: Settings, *, dry_run: bool, **where: Path | None) -> None:
+    """Take the plugins out again, and all that `plugins install` wrote."""
+    from postel.plugins import commands
+
+    raise SystemExit(commands.uninstall(settings, commands.Where(**where), dry_run=dry_run))
 
 
 @main.group()

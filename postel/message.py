@@ -13,9 +13,9 @@ import click
 import httpx
 import orjson
 
-from otel_receivers.discovery import places
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import ScrapeError
+from otel_receivers.registry import places
 from otel_receivers.zone_mta.door import PATH
 from otel_receivers.zone_mta.lookup import Lookup, NoQueueIdError, NoZoneMtaError
 from otel_receivers.zone_mta.message import is_id

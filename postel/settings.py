@@ -92,6 +92,9 @@ class Discovery(_Section):
     rspamd_password: Token | None = Field(
         None, description="the password of Rspamd's controller; one that only reads does; ASCII without spaces"
     )
+    targets: dict[str, Address] = Field(
+        default_factory=dict, description='a table for sources without keys of their own, such as {x = "127.0.0.1:80"}'
+    )
 
 
 class Intervals(_Section):

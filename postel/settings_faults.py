@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 Model = type[BaseModel]
 
 # How a variable says what is not one value.
-_IN_JSON = {"dict": 'a JSON object such as {"authorization": "..."}', "tuple": 'a JSON list such as ["host:port"]'}
+_IN_JSON = {"dict": 'a JSON object such as {"name": "..."}', "tuple": 'a JSON list such as ["host:port"]'}
 
 
 def explain(error: ValidationError, settings: Model, path: Path | None, standard: Mapping[str, str]) -> str:
@@ -61,6 +61,9 @@ def explain_unreadable(section: str, settings: Model) -> str:
         for kind, form in _IN_JSON.items()
         if kind in str(field.annotation)
     }
+    # Of several that could be meant, those that are there.
+    there = {name.upper() for name in os.environ}
+    wanted = {name: form for name, form in wanted.items() if name in there} or wanted
     forms = " or ".join(dict.fromkeys(wanted.values()))
     return f"environment, {' or '.join(wanted)} is wrong; accepted: {forms}"
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from otel_receivers.building import Context, Door
-from otel_receivers.discovery import places
 from otel_receivers.points import Recorder
 from otel_receivers.receiver import Target, Tick
+from otel_receivers.wildduck.places import places
 from otel_receivers.wildduck.webhook import Told, Vocabulary
 from postel.otlp.signal import Signal
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from otel_receivers.discovery import Finding, look_everywhere, places
+from otel_receivers.discovery import Finding, look_everywhere
+from otel_receivers.registry import places
 from postel.collector import find_collector, turned_off
 from postel.doctor import plugins
 from postel.doctor.result import Result, Verdict

@@ -16,7 +16,7 @@ import pytest
 
 from otel_receivers import node, printing
 from otel_receivers.agent import run_once
-from otel_receivers.discovery import places
+from otel_receivers.registry import places
 from otel_receivers.spool_file import SpoolFile
 from postel.otlp.signal import Signal
 from postel.settings import Discovery, Settings

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import pytest
 
 from otel_receivers import discovery
-from otel_receivers.discovery import Finding, look_everywhere, places
+from otel_receivers.discovery import Finding, look_everywhere
 from otel_receivers.receiver import Target
+from otel_receivers.registry import places
+from otel_receivers.wildduck import places as wildduck_places
 from postel.settings import Discovery
 from support.ports import free_port, free_ports
 from support.wildduck_answers import METRICS
@@ -203,7 +205,7 @@ async def test_another_server_in_rspamds_place_is_asked_only_where_the_settings_
 
 async def test_wildduck_is_looked_for_at_its_second_port(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = free_ports(2)
-    monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
+    monkeypatch.setattr(wildduck_places, "_API_PORTS", (first, second))
     async with server(second, WILDDUCK):
         finding = await found("wildduck")
     assert (finding.found, finding.target.port) == (True, second)
@@ -211,7 +213,7 @@ async def test_wildduck_is_looked_for_at_its_second_port(monkeypatch: pytest.Mon
 
 async def test_both_ports_of_wildduck_are_told_where_neither_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = free_ports(2)
-    monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
+    monkeypatch.setattr(wildduck_places, "_API_PORTS", (first, second))
     finding = await found("wildduck")
     assert (finding.listening, finding.target.port) == (False, first)
     assert finding.how == f"nobody listens; at 127.0.0.1:{second}: nobody listens"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from otel_receivers.agent import Collecting
-from otel_receivers.discovery import places
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import identify
 from otel_receivers.receiver import Receiver, Target
-from otel_receivers.registry import SOURCES
+from otel_receivers.registry import SOURCES, places
+from postel.errors import SettingsError
 from postel.settings import Discovery, Intervals, Privacy, Settings
 from postel.signals import load_all
 
@@ -60,16 +60,27 @@ async def test_what_is_only_looked_for_has_no_receiver(tmp_path: Path) -> None:
 
 async def test_settings_reach_the_receivers(tmp_path: Path) -> None:
     intervals = Intervals(
-        zone_mta_prometheus=7, zone_mta_queue=9, wildduck_api_query=77, wildduck_prometheus=8, rspamd_controller=10
+        zone_mta_prometheus=7,
+        zone_mta_queue=9,
+        wildduck_api_query=77,
+        wildduck_prometheus=8,
+        rspamd_controller=6,
     )
     settings = Settings(data_dir=tmp_path, intervals=intervals, privacy=Privacy(addresses="hash"))
     made = {name: each for source in SOURCES for name, each in (await receivers(tmp_path, source, settings)).items()}
-    assert {name: receiver.interval for name, receiver in made.items()} == {
+    expected = {
         "zone_mta": 7,
         "zone_mta_queue": 9,
         "wildduck": 77,
         "wildduck_mailboxes": 77,
         "wildduck_metrics": 8,
-        "rspamd": 10,
+        "rspamd": 6,
     }
+    # A source without a key of its own has its table's interval.
+    assert {name: made[name].interval for name in expected} == expected
     assert made["wildduck"]._names is False  # type: ignore[attr-defined]
+
+
+def test_a_target_for_no_source_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"\[discovery\] targets: zone_mta is not one of the sources without keys"):
+        places(Discovery(targets={"zone_mta": "127.0.0.1:1"}))

@@ -13,11 +13,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from structlog.testing import capture_logs
 
-from otel_receivers import discovery, sources
+from otel_receivers import sources
 from otel_receivers.node import Node, identify
 from otel_receivers.receiver import Target
 from otel_receivers.sources import SourceWatch
 from otel_receivers.spool import Spool
+from otel_receivers.wildduck import places as wildduck_places
 from postel.otlp.signal import Signal
 from postel.settings import Discovery, Settings
 from postel.signals import load_all
@@ -91,7 +92,7 @@ async def test_a_first_start_registers_the_node_and_does_not_call_it_a_boot(
     assert (await spool.state())[sources.BOOT_ID] == node.boot_id
     (said,) = (entry["event"] for entry in logs)
     assert said.startswith("looked for mail servers: found: ")
-    assert "; not found: zone_mta, wildduck, " in said
+    assert ", wildduck, wildduck_metrics, zone_mta, haraka, " in said.partition("; not found: ")[2]
 
 
 async def test_one_line_says_what_was_found_and_what_listens_in_anothers_place(
@@ -103,8 +104,8 @@ async def test_one_line_says_what_was_found_and_what_listens_in_anothers_place(
             await watch.start(spool)
     (said,) = (entry["event"] for entry in logs if entry["event"].startswith("looked for"))
     assert f": found: zone_mta at 127.0.0.1:{first}" in said
-    assert "; not found: wildduck, " in said
-    assert f", rspamd at 127.0.0.1:{second} (listens, is another server), rspamd_controller" in said
+    assert ", wildduck, wildduck_metrics, haraka, rspamd at" in said
+    assert f", rspamd at 127.0.0.1:{second} (listens, is another server), imap" in said
 
 
 async def test_a_boot_is_said_where_the_boot_id_is_another(settings: Settings, node: Node, spool: Spool) -> None:
@@ -170,7 +171,7 @@ async def test_a_lost_source_is_told_with_all_places_where_it_was_looked_for(
     settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = free_ports(2)
-    monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
+    monkeypatch.setattr(wildduck_places, "_API_PORTS", (first, second))
     monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
     monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
     known = {sources.SOURCES: json.dumps({"wildduck": ["127.0.0.1", second]})}
@@ -229,7 +230,7 @@ async def test_where_a_port_is_only_guessed_another_server_is_not_shown_the_toke
     settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with server(sized(b"hello")) as port:
-        monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (port,))
+        monkeypatch.setattr(wildduck_places, "_API_PORTS", (port,))
         guessing = SourceWatch(looking_at(settings, wildduck_api_port=None), AGENT, node, {})
         await guessing.start(spool)
         assert await asked(guessing, spool) == [{}]
@@ -244,11 +245,11 @@ async def test_it_is_asked_where_it_was_found_also_after_it_moved_and_after_a_re
     monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
     monkeypatch.setattr(SourceWatch, "_is_due", lambda *_: True)
     first, second = free_ports(2)
-    monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
+    monkeypatch.setattr(wildduck_places, "_API_PORTS", (first, second))
     guessing = looking_at(settings, wildduck_api_port=None)
     known = {sources.SOURCES: json.dumps({"wildduck": ["127.0.0.1", first]})}
     async with server(WILDDUCK) as port:
-        monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, port))
+        monkeypatch.setattr(wildduck_places, "_API_PORTS", (first, port))
         watch = SourceWatch(guessing, AGENT, node, known)
         assert watch.where("wildduck") == Target("127.0.0.1", first)
         assert watch.where("imap") is None

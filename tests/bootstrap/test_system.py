@@ -13,6 +13,7 @@ from tools.bootstrap import programs, system
 DEBIAN = {
     "rspamd": ["rspamd:Rspamd daemon version 3.4"],
     "redis-server": ["redis-server:Redis server v=7.0.15"],
+    "nginx": ["nginx:nginx version: nginx/1.22.1"],
     "chromium": ["chromium:Chromium 156.0.1 built on Debian"],
     "chromium-driver": ["chromedriver:ChromeDriver 156.0.2"],
     "postgresql": ["postgres:postgres (PostgreSQL) 17.2", "initdb:", "pg_config:"],
@@ -29,7 +30,7 @@ UBUNTU_WITH_SNAP = {
     "chromium-chromedriver": ["chromium.chromedriver:ChromeDriver 160.0"],
 }
 OLD = {"postgresql": ["postgres:postgres (PostgreSQL) 14.9", "initdb:", "pg_config:"]}
-EVERYTHING = ["rspamd", "redis-server", "chromium", "chromium-driver", "postgresql"]
+EVERYTHING = ["rspamd", "redis-server", "nginx", "chromium", "chromium-driver", "postgresql"]
 
 
 def program(folder: Path, name: str, script: str) -> None:
@@ -81,6 +82,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(system, "_POLICY", tmp_path / "policy-rc.d")
     monkeypatch.setattr(system, "LOGS", tmp_path / "log")
     monkeypatch.setattr(programs, "_DEBIAN_POSTGRES", tmp_path / "lib" / "postgresql")
+    monkeypatch.setattr(programs, "_DEBIAN_SERVERS", tmp_path / "lib" / "postgresql")
     monkeypatch.setattr(programs, "_DRIVERS", [name for name in programs._DRIVERS if not name.startswith("/")])
     return made
 
@@ -105,7 +107,8 @@ def test_what_cannot_be_had_is_named_and_holds_up_nothing_else(
     machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     system.ensure()
-    assert machine.installed() == ["rspamd", "redis-server", "chromium-browser", "chromium-chromedriver", "postgresql"]
+    others = ["chromium-browser", "chromium-chromedriver", "postgresql"]
+    assert machine.installed() == ["rspamd", "redis-server", "nginx", *others]
     (missing,) = (line for line in said(capsys) if "no " in line)
     assert missing == (
         "set-up: no Chromium with its driver: chromium-browser and chromium-chromedriver by apt did not bring it;"
@@ -132,10 +135,10 @@ def test_a_name_that_apt_does_not_know_is_said_in_its_words(
     system.ensure()
     assert programs.find_redis() == machine.bin / "redis-server"
     missing = [line for line in said(capsys) if "no " in line]
-    assert len(missing) == 3
+    assert len(missing) == 4
     assert missing[0].startswith("set-up: no Rspamd: apt-get failed: E: Unable to locate package rspamd (all of it: ")
     assert missing[0].endswith("; the tests that run it are skipped")
-    assert missing[2].endswith("; the tests run on the embedded PostgreSQL alone")
+    assert missing[3].endswith("; the tests run on the embedded PostgreSQL alone")
 
 
 @pytest.mark.parametrize("machine", [OLD], indirect=True)
@@ -156,7 +159,7 @@ def test_who_is_not_root_reads_what_to_type_in_the_names_of_the_distribution(
     system.ensure()
     assert machine.installed() == []
     (line,) = said(capsys)
-    wanted = "rspamd redis-server chromium-browser chromium-chromedriver postgresql"
+    wanted = "rspamd redis-server nginx chromium-browser chromium-chromedriver postgresql"
     assert line.startswith(f"set-up: for the tests type: sudo apt-get install --no-install-recommends {wanted}; ")
 
 

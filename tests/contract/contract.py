@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 
 from postel.otlp.answers import Ingest
 from postel.otlp.http_server import routes
+from postel.signals import load_all
 
 _POINTS = """
     SELECT point.*, series.metric, series.kind, series.temporality, series.attributes
@@ -34,17 +35,13 @@ _LEDGER = """
         sum(conflicting) AS conflicting, sum(dead_lettered) AS dead_lettered
     FROM ingest_ledger GROUP BY hour, destination
 """
+_TYPED = [
+    *load_all().tables,
+    *(f"{table}_increase" for table in load_all().tables if any(c.counter for c in load_all().columns_of(table))),
+]
 # Table -> query and order. What a case does not name must be empty, these aside: they follow from the others.
 TABLES: Mapping[str, tuple[str, str]] = {
-    "metrics_haraka": ("SELECT * FROM metrics_haraka", "node_id, instance, zone, time"),
-    "metrics_haraka_increase": ("SELECT * FROM metrics_haraka_increase", "node_id, instance, zone, time"),
-    "metrics_rspamd": ("SELECT * FROM metrics_rspamd", "node_id, instance, zone, time"),
-    "metrics_rspamd_increase": ("SELECT * FROM metrics_rspamd_increase", "node_id, instance, zone, time"),
-    "metrics_system": ("SELECT * FROM metrics_system", "node_id, instance, zone, time"),
-    "metrics_wildduck": ("SELECT * FROM metrics_wildduck", "node_id, instance, zone, time"),
-    "metrics_wildduck_increase": ("SELECT * FROM metrics_wildduck_increase", "node_id, instance, zone, time"),
-    "metrics_zonemta": ("SELECT * FROM metrics_zonemta", "node_id, instance, zone, time"),
-    "metrics_zonemta_increase": ("SELECT * FROM metrics_zonemta_increase", "node_id, instance, zone, time"),
+    **{table: (f"SELECT * FROM {table}", "node_id, instance, zone, time") for table in _TYPED},
     "otel_metric_point": (_POINTS, "metric, attributes, time"),
     "otel_log": ("SELECT * FROM otel_log", "time, event_name"),
     "email_events": ("SELECT * FROM email_events", "time, event_name"),

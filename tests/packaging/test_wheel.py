@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from postel.plugins.bundle import bundles, shipped
+
 _CHECKOUT = Path(__file__).parents[2]
 _DATA = ("*.yaml", "*.sql", "*.js", "*.css", "*.html", "*.svg", "py.typed")
 
@@ -62,3 +64,33 @@ def test_collector_configuration_is_found_without_the_checkout(installed: Path, 
     assert Path(config) == installed / "postel" / "data" / "collector-config" / "agent.yaml"
     assert Path(config).read_text() == (_CHECKOUT / "collector-config" / "agent.yaml").read_text()
     assert built == "None"
+
+
+def test_the_mail_servers_plugins_are_installed_without_the_checkout(installed: Path, tmp_path: Path) -> None:
+    """A folder that looks like a Zone-MTA's is enough here; the real servers are in tests/mail_plugins."""
+    server = tmp_path / "zone-mta"
+    (server / "config").mkdir(parents=True)
+    (server / "package.json").write_text('{"name": "zone-mta", "version": "3.11.0"}')
+    for command in ("install", "uninstall"):
+        subprocess.run(
+            [sys.executable, "-m", "postel.cli", "plugins", command, "--zone-mta", server],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(installed)},
+            check=True,
+            capture_output=True,
+            timeout=30,
+        )
+        if command == "install":
+            put = server / "plugins" / "postel"
+            there = {path.relative_to(put) for path in put.rglob("*") if path.is_file()}
+            assert there - {Path("postel-installed.json")} == set(map(Path, bundles()["zone-mta"].files))
+    assert not (server / "plugins").exists()
+
+
+def test_of_the_plugins_nothing_else_is_in_it(installed: Path) -> None:
+    data = installed / "postel" / "data" / "mail_plugins"
+    there = {path for path in data.rglob("*") if path.is_file()}
+    assert {path.relative_to(data) for path in there} == {
+        path.relative_to(_CHECKOUT / "mail_plugins") for path in shipped(_CHECKOUT / "mail_plugins")
+    }
+    assert not any("test" in path.parts or "testdata" in path.parts for path in there)

@@ -17,6 +17,8 @@ from pathlib import Path
 POSTGRES_AT_LEAST = 15
 # Debian and Ubuntu keep the server's programs out of PATH, one folder for each major version.
 _DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+# Where Debian keeps servers, which is in the PATH of root alone.
+_DEBIAN_SERVERS = Path("/usr/sbin")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _DRIVERS = (
     "chromedriver",
@@ -50,6 +52,11 @@ def find_redis() -> Path | None:
 def find_rspamd() -> Path | None:
     """Rspamd."""
     return next(_there("rspamd"), None)
+
+
+def find_nginx() -> Path | None:
+    """nginx, the web server."""
+    return next(_there("nginx", str(_DEBIAN_SERVERS / "nginx")), None)
 
 
 def find_browser() -> Browser | None:
@@ -94,6 +101,7 @@ class Needed:
 NEEDED = (
     Needed("Rspamd", (("rspamd",),), find_rspamd, "the tests that run it are skipped"),
     Needed("Redis", (("redis-server",),), find_redis, "the tests with a real Zone-MTA are skipped"),
+    Needed("nginx", (("nginx",),), find_nginx, "the test that follows docs/add-a-source.md is skipped"),
     Needed(
         "Chromium with its driver",
         (("chromium", "chromium-driver"), ("chromium-browser", "chromium-chromedriver")),
