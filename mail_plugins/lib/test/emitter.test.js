@@ -20,7 +20,7 @@ test('an event after a pause comes at once, under the resource of the server', a
     const server = await receiver(t);
     const { emitter, log } = newEmitter(t, { endpoint: server.endpoint });
     await until(() => server.records.length === 1);
-    await new Promise(resolve => setTimeout(resolve, 600));
+    await new Promise(resolve => setTimeout(resolve, 900));
     const begun = Date.now();
     emit(emitter, 1);
     await until(() => server.events.length === 1);
