@@ -19,7 +19,7 @@ from support.silent_server import silent_server
 LOST_S = 1.0
 """What a killed process may lose."""
 LATE_S = 0.5
-"""The event is an entry of the server's log, a moment after the answer that is seen here; busy machines add to timers."""
+"""An event is an entry of the log, a moment after the answer that is seen here; a busy machine adds to that."""
 
 
 @contextlib.contextmanager
