@@ -3,8 +3,8 @@
 // Work that a hook leaves for later, done together: a piece of code that runs now and then costs ten to twenty times what
 // it costs in a row (80 us instead of 4 us to make one event), because the mail server's own work has emptied the caches.
 
-// The courier comes after half a second at the latest; this is for when it waits for a receiver that is away.
-const LATEST_MS = 550;
+// The courier comes by then; this is for when it waits for a receiver that is away.
+const LATEST_MS = 750;
 const MANY = 256;
 // So much work only piles up where the event loop never comes to an end; then it is done on the spot.
 const MOST = 4096;

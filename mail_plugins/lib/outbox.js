@@ -7,8 +7,8 @@
 // process that is killed loses what came after that. Half a full memory is written at once. Memory is bounded; where it
 // is full, because the disk takes nothing, `push` refuses.
 
-// With the half second that an event may wait for its request: no second without being sent or saved.
-const SAVE_AFTER_MS = 400;
+// With the 750 ms that an event may wait for its request: no second without being sent or saved.
+const SAVE_AFTER_MS = 200;
 // One batch: the sizes of agent, Collector and sink fit a request of up to 1 MiB.
 const BATCH_BYTES = 512 << 10;
 const BEHIND = 256;

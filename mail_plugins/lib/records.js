@@ -91,9 +91,19 @@ function encodeHeader(resource, scope) {
 
 // The body of a request: an ExportLogsServiceRequest of these lines under this header.
 function encodeRequest(header, lines) {
-    const { resource, scope } = JSON.parse(header);
-    const scopeLogs = `{"scope":${JSON.stringify(scope)},"logRecords":[${lines.join(',')}]}`;
-    return `{"resourceLogs":[{"resource":${JSON.stringify(resource)},"scopeLogs":[${scopeLogs}]}]}`;
+    return `${opened(header)}${lines.join(',')}]}]}]}`;
+}
+
+// A request up to its first record. Nearly all are under the header of the process itself.
+let last = { header: '', text: '' };
+
+function opened(header) {
+    if (last.header !== header) {
+        const { resource, scope } = JSON.parse(header);
+        const scopeLogs = `{"scope":${JSON.stringify(scope)},"logRecords":[`;
+        last = { header, text: `{"resourceLogs":[{"resource":${JSON.stringify(resource)},"scopeLogs":[${scopeLogs}` };
+    }
+    return last.text;
 }
 
 module.exports = { encodeHeader, encodeRecord, encodeRequest };

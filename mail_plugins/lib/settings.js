@@ -2,6 +2,8 @@
 
 // The emitter's settings: defaults, checks, and where the requests go.
 
+const { validateHeaderName, validateHeaderValue } = require('http');
+
 const DEFAULTS = Object.freeze({
     // Where events go: http://host:port, https://host:port, or unix:/path/of/a/socket; /v1/logs is added.
     endpoint: 'http://127.0.0.1:4319',
@@ -49,10 +51,27 @@ function readSettings(given, others, warn) {
             throw new Error(`the setting ${name} must be above 0, not ${settings[name]}`);
         }
     }
+    checkHeaders({ ...settings.headers, authorization: settings.token });
     return { ...settings, target: target(settings.endpoint) };
 }
 
-// What http.request takes of an endpoint.
+// What a header cannot be; those of a message's length and of the connection are the client's own (RFC 9112, 6 and 9).
+function checkHeaders(headers) {
+    for (const [name, value] of Object.entries(headers)) {
+        if (['connection', 'content-length', 'transfer-encoding'].includes(name.toLowerCase())) {
+            throw new Error(`the setting headers cannot have ${name}`);
+        }
+        try {
+            validateHeaderName(name);
+            validateHeaderValue(name, value);
+        } catch {
+            // The value may be a secret.
+            throw new Error(`the settings headers and token have what no HTTP header can be: ${JSON.stringify(name)}`);
+        }
+    }
+}
+
+// The parts of an endpoint that HttpClient takes.
 function target(endpoint) {
     if (endpoint.startsWith('unix:')) {
         return { protocol: 'http:', socketPath: endpoint.slice('unix:'.length), path: '/v1/logs' };
@@ -69,7 +88,7 @@ function target(endpoint) {
     const path = url.pathname.replace(/\/+$/, '');
     return {
         protocol: url.protocol,
-        // http.request wants an IPv6 address without its brackets.
+        // A socket wants an IPv6 address without its brackets.
         hostname: url.hostname.replace(/^\[(.*)\]$/, '$1'),
         port: url.port || undefined,
         path: path.endsWith('/v1/logs') ? path : `${path}/v1/logs`

@@ -39,8 +39,11 @@ WatchedZoneMta = Callable[..., ZoneMta]
 NewWildDuck = Callable[..., WildDuck]
 """`new_wildduck(version="1.51", **options of WildDuck)`: started."""
 
+NewHaraka = Callable[..., Haraka]
+"""`new_haraka(version=haraka.NEWEST, **options of Haraka)`: started."""
+
 WatchedHaraka = Callable[..., Haraka]
-"""`watched_haraka(endpoint, version=haraka.NEWEST, plugin="lines of postel.ini", **options of Haraka)`: started."""
+"""`watched_haraka(endpoint, plugin="lines of postel.ini", **options of new_haraka)`: with Postel's plugin."""
 
 NewRspamd = Callable[..., Rspamd]
 """`new_rspamd(**options of Rspamd)`: started."""
@@ -152,28 +155,29 @@ def haraka_plugin(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def watched_haraka(tmp_path: Path, node: Node, haraka_plugin: Path) -> Iterator[WatchedHaraka]:
+def new_haraka(tmp_path: Path, node: Node) -> Iterator[NewHaraka]:
     with contextlib.ExitStack() as ending:
         count = 0
 
-        def new(endpoint: str, *, version: str = haraka.NEWEST, plugin: str = "", **options: Any) -> Haraka:
+        def new(*, version: str = haraka.NEWEST, **options: Any) -> Haraka:
             nonlocal count
             count += 1
-            settings = f"endpoint={endpoint}\nbufferDirectory={tmp_path / 'buffer'}\nheartbeatInterval=2\n{plugin}\n"
-            server = Haraka(
-                tmp_path / f"haraka-{count}",
-                node=node,
-                packages=_packages(haraka.RELEASES[version], node),
-                version=version,
-                plugin=haraka_plugin,
-                plugin_settings=settings,
-                **options,
-            )
+            packages = _packages(haraka.RELEASES[version], node)
+            server = Haraka(tmp_path / f"haraka-{count}", node=node, packages=packages, version=version, **options)
             ending.callback(server.kill)
             server.start()
             return server
 
         yield new
+
+
+@pytest.fixture
+def watched_haraka(new_haraka: NewHaraka, haraka_plugin: Path, tmp_path: Path) -> WatchedHaraka:
+    def new(endpoint: str, *, plugin: str = "", **options: Any) -> Haraka:
+        settings = f"endpoint={endpoint}\nbufferDirectory={tmp_path / 'buffer'}\nheartbeatInterval=2\n{plugin}\n"
+        return new_haraka(plugin=haraka_plugin, plugin_settings=settings, **options)
+
+    return new
 
 
 @pytest.fixture

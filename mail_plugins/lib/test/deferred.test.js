@@ -37,7 +37,7 @@ test('deferred events come at once after a pause, and are saved at the end of th
     t.after(() => server.stop());
     const { emitter, folder } = newEmitter(t, { endpoint: server.endpoint });
     await until(() => server.records.length === 1);
-    await new Promise(resolve => setTimeout(resolve, 600));
+    await new Promise(resolve => setTimeout(resolve, 900));
     const begun = Date.now();
     emitter.defer(() => emit(emitter, 1));
     await until(() => server.events.length === 1);
