@@ -29,8 +29,18 @@ const VALUES = {
     'string[]': value => {
         const items = value.slice(0, ITEMS).map(item => `{${string(item, ITEM_LENGTH)}}`);
         return `"arrayValue":{"values":[${items.join(',')}]}`;
+    },
+    map: value => {
+        const pairs = Object.entries(value).slice(0, ITEMS).map(([key, item]) => pair(bounded(key, ITEM_LENGTH), item));
+        return `"kvlistValue":{"values":[${pairs.filter(Boolean).join(',')}]}`;
     }
 };
+
+// An entry of a map: a number or a text.
+function pair(key, item) {
+    const inside = typeof item === 'number' ? VALUES.double(item) : string(item, ITEM_LENGTH);
+    return inside === null ? null : `{"key":${JSON.stringify(key)},"value":{${inside}}}`;
+}
 
 // One LogRecord as a line of JSON.
 //   event: of signals.json; types: name -> type of its attributes; attributes: name -> value

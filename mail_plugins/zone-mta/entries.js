@@ -5,7 +5,7 @@
 //
 // An entry also has the subject, the From header and the URL of an upload; none of them is used.
 
-const { eventsBySource, parseReply } = require('postel-emitter');
+const { codes, eventsBySource, parseReply, plural, seconds, timestamp, tlsVersion } = require('postel-emitter');
 
 const KEYS = eventsBySource('zone_mta', 'action');
 
@@ -179,29 +179,9 @@ function attemptNumber(entry, attempt) {
     return entry.defcount || attempt.number;
 }
 
-// 'TLSv1.3' -> '1.3'
-function tlsVersion(name) {
-    return typeof name === 'string' ? name.replace(/^TLSv/, '') : undefined;
-}
-
-function seconds(since, now) {
-    return since === undefined ? undefined : Math.max(now - since, 0) / 1000;
-}
-
-function timestamp(milliseconds) {
-    return Number.isFinite(milliseconds) ? new Date(milliseconds).toISOString() : undefined;
-}
-
-// ' with 451 4.7.1', for people.
-function codes({ code, enhancedCode }) {
-    return code ? ` with ${code}${enhancedCode ? ` ${enhancedCode}` : ''}` : '';
-}
-
 function which(entry, attempt) {
     const number = attemptNumber(entry, attempt);
     return number ? `, attempt ${number}` : '';
 }
-
-const plural = (count, noun) => `${count} ${noun}${count === 1 ? '' : 's'}`;
 
 module.exports = { describe };

@@ -23,8 +23,6 @@ from timescale_sink.store.migrate import Script, migrate, scripts
 # Columns of the schema whose source is not declared yet.
 AHEAD = {
     ("metrics_zonemta", "oldest_age"),
-    *(("email_events", name) for name in ("recipients_accepted", "recipients_refused", "storage_status")),
-    *(("email_events", name) for name in ("spam_score", "spam_action", "symbols")),
 }
 KEY = {"time", "node_id", "instance", "zone", "started_at"}
 

@@ -115,4 +115,6 @@ def _value(value: AnyValue) -> Any:
     assert kind, "an attribute without a value"
     if kind == "array_value":
         return [_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {pair.key: _value(pair.value) for pair in value.kvlist_value.values}
     return getattr(value, kind)

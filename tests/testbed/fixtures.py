@@ -1,8 +1,8 @@
 """The testbed as pytest fixtures; a failed test shows the end of every program's log.
 
 `zone_mta` and `wildduck` are one running server of the test's own; `new_zone_mta` and `new_wildduck` start as many as
-wanted, set up as wanted; `watched_zone_mta` those with Postel's plugin. The database and Redis under them are started
-once a session.
+wanted, set up as wanted; `watched_zone_mta` and `watched_haraka` those with Postel's plugin; `rspamd` and `new_rspamd`
+likewise. The database and Redis under them are started once a session.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testbed import haraka
 from testbed.backends import Backends
+from testbed.haraka import Haraka
 from testbed.mail_plugins import pack
 from testbed.npm_packages import InstallationError, install
 from testbed.program import started
+from testbed.rspamd import Rspamd
 from testbed.smtp_sink import SmtpSink
 from testbed.wildduck import WildDuck
 from testbed.zone_mta import NEWEST, RELEASES, ZoneMta
@@ -25,7 +28,7 @@ from testbed.zone_mta import NEWEST, RELEASES, ZoneMta
 from support.node import Node, find_node
 from support.otlp_thread import OtlpThread
 from support.requirements import require
-from tools.bootstrap.programs import find_redis
+from tools.bootstrap.programs import find_redis, find_rspamd
 
 NewZoneMta = Callable[..., ZoneMta]
 """`new_zone_mta(zones=("default", "bulk"), version=NEWEST, **options of ZoneMta)`: started, its sink is `.sink`."""
@@ -35,6 +38,12 @@ WatchedZoneMta = Callable[..., ZoneMta]
 
 NewWildDuck = Callable[..., WildDuck]
 """`new_wildduck(version="1.51", **options of WildDuck)`: started."""
+
+WatchedHaraka = Callable[..., Haraka]
+"""`watched_haraka(endpoint, version=haraka.NEWEST, plugin="lines of postel.ini", **options of Haraka)`: started."""
+
+NewRspamd = Callable[..., Rspamd]
+"""`new_rspamd(**options of Rspamd)`: started."""
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +145,37 @@ def watched_zone_mta(new_zone_mta: NewZoneMta, zone_mta_plugin: Path, tmp_path: 
     return new
 
 
+@pytest.fixture(scope="session")
+def haraka_plugin(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin as it is packed for users."""
+    return pack(node, "haraka", tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture
+def watched_haraka(tmp_path: Path, node: Node, haraka_plugin: Path) -> Iterator[WatchedHaraka]:
+    with contextlib.ExitStack() as ending:
+        count = 0
+
+        def new(endpoint: str, *, version: str = haraka.NEWEST, plugin: str = "", **options: Any) -> Haraka:
+            nonlocal count
+            count += 1
+            settings = f"endpoint={endpoint}\nbufferDirectory={tmp_path / 'buffer'}\nheartbeatInterval=2\n{plugin}\n"
+            server = Haraka(
+                tmp_path / f"haraka-{count}",
+                node=node,
+                packages=_packages(haraka.RELEASES[version], node),
+                version=version,
+                plugin=haraka_plugin,
+                plugin_settings=settings,
+                **options,
+            )
+            ending.callback(server.kill)
+            server.start()
+            return server
+
+        yield new
+
+
 @pytest.fixture
 def new_wildduck(tmp_path: Path, node: Node, backends: Backends) -> Iterator[NewWildDuck]:
     with contextlib.ExitStack() as ending:
@@ -157,6 +197,30 @@ def new_wildduck(tmp_path: Path, node: Node, backends: Backends) -> Iterator[New
 @pytest.fixture
 def wildduck(new_wildduck: NewWildDuck) -> WildDuck:
     return new_wildduck()
+
+
+@pytest.fixture
+def new_rspamd(tmp_path: Path) -> Iterator[NewRspamd]:
+    program = find_rspamd()
+    require("rspamd", available=program)
+    assert program
+    with contextlib.ExitStack() as ending:
+        count = 0
+
+        def new(**options: Any) -> Rspamd:
+            nonlocal count
+            count += 1
+            server = Rspamd(tmp_path / f"rspamd-{count}", program=program, **options)
+            ending.callback(server.close)
+            server.start()
+            return server
+
+        yield new
+
+
+@pytest.fixture
+def rspamd(new_rspamd: NewRspamd) -> Rspamd:
+    return new_rspamd()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""Where Zone-MTA delivers: an SMTP server that answers as the recipient's local part says and remembers each answer.
+"""Where mail servers deliver: an SMTP or LMTP server that answers as local parts say and remembers each answer.
 
 One port per sending zone, so that what was seen tells the zone without asking Zone-MTA. Its record is the truth that
 counters are compared with.
@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 ANSWERS = {
@@ -27,6 +28,7 @@ ANSWERS = {
     "spam": "554 5.7.1 Message refused as spam",
 }
 DEFER_THEN_OK = "defer-then-ok"
+STORED = "250 2.0.0 Ok: stored"
 
 
 @dataclass
@@ -60,8 +62,9 @@ class SmtpSink:
     attempt is deferred, later ones are accepted). Any other is answered 550.
     """
 
-    def __init__(self, zones: Iterable[str]) -> None:
+    def __init__(self, zones: Iterable[str], protocol: type[SMTP] = SMTP) -> None:
         self.zones = tuple(zones)
+        self.protocol = protocol
         self.ports: dict[str, int] = {}
         #: Seconds that the sink waits before it answers RCPT and again before it answers the final dot.
         self.delay = 0.0
@@ -94,7 +97,7 @@ class SmtpSink:
 
     async def _listen(self) -> None:
         for zone in self.zones:
-            session = functools.partial(SMTP, _Handler(self, zone), hostname="sink.test", loop=self._loop)
+            session = functools.partial(self.protocol, _Handler(self, zone), hostname="sink.test", loop=self._loop)
             server = await self._loop.create_server(session, "127.0.0.1", 0)
             self._servers.append(server)
             self.ports[zone] = server.sockets[0].getsockname()[1]
@@ -144,6 +147,8 @@ class _Handler:
         self, _server: SMTP, _session: Session, envelope: Envelope
     ) -> str:
         await asyncio.sleep(self._sink.delay)
-        for attempt in self._open.pop(envelope, []):
+        accepted = self._open.pop(envelope, [])
+        for attempt in accepted:
             attempt.accepted_at = time.time()
-        return "250 2.0.0 Ok: stored"
+        # LMTP has an answer for each recipient (RFC 2033, 4.2).
+        return "\r\n".join([STORED] * (len(accepted) if self._sink.protocol is LMTP else 1))

@@ -6,10 +6,13 @@ import collections
 import re
 import time
 
+import httpx
 import psutil
 import pytest
-from testbed.fixtures import NewZoneMta
+from testbed.backends import Backends
+from testbed.fixtures import NewRspamd, NewZoneMta
 from testbed.program import until
+from testbed.rspamd import GTUBE, message
 from testbed.zone_mta import SENDER, ZoneMta
 
 
@@ -124,3 +127,36 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nobody(new_zone_mta: New
     with pytest.raises(AssertionError, match="EADDRINUSE"):
         new_zone_mta(settings={"api": {"port": zone_mta.api_port}})
     assert zone_mta.metrics_page()
+
+
+def test_rspamd_scans_without_dns_and_keeps_its_counts_over_a_restart(new_rspamd: NewRspamd) -> None:
+    server = new_rspamd()
+    judged = [server.scan(message(text)) for text in ("Hello", GTUBE)]
+    assert [each["action"] for each in judged] == ["no action", "reject"]
+    assert "FROM_NO_DN" in judged[0]["symbols"]
+    before = server.ask("/stat")
+    assert (before["scanned"], before["actions"]["reject"], before["actions"]["no action"]) == (2, 1, 1)
+
+    server.stop()
+    server.start()
+    assert server.ask("/stat")["scanned"] == 2
+    server.stop()
+    server.forget()
+    server.start()
+    assert server.ask("/stat")["scanned"] == 0
+    assert "failed" not in server.program.said()
+
+
+def test_rspamd_learns_into_redis(new_rspamd: NewRspamd, backends: Backends) -> None:
+    server = new_rspamd(redis=(backends.redis_port, backends.new_redis_number()))
+    words = " ".join(f"word{number}" for number in range(40))
+    server.learn(message(f"{words} spam"), spam=True)
+    server.learn(message(f"{words} scam"), spam=True)
+    server.learn(message(f"{words} ham"), spam=False)
+    assert server.ask("/stat")["learned"] == 3
+
+
+def test_rspamd_without_trust_asks_for_its_password(new_rspamd: NewRspamd) -> None:
+    server = new_rspamd(trusts_loopback=False)
+    assert httpx.get(f"{server.controller_url}/stat").status_code == 401
+    assert server.ask("/stat")["scanned"] == 0

@@ -1,0 +1,127 @@
+'use strict';
+
+// Haraka's own deliveries, by LMTP or SMTP: an event for each recipient and attempt.
+//
+// A delivery is an HMailItem (outbound/hmail.js). When some of its recipients fail, Haraka splits them off into a new item, which
+// keeps the id (`todo.uuid`) and the notes of the one that it comes from; the notes are those of the transaction, so several
+// deliveries of one message share them. So notes and id together name what goes on, for as long as this process has it.
+
+const net = require('net');
+const { codes, parseReply, seconds, timestamp } = require('postel-emitter');
+const { addressOf } = require('./recipients');
+const { directionOf } = require('./connections');
+
+// The words with which Haraka introduces a reply, or the last failure.
+const PREFIXES = /^(?:Error: )?(?:Too many failures \((.*)\)|Upstream error: (.*)|(.*))$/s;
+// What went wrong where no server answered, from Haraka's own words.
+const CAUSES = [
+    ['dns', /\bMX\b|DNS|No Such Domain|Nowhere to deliver/],
+    ['tls', /TLS/]
+];
+
+class Deliveries {
+    constructor() {
+        // notes -> { messageId, relaying, begun: Map of delivery id -> time }
+        this.known = new WeakMap();
+    }
+
+    // What of a transaction its deliveries do not say.
+    learn({ notes, header }, relaying) {
+        const known = this.#of(notes);
+        known.messageId = header.get('Message-ID').trim() || undefined;
+        known.relaying = Boolean(relaying);
+    }
+
+    // An attempt begins.
+    begin(delivery, time) {
+        this.#of(delivery.notes).begun.set(delivery.todo.uuid, time);
+    }
+
+    delivered(delivery, [host, address, response, , , mode, recipients, isSecure], time) {
+        const is = {
+            ...this.#common(delivery, time, delivery.num_failures + 1, mode === 'LMTP'),
+            'server.address': host,
+            'network.peer.address': ipOf(address),
+            'tls.established': Boolean(isSecure),
+            'smtp.response.text': parseReply(response).text
+        };
+        return recipients.map(recipient => event('delivery_accepted', is, recipient, time, `Accepted by ${host}`));
+    }
+
+    deferred(delivery, { delay, err, fail_recips: recipients, mx }, time) {
+        const is = {
+            ...this.#failed(delivery, time, delivery.num_failures, mx),
+            'haraka.next_attempt.time': timestamp(time + delay * 1000)
+        };
+        return failures('delivery_deferred', is, delivery, recipients, err, time, 'Deferred');
+    }
+
+    bounced(delivery, { message, mx, bounced_rcpt: rejected, deferred_rcpt: deferred }, time) {
+        const isLast = /^Too many failures/.test(message);
+        const is = this.#failed(delivery, time, delivery.num_failures + (isLast ? 0 : 1), mx);
+        return failures('delivery_rejected', is, delivery, rejected || deferred, message, time, 'Rejected');
+    }
+
+    #failed(delivery, time, number, mx) {
+        const { using_lmtp: isLmtp } = mx || delivery.todo.notes;
+        return {
+            ...this.#common(delivery, time, number, Boolean(isLmtp)),
+            'server.address': mx ? mx.from_dns || mx.exchange : delivery.todo.domain,
+            'network.peer.address': mx ? ipOf(mx.exchange) : undefined
+        };
+    }
+
+    #common(delivery, time, number, isLmtp) {
+        const { todo, notes } = delivery;
+        const { messageId, relaying = !isLmtp, begun } = this.#of(notes);
+        return {
+            'haraka.transaction.id': todo.uuid.replace(/\.\d+$/, ''),
+            'haraka.delivery.id': todo.uuid,
+            'haraka.attempt.number': number,
+            'haraka.attempt.duration': seconds(begun.get(todo.uuid), time),
+            'haraka.delivery.duration': seconds(todo.queue_time, time),
+            'email.message_id': messageId,
+            'email.from.address': addressOf(todo.mail_from),
+            'email.direction': directionOf(relaying),
+            'network.protocol.name': isLmtp ? 'lmtp' : 'smtp'
+        };
+    }
+
+    #of(notes) {
+        if (!this.known.has(notes)) {
+            this.known.set(notes, { begun: new Map() });
+        }
+        return this.known.get(notes);
+    }
+}
+
+const ipOf = address => (net.isIP(address) ? address : undefined);
+
+function event(key, is, recipient, time, body) {
+    const attributes = { ...is, 'email.to.address': [addressOf(recipient)] };
+    return { key, attributes, time, body: `${body}, attempt ${is['haraka.attempt.number']}` };
+}
+
+// A recipient's own reply stands in its `reason` when the failure is about recipients; else all have the same one.
+function failures(key, is, delivery, recipients, said, time, verb) {
+    const [, last, upstream, other] = PREFIXES.exec(String(said));
+    const common = last || upstream || other;
+    return (recipients || delivery.todo.rcpt_to).map(recipient => {
+        const reply = parseReply(recipients ? recipient.reason : common);
+        const attributes = {
+            ...is,
+            'smtp.response.status_code': reply.code,
+            'smtp.response.enhanced_code': reply.enhancedCode,
+            'smtp.response.text': reply.text,
+            'error.type': reply.code ? String(reply.code) : causeOf(common)
+        };
+        return event(key, attributes, recipient, time, `${verb} at ${is['server.address']}${codes(reply)}`);
+    });
+}
+
+function causeOf(text) {
+    const found = CAUSES.find(([, words]) => words.test(text));
+    return found ? found[0] : 'other';
+}
+
+module.exports = { Deliveries };

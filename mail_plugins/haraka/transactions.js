@@ -1,0 +1,60 @@
+'use strict';
+
+// What hooks saw of the transactions under way, until `reset_transaction`.
+
+// The hooks whose denial ends the transaction (Haraka's connection.js).
+const ENDING = new Set(['mail', 'data', 'data_post', 'max_data_exceeded', 'queue', 'queue_outbound', 'vrfy']);
+
+class Seen {
+    constructor(begun) {
+        this.begun = begun;
+        // Since when no plugin knows a recipient: { address, time }.
+        this.unknown = [];
+        // Recipients that plugins denied, which have been told.
+        this.denied = [];
+        // DATA was asked for: { time, reply }, the reply being the one before.
+        this.data = undefined;
+        // The plugins that are asked to store the message, and those of them that were not asked yet.
+        this.queue = undefined;
+        // The denial that ended the transaction.
+        this.denial = undefined;
+        // The denial of a recipient that ended the connection, and so the transaction.
+        this.expulsion = undefined;
+    }
+
+    // True where the denial ends the transaction, whose event tells it then.
+    deny(denial) {
+        if (!ENDING.has(denial.hook) && !denial.disconnects) {
+            return false;
+        }
+        this.denial = denial;
+        return true;
+    }
+
+    denyRecipient(address, denial) {
+        this.denied.push(address);
+        if (denial.disconnects) {
+            this.expulsion = denial;
+        }
+    }
+}
+
+class Transactions {
+    constructor() {
+        this.open = new WeakMap();
+    }
+
+    begin(transaction, time) {
+        this.open.set(transaction, new Seen(time));
+    }
+
+    // Of one that began before this plugin, nothing is known.
+    of(transaction) {
+        if (!this.open.has(transaction)) {
+            this.open.set(transaction, new Seen(undefined));
+        }
+        return this.open.get(transaction);
+    }
+}
+
+module.exports = { Transactions };

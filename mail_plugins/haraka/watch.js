@@ -1,0 +1,132 @@
+'use strict';
+
+// What each hook does: take what is known now, and leave the making of events for later.
+//
+// A transaction's own object changes no more once it is reset; of its connection is copied what the events need.
+
+const { Deliveries } = require('./deliveries');
+const { Transactions } = require('./transactions');
+const { addressOf, describeRecipient, refusedByHaraka, refusedByPlugin } = require('./recipients');
+const { clientOf, describeClosed, describeDenied } = require('./connections');
+const { describeTransaction } = require('./messages');
+const { readDenial } = require('./denials');
+
+// haraka-constants: connection.state.DISCONNECTING
+const DISCONNECTING = 99;
+
+class Watch {
+    // emitter: of postel-emitter; config: of settings.js
+    constructor(emitter, { spamHeaders }, now = Date.now) {
+        this.emitter = emitter;
+        this.spamHeaders = spamHeaders;
+        this.now = now;
+        this.transactions = new Transactions();
+        this.deliveries = new Deliveries();
+    }
+
+    mail({ transaction }) {
+        this.transactions.begin(transaction, this.now());
+    }
+
+    unknownRecipient({ transaction, relaying }, [recipient]) {
+        if (transaction && !relaying) {
+            this.transactions.of(transaction).unknown.push({ address: addressOf(recipient), time: this.now() });
+        }
+    }
+
+    data({ transaction, last_response: reply }) {
+        this.transactions.of(transaction).data = { time: this.now(), reply };
+    }
+
+    queue(connection) {
+        const { transaction, hooks_to_run: rest } = connection;
+        this.transactions.of(transaction).queue = { rest, plugins: rest.map(([plugin]) => plugin.name) };
+        this.deliveries.learn(transaction, connection.relaying);
+    }
+
+    deny(connection, params) {
+        const { transaction, remote, relaying } = connection;
+        if (!remote) {
+            return; // of a delivery, which has events of its own
+        }
+        const denial = readDenial(params, this.now());
+        if (transaction && (denial.hook === 'rcpt' || denial.hook === 'rcpt_ok')) {
+            // The parameter of `rcpt` is [recipient, options], that of `rcpt_ok` the recipient.
+            const address = addressOf([].concat(params[4])[0]);
+            this.transactions.of(transaction).denyRecipient(address, denial);
+            this.#tellRecipient(connection, refusedByPlugin(address, denial));
+        } else if (!transaction || !this.transactions.of(transaction).deny(denial)) {
+            const client = clientOf(connection);
+            this.#tell(() => describeDenied(client, transaction, relaying, denial));
+        }
+    }
+
+    reset(connection) {
+        const { transaction } = connection;
+        if (!transaction) {
+            return;
+        }
+        const seen = this.transactions.of(transaction);
+        this.deliveries.learn(transaction, connection.relaying);
+        const facts = {
+            transaction,
+            seen,
+            client: clientOf(connection),
+            relaying: connection.relaying,
+            reply: connection.last_response,
+            command: connection.current_line,
+            isClosing: connection.state >= DISCONNECTING,
+            isGone: connection.remote.closed,
+            time: this.now()
+        };
+        this.#tell(() => describeTransaction(facts, this.spamHeaders));
+        for (const refused of refusedByHaraka(transaction, seen, facts.time)) {
+            this.#tellRecipient(connection, refused);
+        }
+    }
+
+    disconnect(connection) {
+        const client = clientOf(connection);
+        const { start_time, tran_count, msg_count, rcpt_count, totalbytes, errors, early_talker, last_reject } = connection;
+        const session = { start_time, tran_count, msg_count, rcpt_count, totalbytes, errors, early_talker, last_reject };
+        const [relaying, time] = [connection.relaying, this.now()];
+        this.#tell(() => describeClosed(client, session, relaying, time));
+    }
+
+    attempt(delivery) {
+        this.deliveries.begin(delivery, this.now());
+    }
+
+    delivered(delivery, params) {
+        this.#tellDeliveries(this.deliveries.delivered(delivery, params, this.now()));
+    }
+
+    deferred(delivery, params) {
+        this.#tellDeliveries(this.deliveries.deferred(delivery, params, this.now()));
+    }
+
+    bounce(delivery, error) {
+        this.#tellDeliveries(this.deliveries.bounced(delivery, error, this.now()));
+    }
+
+    #tellRecipient(connection, refused) {
+        const { transaction, relaying } = connection;
+        const client = clientOf(connection);
+        this.#tell(() => describeRecipient(client, transaction, relaying, refused));
+    }
+
+    #tellDeliveries(events) {
+        for (const event of events) {
+            this.#tell(() => event);
+        }
+    }
+
+    #tell(describe) {
+        this.emitter.defer(() => {
+            const { key, attributes, time, body } = describe();
+            this.emitter.emit(key, attributes, { time, body });
+        });
+    }
+}
+
+module.exports = { Watch };
