@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,9 +18,10 @@ from functools import partial
 
 import structlog
 
-from otel_receivers import exporter, printing
-from otel_receivers.building import Context, nowhere
-from otel_receivers.discovery import Finding, look_everywhere, places
+from otel_receivers import derived_receiver, exporter, printing
+from otel_receivers.building import Context, Door, not_now, nowhere
+from otel_receivers.derived_receiver import DerivedReceiver
+from otel_receivers.discovery import Finding, look_everywhere, places, source_and_which
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import Asking, Health, SpoolReceiver
 from otel_receivers.intake import Intake, serving
@@ -27,13 +29,14 @@ from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node, identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
-from otel_receivers.registry import SOURCES
+from otel_receivers.registry import DOORS, SOURCES
 from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
 from otel_receivers.spool import Spool
-from otel_receivers.spool_file import Request
+from otel_receivers.spool_requests import Request
 from postel.otlp import json_mapping
+from postel.otlp.answers import Ingest
 from postel.otlp.client import sender_of
 from postel.settings import Settings
 from postel.signals import Declarations, load_all
@@ -89,17 +92,39 @@ class Collecting:
         """The receivers of a source that was found; none for one that is only looked for.
 
         Args:
-            name: as in :mod:`otel_receivers.discovery`.
+            name: of its place, as in :mod:`otel_receivers.discovery`.
             target: where it is.
             where: tells the target of other sources.
         """
-        build = SOURCES.get(name)
-        return build(replace(self._context, where=where), target) if build else ()
+        source, which = source_and_which(name)
+        build = SOURCES.get(source)
+        return build(replace(self._context, where=where, which=which), target) if build else ()
+
+    def doors(
+        self,
+        where: Callable[[str], Target | None],
+        all_of: Callable[[str], Sequence[Target]],
+        ingest: Ingest = not_now,
+    ) -> Sequence[Door]:
+        """What sources answer at the intake's address.
+
+        Args:
+            where: as of :meth:`source`.
+            all_of: tells all targets of a source.
+            ingest: takes the events that they are told.
+        """
+        context = replace(self._context, where=where, all_of=all_of, ingest=ingest)
+        return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
         """The receiver of the agent's own spool."""
         interval = self._settings.intervals.system_metrics
         return SpoolReceiver(self._declarations["agent"], self._node, spool, interval=interval)
+
+    def derived(self, spool: Spool) -> Receiver:
+        """The receiver of what the spool counts of events."""
+        interval = max(1, math.ceil(self._settings.intervals.send_metrics))
+        return DerivedReceiver(self._declarations, spool, interval=interval, state=self._context.state)
 
     async def ask(self, receiver: Receiver, tick: Tick) -> _Collected:
         """Ask one source once; never raises for what a source or a receiver does."""
@@ -126,7 +151,7 @@ class Collecting:
             up=not failure,
             errors=errors or tuple(sorted({problem.error_type for problem in batch.problems})),
         )
-        if receiver.name == self._declarations["agent"].type:
+        if receiver.name in (self._declarations["agent"].type, derived_receiver.NAME):
             return _Collected((batch,), asking, failure)
         return _Collected((batch, self._health.record(receiver, tick, asking)), asking, failure)
 
@@ -222,7 +247,8 @@ async def run(settings: Settings) -> None:
             watch = SourceWatch(settings, load_all()["agent"], node, state)
             privacy = Privacy(settings.privacy.addresses)
             intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes)
-            async with _until_stopped(), serving(settings, intake):
+            doors = collecting.doors(watch.where, watch.all_of, intake)
+            async with _until_stopped(), serving(settings, intake, doors):
                 await _run(agent, collecting, spool, sending, watch)
         finally:
             await sender.close()
@@ -238,6 +264,7 @@ async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: Spoo
     async with asyncio.TaskGroup() as group:
         group.create_task(sending.run())
         group.create_task(agent.follow(collecting.spool(spool)))
+        group.create_task(agent.follow(collecting.derived(spool)))
         group.create_task(agent.follow(system))
         await watch.start(spool)
         followed: dict[str, tuple[Target, list[asyncio.Task[None]]]] = {}
@@ -266,7 +293,7 @@ async def run_once(settings: Settings) -> None:
     findings = await look_everywhere(places(settings.discovery))
     for finding in findings:
         say(sentence(finding))
-    asked = {finding.source: finding.target for finding in findings if finding.asked}
+    asked = {finding.name: finding.target for finding in findings if finding.asked}
     receivers = [await asyncio.to_thread(collecting.system)]
     for name, target in asked.items():
         receivers += collecting.source(name, target, asked.get)

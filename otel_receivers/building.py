@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import Node
 from otel_receivers.receiver import Receiver, Target
+from postel.otlp.answers import Ingest, Outcome
+from postel.otlp.errors import Retryable
+from postel.otlp.signal import ExportRequest, Signal
 from postel.settings import Settings
 from postel.signals import Declarations
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
 
 
 def nowhere(source: str) -> Target | None:
     """Tells of no source."""
     del source
     return None
+
+
+def none_of(source: str) -> Sequence[Target]:
+    """Tells of no source, as :func:`nowhere`."""
+    del source
+    return ()
+
+
+async def not_now(signal: Signal, request: ExportRequest, /) -> Outcome:
+    """Takes nothing."""
+    del signal, request
+    raise Retryable(reason="nothing is taken here")
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,9 @@ class Context:
         epochs: of all counters of the agent.
         state: what receivers stored (:attr:`~otel_receivers.receiver.Batch.state`) when the agent last ran.
         where: the target of another source, by its name, as it is known at the time of the call; None where it is not.
+        all_of: all targets of a source, likewise.
+        which: tells the one to build receivers for from others of its source; '' for the first.
+        ingest: takes events as the intake takes those of plugins: safe once it returns.
     """
 
     settings: Settings
@@ -37,7 +59,17 @@ class Context:
     epochs: Epochs
     state: Mapping[str, str] = field(default_factory=dict)
     where: Callable[[str], Target | None] = nowhere
+    all_of: Callable[[str], Sequence[Target]] = none_of
+    which: str = ""
+    ingest: Ingest = not_now
+
+    def name(self, name: str) -> str:
+        """A receiver's name that no receiver of another one of its source has."""
+        return f"{name}@{self.which}" if self.which else name
 
 
 # Given where a source was found: the receivers that ask it. The agent closes them.
 Build = Callable[[Context, Target], Sequence[Receiver]]
+# Given the intake's token, None where it has none: what is answered at the intake's address beside OTLP.
+Door = Callable[["str | None"], Sequence["Route"]]
+BuildDoor = Callable[[Context], Door]

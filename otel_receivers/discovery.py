@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import httpx
 
 from otel_receivers.http_page import client
-from otel_receivers.receiver import Target
+from otel_receivers.receiver import Target, target_of
 from postel.settings import Discovery
 
 TIMEOUT = 3.0
@@ -42,6 +42,7 @@ class Finding:
         error_type: why it was not found, for ``error.type``; '' when found.
         version: as the server says it; '' where it does not.
         asked: it may be asked for its figures.
+        which: tells several of one source apart; '' for the first.
     """
 
     source: str
@@ -52,6 +53,12 @@ class Finding:
     error_type: str = ""
     version: str = ""
     asked: bool = False
+    which: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the place that was looked at."""
+        return place_name(self.source, self.which)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ class Place:
     ``settings`` are the keys of ``[discovery]`` to look at where something listens and is not what was looked for.
     ``trusted``: whoever listens there is asked, recognised or not, so that its failing is seen; else only who is
     recognised, because the place is a guess and another program may well be there, which a token must not be shown to.
+    ``which`` tells several of one source apart; '' for the first.
     """
 
     source: str
@@ -97,17 +105,47 @@ class Place:
     interval: float = 30.0
     settings: str = ""
     trusted: bool = True
+    which: str = ""
+
+    @property
+    def name(self) -> str:
+        """No two places have the same."""
+        return place_name(self.source, self.which)
+
+
+def place_name(source: str, which: str) -> str:
+    """``source`` for the first place of a source, ``source@which`` for further ones."""
+    return f"{source}@{which}" if which else source
+
+
+def source_and_which(name: str) -> tuple[str, str]:
+    """What :func:`place_name` was given."""
+    source, _, which = name.partition("@")
+    return source, which
 
 
 def places(settings: Discovery) -> tuple[Place, ...]:
     """All places to look at, from ``[discovery]``."""
     wildduck_ports = (settings.wildduck_api_port,) if settings.wildduck_api_port else _WILDDUCK_PORTS
+    zone_mta = Place(
+        "zone_mta",
+        (Target(settings.zone_mta_host, settings.zone_mta_port),),
+        _page(settings.zone_mta_metrics_path, rb"^# TYPE zonemta_"),
+        settings="zone_mta_port and zone_mta_metrics_path",
+    )
+    # Each once, however often it is named: the points of two receivers would be the same points.
+    further = dict.fromkeys(target_of(address) for address in settings.zone_mta_instances)
     return (
-        Place(
-            "zone_mta",
-            (Target(settings.zone_mta_host, settings.zone_mta_port),),
-            _page(settings.zone_mta_metrics_path, rb"^# TYPE zonemta_"),
-            settings="zone_mta_port and zone_mta_metrics_path",
+        zone_mta,
+        *(
+            replace(
+                zone_mta,
+                targets=(target,),
+                settings="zone_mta_instances and zone_mta_metrics_path",
+                which=str(target),
+            )
+            for target in further
+            if target not in zone_mta.targets
         ),
         Place(
             "wildduck",
@@ -132,6 +170,8 @@ def places(settings: Discovery) -> tuple[Place, ...]:
             "rspamd_controller",
             (Target(settings.rspamd_host, settings.rspamd_controller_port),),
             _server_header("/ping", "rspamd"),
+            settings="rspamd_controller_port",
+            trusted="rspamd_controller_port" in settings.model_fields_set,
         ),
         Place("imap", (Target(settings.wildduck_host, _IMAP_PORT),), _banner(rb"^\* OK", b"1 LOGOUT\r\n"), 300.0),
         Place("imap_tls", (Target(settings.wildduck_host, _IMAP_TLS_PORT),), _listens, 300.0),
@@ -142,7 +182,7 @@ async def look(place: Place, http: httpx.AsyncClient) -> Finding:
     """Look at one place; never raises for what a server does."""
     looked: list[Finding] = []
     for target in place.targets:
-        looked.append(await _look_at(place, target, http))
+        looked.append(replace(await _look_at(place, target, http), which=place.which))
         if looked[-1].found:
             return looked[-1]
     # Of several targets, one where at least something listens says more than one where nothing does.

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, MutableSequence
 from functools import cache
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -17,7 +18,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_receivers.receiver import Batch
-from otel_receivers.spool_file import Request
+from otel_receivers.spool_requests import Request
 from postel.otlp.signal import Signal
 from postel.signals import load_all
 
@@ -57,6 +58,27 @@ def log_requests(message: ExportLogsServiceRequest, limit: int) -> list[Request]
         for part in _split(message, limit)
         if part.resource_logs
     ]
+
+
+def repeated_bytes(message: ExportLogsServiceRequest) -> int:
+    """Bytes that each request made of this one repeats: all that is neither a record nor of other resources."""
+    return _own_bytes(message, message.resource_logs) + max(
+        (
+            _own_bytes(resource, resource.scope_logs)
+            + max((_own_bytes(scope, scope.log_records) for scope in resource.scope_logs), default=0)
+            for resource in message.resource_logs
+        ),
+        default=0,
+    )
+
+
+def _own_bytes(message: Message, parts: Iterable[Message]) -> int:
+    return message.ByteSize() - sum(_framed_bytes(part.ByteSize()) for part in parts)
+
+
+def _framed_bytes(size: int) -> int:
+    """Of a part within its message: a tag, its length in groups of seven bits, itself (protobuf encoding)."""
+    return 1 + max(1, -(-size.bit_length() // 7)) + size
 
 
 def point_count(request: ExportMetricsServiceRequest) -> int:

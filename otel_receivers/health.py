@@ -104,7 +104,8 @@ class SpoolReceiver:
 
 
 def _attributes(receiver: Receiver) -> dict[str, str | int]:
-    attributes: dict[str, str | int] = {"postel.receiver.name": receiver.name}
+    # Which of several it is, its address says.
+    attributes: dict[str, str | int] = {"postel.receiver.name": receiver.name.partition("@")[0]}
     if receiver.target is not None:
         attributes |= {"server.address": receiver.target.host, "server.port": receiver.target.port}
     return attributes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import anyio  # noqa: F401 - httpcore imports it at its first request, which would hold up the event loop for 50 ms
@@ -63,13 +63,21 @@ class ScrapedPage:
         url: of the page.
         timeout: seconds for a whole page.
         limit: bytes of a page at most.
+        headers: beside those of a page that is text, or in their place.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT, limit: int = PAGE_BYTES) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = TIMEOUT,
+        limit: int = PAGE_BYTES,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._url = url
         self._timeout = timeout
         self._limit = limit
-        self._client = client()
+        self._client = client(headers)
 
     async def read(self, make: Callable[[bytes], T]) -> T:
         """Fetch the page and make of it what the caller wants.
@@ -106,9 +114,26 @@ async def fetch(client: httpx.AsyncClient, url: str, *, limit: int, timeout: flo
         ScrapeError: ``timeout``, ``connection`` (nobody listens), ``too_large``, ``incomplete`` (ended before its
             length), ``encoding`` (compressed although not asked to be, and not readable).
     """
+    async with _named_faults(url, timeout):
+        return await _fetch(client, url, limit, timeout)
+
+
+async def server_header(client: httpx.AsyncClient, url: str, *, timeout: float) -> str:  # noqa: ASYNC109 - as above
+    """What the header ``Server`` of the answer to a GET says, whatever its status; '' where it is not there.
+
+    Raises:
+        ScrapeError: as of :func:`fetch`.
+    """
+    async with _named_faults(url, timeout), client.stream("GET", url, timeout=timeout) as response:
+        server: str = response.headers.get("server", "")
+        return server
+
+
+@asynccontextmanager
+async def _named_faults(url: str, timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 - as above
     try:
         async with asyncio.timeout(timeout):
-            return await _fetch(client, url, limit, timeout)
+            yield
     except (TimeoutError, httpx.TimeoutException):
         raise ScrapeError("timeout", f"{url}: no whole answer within {timeout:g} s") from None
     except httpx.ConnectError as error:

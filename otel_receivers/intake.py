@@ -1,8 +1,8 @@
 """The agent's own door: OTLP/HTTP logs of the mail servers' plugins on this host, answered once the spool has them.
 
 What comes is stamped with this node's identity, where the sender names none of its own, and goes through ``[privacy]``
-before it is stored. What the disk does not take now is not taken: the plugins keep it, in files of their own. Metrics
-and traces are "not here".
+before it is stored. What the disk does not take now is not taken: the plugins keep it, in files of their own. What the
+declarations derive from events is counted with them (:mod:`otel_receivers.derived`). Metrics and traces are "not here".
 
 Source: OTLP specification 1.x, "OTLP/HTTP"; the table of answers in :mod:`postel.otlp.answers`.
 """
@@ -11,27 +11,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import structlog
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_receivers import exporter
+from otel_receivers.building import Door
+from otel_receivers.derived import Derivation, Occurrence
 from otel_receivers.node import Node
 from otel_receivers.points import encode_attributes
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Target
 from otel_receivers.spool import Request, Spool, SpoolError
+from postel import unix_socket
 from postel.errors import PostelError
 from postel.listening import is_loopback, listen
 from postel.otlp.answers import Outcome
-from postel.otlp.errors import Retryable
+from postel.otlp.errors import Retryable, TooLarge
 from postel.otlp.signal import ExportRequest, Signal
+from postel.settings import Intake as IntakeSettings
 from postel.settings import Settings
+from postel.signals import load_all
 
 # A plugin's batch is smaller; what is larger was not made by one.
 REQUEST_BYTES = 4 << 20
+# Resources in a request, each of which is stamped; a plugin's has one.
+_RESOURCES = 1000
+# A request that is stored in parts repeats resource and scope in each: a plugin's have 1 KiB. With a quarter of a part
+# they make it twice as large at most.
+_REPEATED_BYTES = 64 << 10
+_REPEATED_SHARE = 4
 _RETRY_SECONDS = 5.0
 _ASIDE = 64 << 10
 _ANSWER_SECONDS = 2
@@ -52,6 +64,7 @@ class Intake:
         self._node = node
         self._spool = spool
         self._privacy = privacy
+        self._derivation = Derivation(load_all())
         self._request_bytes = request_bytes
         self._identity = dict(node.resource("").attributes)
         for name in ("service.name", "service.instance.id", "service.version"):
@@ -62,24 +75,34 @@ class Intake:
 
         Raises:
             Retryable: the disk takes nothing now.
+            TooLarge: what is said of all records together is too much to be repeated with each.
         """
         assert isinstance(request, ExportLogsServiceRequest), signal  # noqa: S101 - the only route
         # A plugin's batch takes less than a thread costs; a backlog's would hold up the scrapes.
         small = request.ByteSize() < _ASIDE
-        prepared = self._prepare(request) if small else await asyncio.to_thread(self._prepare, request)
+        prepared, occurrences = await asyncio.to_thread(self._prepare, request) if not small else self._prepare(request)
         try:
-            await self._spool.take(prepared)
+            await self._spool.take(prepared, occurrences)
         except SpoolError as error:
             raise Retryable(_RETRY_SECONDS, str(error)) from None
         return Outcome()
 
-    def _prepare(self, request: ExportLogsServiceRequest) -> list[Request]:
+    def _prepare(self, request: ExportLogsServiceRequest) -> tuple[list[Request], list[Occurrence]]:
+        if len(request.resource_logs) > _RESOURCES:
+            raise TooLarge(f"the request has {len(request.resource_logs)} resources, the limit is {_RESOURCES}")
         for resource_logs in request.resource_logs:
             self._stamp(resource_logs.resource)
-            for scope_logs in resource_logs.scope_logs:
-                for record in scope_logs.log_records:
-                    self._privacy.apply(record)
-        return exporter.log_requests(request, self._request_bytes)
+            self._privacy.apply(resource_logs)
+        self._check_parts(request)
+        return exporter.log_requests(request, self._request_bytes), self._derivation.occurrences(request)
+
+    def _check_parts(self, request: ExportLogsServiceRequest) -> None:
+        if request.ByteSize() <= self._request_bytes:
+            return  # it is stored as it is
+        repeated = exporter.repeated_bytes(request)
+        limit = min(_REPEATED_BYTES, self._request_bytes // _REPEATED_SHARE)
+        if repeated > limit:
+            raise TooLarge(f"a resource and its scope have {repeated} bytes, the limit in a large request is {limit}")
 
     def _stamp(self, resource: Resource) -> None:
         """Say on which node, and which instance of its program, the sender runs; what it says itself stays."""
@@ -93,8 +116,8 @@ class Intake:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings, intake: Intake) -> AsyncIterator[None]:
-    """Listen at ``[intake] address`` while the body runs.
+async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()) -> AsyncIterator[None]:
+    """Listen at ``[intake] address`` and ``socket`` while the body runs; ``doors`` are what is answered beside OTLP.
 
     Raises:
         AddressInUseError: another program listens there.
@@ -113,18 +136,29 @@ async def serving(settings: Settings, intake: Intake) -> AsyncIterator[None]:
             f"[intake] address {address} is open to other hosts: set [intake] token, or an address of loopback"
         )
     secret = token.get_secret_value() if token else None
-    listener = listen(address, "[intake] address")
-    app = Starlette(routes=routes(intake, limit=REQUEST_BYTES, token=secret, signals=(Signal.LOGS,)))
+    otlp = routes(intake, limit=REQUEST_BYTES, token=secret, signals=(Signal.LOGS,))
+    app = Starlette(routes=[*otlp, *(route for door in doors for route in door(secret))])
     server = Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_ANSWER_SECONDS
         )
     )
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    _log.info("the intake listens", address=address)
-    try:
-        yield
-    finally:
-        server.stop()
-        await task
-        listener.close()
+    with _listeners(settings.intake) as listeners:
+        task = asyncio.create_task(server.serve(sockets=listeners))
+        path = {"socket": str(settings.intake.socket)} if settings.intake.socket else {}
+        _log.info("the intake listens", address=address, **path)
+        try:
+            yield
+        finally:
+            server.stop()
+            await task
+
+
+@contextlib.contextmanager
+def _listeners(settings: IntakeSettings) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listen(settings.address, "[intake] address"))]
+        if settings.socket:
+            mode = int(settings.socket_mode, 8)
+            listeners.append(stack.enter_context(unix_socket.listening(settings.socket, mode, "[intake] socket")))
+        yield listeners

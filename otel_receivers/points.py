@@ -31,6 +31,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope as SdkScope
 
 from otel_receivers.receiver import Batch, Problem, Tick
+from otel_receivers.totals import OVERFLOW
 from postel import __version__
 from postel.signals import SEVERITY_NUMBER, Attribute, Declaration, Kind
 from postel.signals import Metric as DeclaredMetric
@@ -139,7 +140,13 @@ class Recorder:
         self._add(metric, checked, point)
 
     def event(
-        self, key: str, body: str, attributes: Attributes | None = None, *, time_unix_nano: int | None = None
+        self,
+        key: str,
+        body: str,
+        attributes: Attributes | None = None,
+        *,
+        time_unix_nano: int | None = None,
+        uid: str | None = None,
     ) -> None:
         """Record an event.
 
@@ -148,6 +155,7 @@ class Recorder:
             body: one readable English line.
             attributes: a subset of the event's own.
             time_unix_nano: when it happened; None: now.
+            uid: its id, the same whenever the same occurrence is recorded again; None: a new one.
 
         Raises:
             UndeclaredError: the declaration does not allow it.
@@ -164,7 +172,7 @@ class Recorder:
             severity_number=SEVERITY_NUMBER[event.severity],  # type: ignore[arg-type] # the enum's stub wants its own class
             severity_text=event.severity.value.upper(),
             body=AnyValue(string_value=body),
-            attributes=[*encode_attributes(checked), *encode_attributes({"log.record.uid": str(uuid_utils.uuid7())})],
+            attributes=encode_attributes({**checked, "log.record.uid": uid or str(uuid_utils.uuid7())}),
             event_name=event.name,
         )
         self._events.append(record)
@@ -199,6 +207,8 @@ class Recorder:
             raise UndeclaredError(f"{self._declaration.path} declares no metric {key!r}") from None
 
     def _attributes(self, owner: str, allowed: Sequence[str], given: Attributes) -> dict[str, Any]:
+        if allowed and given == OVERFLOW:
+            return dict(OVERFLOW)
         for name, value in given.items():
             if name not in allowed:
                 raise UndeclaredError(f"{owner} has no attribute {name!r}; it has {', '.join(allowed) or 'none'}")

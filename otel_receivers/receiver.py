@@ -36,6 +36,12 @@ class Target:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def target_of(address: str) -> Target:
+    """The target of a setting's ``host:port``, ``[address]:port`` for IPv6."""
+    host, _, port = address.rpartition(":")
+    return Target(host.removeprefix("[").removesuffix("]"), int(port))
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A part of an answer that was left out: ``error_type`` for the counter, ``message`` for the log."""
@@ -80,7 +86,10 @@ class Receiver(Protocol):
 
     @property
     def name(self) -> str:
-        """The declaration's ``type``, or that and what it asks for: ``system``, ``zone_mta``, ``wildduck_metrics``."""
+        """The declaration's ``type``, or that and what it asks for: ``system``, ``zone_mta``, ``wildduck_metrics``.
+
+        No two receivers of an agent have the same: where it asks several of one source, ``@`` and which follow.
+        """
 
     @property
     def interval(self) -> int:

@@ -11,7 +11,7 @@ import httpx
 import structlog
 
 from otel_receivers import exporter
-from otel_receivers.discovery import Finding, Place, look, look_everywhere, places
+from otel_receivers.discovery import Finding, Place, look, look_everywhere, places, source_and_which
 from otel_receivers.http_page import client
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder, Value
@@ -58,16 +58,16 @@ class SourceWatch:
         self._listened = {s: at for s, at in _times(state.get(LISTENED, "{}")).items() if now - at < _MISSED_FOR}
         # A source that was scraped before is scraped at once again, also while it is down.
         self._asked = {
-            place.source: _own_target(place, _targets(state.get(ASKED, "{}")) | self._known)
+            place.name: _own_target(place, _targets(state.get(ASKED, "{}")) | self._known)
             for place in self._places
-            if place.source in {*self._known, *self._listened}
+            if place.name in {*self._known, *self._listened}
         }
         self._stored = float("-inf")
 
     def registered(self, findings: Sequence[Finding]) -> Batch:
         """The event of a start of the agent."""
         recorder = self._recorder()
-        found = [finding.source for finding in findings if finding.found]
+        found = [finding.name for finding in findings if finding.found]
         recorder.event(
             "node_registered",
             f"The agent started on {self._node.host}; found here: {', '.join(found) or 'no mail server'}.",
@@ -101,8 +101,15 @@ class SourceWatch:
         """Where a source is asked now; None for what is not there."""
         return self._asked.get(source)
 
+    def all_of(self, source: str) -> list[Target]:
+        """Where all of a source are asked now."""
+        return [target for name, target in self._asked.items() if source_and_which(name)[0] == source]
+
     async def run(self, spool: Spool) -> AsyncIterator[Mapping[str, Target]]:
-        """Yield, now and after each round, where to ask the sources that are there or were there before."""
+        """Yield, now and after each round, where to ask the sources that are there or were there before.
+
+        By the names of their places (:func:`~otel_receivers.discovery.place_name`).
+        """
         async with client() as http:
             while True:
                 yield dict(self._asked)
@@ -120,27 +127,28 @@ class SourceWatch:
 
     def _is_due(self, place: Place) -> bool:
         """What was not found is looked for in every round, what was found less often."""
-        interval = place.interval if place.source in self._known else 0.0
-        return time.monotonic() - self._looked.get(place.source, float("-inf")) >= interval
+        interval = place.interval if place.name in self._known else 0.0
+        return time.monotonic() - self._looked.get(place.name, float("-inf")) >= interval
 
     def _compare(self, findings: Sequence[Finding]) -> Batch:
         appeared: list[Finding] = []
         lost: list[tuple[Finding, Target]] = []
         for finding in findings:
-            self._looked[finding.source] = time.monotonic()
+            name = finding.name
+            self._looked[name] = time.monotonic()
             if finding.asked:
-                self._asked[finding.source] = finding.target
-                self._listened[finding.source] = time.time()
+                self._asked[name] = finding.target
+                self._listened[name] = time.time()
             if finding.found:
-                self._misses.pop(finding.source, None)
-                if self._known.get(finding.source) != finding.target:
-                    self._known[finding.source] = finding.target
+                self._misses.pop(name, None)
+                if self._known.get(name) != finding.target:
+                    self._known[name] = finding.target
                     appeared.append(finding)
-            elif finding.source in self._known:
-                self._misses[finding.source] = self._misses.get(finding.source, 0) + 1
-                if self._misses[finding.source] >= _MISSES:
-                    del self._misses[finding.source]
-                    lost.append((finding, self._known.pop(finding.source)))
+            elif name in self._known:
+                self._misses[name] = self._misses.get(name, 0) + 1
+                if self._misses[name] >= _MISSES:
+                    del self._misses[name]
+                    lost.append((finding, self._known.pop(name)))
         # All changes are known first: each event of a round tells what is watched after all of them.
         recorder = self._recorder()
         for finding in appeared:
@@ -188,7 +196,7 @@ class SourceWatch:
 
 def _watched(found: Iterable[str]) -> list[str]:
     """What is watched where these mail servers are: the host itself always is."""
-    return ["system", *sorted(found)]
+    return ["system", *sorted({source_and_which(name)[0] for name in found})]
 
 
 def _summary(findings: Sequence[Finding]) -> str:
@@ -205,7 +213,7 @@ def _summary(findings: Sequence[Finding]) -> str:
 
 def _own_target(place: Place, targets: Mapping[str, Target]) -> Target:
     """Where a source was asked before, as far as the settings still name that; else the place's first."""
-    before = targets.get(place.source)
+    before = targets.get(place.name)
     return before if before in place.targets else place.targets[0]
 
 

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from otel_receivers.spool_file import Block, Request
+from otel_receivers.derived import Occurrence
+from otel_receivers.spool_events import Told
+from otel_receivers.spool_requests import Block, Request
 from otel_receivers.spool_store import SpoolError, SpoolStore
 from postel.otlp.signal import Signal
 
@@ -30,6 +32,7 @@ class Spool:
         self._figures = store.figures()
         self._appended: deque[tuple[Sequence[Request], Mapping[str, str]]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._closed = False
         self.arrived = {signal: asyncio.Event() for signal in Signal}
 
     @classmethod
@@ -65,20 +68,29 @@ class Spool:
         return self._figures.created
 
     async def append(self, requests: Sequence[Request], state: Mapping[str, str]) -> None:
-        """Store requests and state in one transaction; never raises for a disk that does not take them."""
+        """Store requests and state in one transaction; never raises for a disk that does not take them.
+
+        Raises:
+            SpoolError: the spool is closed.
+        """
         self._appended.append((requests, state))
         await self._call(self._store_appended)
         for signal in {request.signal for request in requests}:
             self.arrived[signal].set()
 
-    async def take(self, requests: Sequence[Request]) -> None:
-        """Store requests on disk, or not at all.
+    async def take(self, requests: Sequence[Request], occurrences: Sequence[Occurrence] = ()) -> None:
+        """Store requests on disk and count the events in them, each once however often it comes; or neither.
+
+        Args:
+            requests: of events.
+            occurrences: what is to be counted of them.
 
         Raises:
-            SpoolError: the disk does not take them; whoever gave them must keep them.
+            SpoolError: the disk does not take them, or there is no room for them; whoever gave them must keep them.
+            TooLarge: there never is room for them.
         """
         if requests:
-            await self._call(lambda store: store.take(requests))
+            await self._call(lambda store: store.take(requests, occurrences))
         for signal in {request.signal for request in requests}:
             self.arrived[signal].set()
 
@@ -117,6 +129,22 @@ class Spool:
         """Forget requests that nobody took, as :meth:`remove` does; counted under ``reason``."""
         await self._call(lambda store: store.remove(ids, reason))
 
+    async def told(self) -> list[Told]:
+        """What was counted of each sender's events so far.
+
+        Raises:
+            SpoolError: the disk does not give it.
+        """
+        return await self._call(SpoolStore.told)
+
+    async def begin_anew(self) -> None:
+        """Let senders begin now of which a clock that was far ahead said that they begin later.
+
+        Raises:
+            SpoolError: the disk does not take it.
+        """
+        await self._call(SpoolStore.begin_anew)
+
     async def trim(self) -> None:
         """Let go of what is too old; not while the disk takes nothing.
 
@@ -134,8 +162,9 @@ class Spool:
         return await self._call(SpoolStore.state)
 
     async def close(self) -> None:
-        """Close the file and free the folder."""
-        await self._call(SpoolStore.close)
+        """Close the file and free the folder; what is asked of it from now on raises `SpoolError`."""
+        self._closed = True
+        await self._run(SpoolStore.close)
         self._thread.shutdown()
 
     def _store_appended(self, store: SpoolStore) -> None:
@@ -150,6 +179,11 @@ class Spool:
             store.append(requests, state)
 
     async def _call(self, work: Callable[[SpoolStore], _T]) -> _T:
+        if self._closed:
+            raise SpoolError("the spool is closed, for the agent stops")
+        return await self._run(work)
+
+    async def _run(self, work: Callable[[SpoolStore], _T]) -> _T:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._work, work))
 
     def _work(self, work: Callable[[SpoolStore], _T]) -> _T:

@@ -11,17 +11,24 @@ import time
 import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from otel_receivers import spool_events
+from otel_receivers.derived import Occurrence
+from otel_receivers.spool_events import CountedEvents, Told
+from otel_receivers.spool_requests import Block, Request, joined
+from otel_receivers.totals import Change
 from postel.errors import PostelError
+from postel.otlp.errors import TooLarge
 from postel.otlp.signal import Signal
 
 # What a row costs beside its body: its other columns, its index entry and the unused part of its last page.
 ROW_OVERHEAD = 256
 # How many times as long as all else a request waits that `begins` a counter: what comes after it needs it.
 BEGINS_AGES = 2
-_VERSION = 2
+_VERSION = 3
+# How much of `max_bytes` the ids of events may take beside it.
+_IDS_SHARE = 4
 # Free pages are given back to the file system in portions, so that no call takes long.
 _VACUUM_PAGES = 2_000
 _WAL_BYTES = 4 << 20
@@ -45,6 +52,7 @@ CREATE TABLE IF NOT EXISTS request (
 CREATE INDEX IF NOT EXISTS request_in_order ON request (signal, id);
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 INSERT OR IGNORE INTO state VALUES ('{_CREATED}', strftime('%s', 'now') || '000000000');
+{spool_events.SCHEMA}
 -- Ids go on from the clock, in microseconds: those of a file that was set aside name nothing in the one after it.
 INSERT INTO sqlite_sequence SELECT 'request', {{first_id}} WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence);
 PRAGMA user_version = {_VERSION};
@@ -52,62 +60,12 @@ COMMIT;
 """  # noqa: S608 - constants of this module
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A serialized OTLP export request.
-
-    Attributes:
-        signal: metrics or logs.
-        body: the protobuf message's bytes.
-        items: its data points or log records.
-        begins: it holds the point with which a counter of a typed table was first met. Readers count that point as
-            nothing and every other first point in full, so it leaves the spool unsent last of all.
-    """
-
-    signal: Signal
-    body: bytes
-    items: int
-    begins: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Requests of one signal, joined in order: concatenated messages of one type are their merged message.
-
-    Source: protobuf encoding, "Last One Wins" (repeated fields are concatenated).
-    """
-
-    signal: Signal
-    body: bytes
-    items: int
-    ids: tuple[int, ...]
-
-
-def joined(signal: Signal, requests: Iterable[tuple[int, int, bytes]], limit: int) -> Block | None:
-    """The first requests, together at most ``limit`` bytes (one alone may be larger); None where there is none.
-
-    Args:
-        signal: of all of them.
-        requests: id, items and body of each, in order.
-        limit: bytes.
-    """
-    bodies: list[bytes] = []
-    ids: list[int] = []
-    size = items = 0
-    for request_id, count, body in requests:
-        if bodies and size + len(body) > limit:
-            break
-        bodies.append(body)
-        ids.append(request_id)
-        size += len(body)
-        items += count
-        if size >= limit:
-            break
-    return Block(signal, b"".join(bodies), items, tuple(ids)) if ids else None
-
-
 class DamagedError(sqlite3.DatabaseError):
     """The file can be opened, and its pages contradict each other."""
+
+
+class NoRoomError(PostelError):
+    """What was to be stored would be let go of at once; the message says why."""
 
 
 class SpoolFile:
@@ -115,7 +73,7 @@ class SpoolFile:
 
     Args:
         path: the database; its folder exists.
-        max_bytes: bodies and `ROW_OVERHEAD` of each, at most.
+        max_bytes: bodies and `ROW_OVERHEAD` of each, at most; a quarter of it more for the ids of events.
         max_age: seconds that a request is kept at most; one that `begins` a counter `BEGINS_AGES` times as long.
         writable: False: nothing is written, not even the files beside it for which a full disk has no room.
 
@@ -157,6 +115,7 @@ class SpoolFile:
         self._bytes = self._db.execute(
             f"SELECT coalesce(sum(length(body) + {ROW_OVERHEAD}), 0) FROM request"  # noqa: S608 - a constant
         ).fetchone()[0]
+        self._events = CountedEvents(self._db, self._max_bytes // _IDS_SHARE)
 
     @property
     def size(self) -> int:
@@ -170,12 +129,35 @@ class SpoolFile:
             The id of each request.
         """
         with self._transaction():
-            self._write_state(state)
-            now = time.time()
-            ids = [self._insert(request, now) for request in requests]
-            while self._bytes > self._max_bytes:
-                self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
-        return ids
+            return self._store(requests, state)
+
+    def take(self, requests: Sequence[Request], occurrences: Sequence[Occurrence] = ()) -> None:
+        """Store requests as :meth:`append` does, where they are not themselves the oldest that would make room.
+
+        The events in them that were not counted before are counted with them.
+
+        Args:
+            requests: of events.
+            occurrences: what is to be counted of them.
+
+        Raises:
+            NoRoomError: they are; nothing is changed.
+            TooLarge: not even an empty spool has room for them.
+        """
+        if sum(len(request.body) + ROW_OVERHEAD for request in requests) > self._max_bytes:
+            raise TooLarge(f"the spool takes {self._max_bytes} bytes ([otlp] spool_bytes), the request has more")
+        with self._counting() as changes:
+            changes.append(self._events.count(occurrences, time.time()))
+            self._check_stored(self._store(requests, {}))
+
+    def told(self) -> list[Told]:
+        """What was counted so far."""
+        return self._events.told()
+
+    def begin_anew(self) -> None:
+        """Let senders begin now of which a clock that was far ahead said that they begin later."""
+        with self._counting() as changes:
+            changes.append(self._events.begin_anew(time.time()))
 
     def peek(self, signal: Signal, limit: int, without: Container[int] = ()) -> Block | None:
         """The oldest requests of a signal, together at most ``limit`` bytes (one alone may be larger).
@@ -224,12 +206,17 @@ class SpoolFile:
             self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
 
     def trim(self) -> None:
-        """Let go of what is older than `max_age`, or `BEGINS_AGES` times that; counted under ``age``."""
+        """Let go of what is older than `max_age`, or `BEGINS_AGES` times that; counted under ``age``.
+
+        And of a piece of the ids of events that are due.
+        """
         now = time.time()
         limits = (now - self._max_age, now - self._max_age * BEGINS_AGES)
         while rows := self._oldest("created < CASE begins WHEN 0 THEN ? ELSE ? END", *limits):
             with self._transaction():
                 self._drop(rows, "age")
+        with self._transaction():
+            self._events.forget(now)
 
     def state(self) -> dict[str, str]:
         """All state."""
@@ -252,6 +239,35 @@ class SpoolFile:
     def close(self) -> None:
         """Fold the log into the file and close."""
         self._db.close()
+
+    def _store(self, requests: Iterable[Request], state: Mapping[str, str]) -> list[int]:
+        self._write_state(state)
+        now = time.time()
+        ids = [self._insert(request, now) for request in requests]
+        while self._bytes > self._max_bytes:
+            self._drop(self._oldest("begins = 0") or self._oldest("1"), "size")
+        return ids
+
+    def _check_stored(self, ids: Sequence[int]) -> None:
+        # The oldest goes first.
+        if ids and not self._db.execute("SELECT 1 FROM request WHERE id = ?", (ids[0],)).fetchone():
+            raise NoRoomError(
+                f"the spool of {self._max_bytes} bytes is full of what counters begin with; mend what the agent sends"
+                " to, or raise [otlp] spool_bytes"
+            )
+
+    @contextmanager
+    def _counting(self) -> Iterator[list[Change]]:
+        """A transaction with changes of what is counted: they count in memory once they are on disk."""
+        changes: list[Change] = []
+        try:
+            with self._transaction():
+                yield changes
+        except BaseException:
+            self._events.rolled_back()
+            raise
+        for change in changes:
+            self._events.keep(change)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

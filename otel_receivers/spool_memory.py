@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 
-from otel_receivers.spool_file import Block, Request, joined
+from otel_receivers.spool_requests import Block, Request, joined
 from postel.otlp.signal import Signal
 
 # Of the bodies of all requests that wait in memory.

@@ -18,7 +18,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -28,9 +28,12 @@ from typing import TypeVar
 import fasteners
 import structlog
 
+from otel_receivers.derived import Occurrence
 from otel_receivers.disk import fault, probe
-from otel_receivers.spool_file import Block, DamagedError, Request, SpoolFile
+from otel_receivers.spool_events import Told
+from otel_receivers.spool_file import DamagedError, NoRoomError, SpoolFile
 from otel_receivers.spool_memory import Memory
+from otel_receivers.spool_requests import Block, Request
 from postel.errors import PostelError
 from postel.otlp.signal import Signal
 
@@ -110,13 +113,33 @@ class SpoolStore:
         self._memory.add(requests, state)
         self._flush()
 
-    def take(self, requests: Iterable[Request]) -> None:
-        """Store requests on disk, or not at all.
+    def take(self, requests: Sequence[Request], occurrences: Sequence[Occurrence] = ()) -> None:
+        """Store requests on disk, and count the events in them, or neither.
 
         Raises:
-            SpoolError: the disk does not take them.
+            SpoolError: the disk does not take them, or there is no room for them.
+            TooLarge: there never is room for them.
         """
-        self.on_file(lambda file: file.append(requests, {}), writing=True)
+        try:
+            self.on_file(lambda file: file.take(requests, occurrences), writing=True)
+        except NoRoomError as error:
+            raise SpoolError(f"{self._path}: {error}") from None
+
+    def told(self) -> list[Told]:
+        """See :meth:`SpoolFile.told`; nothing where there is no file.
+
+        Raises:
+            SpoolError: the disk does not give it.
+        """
+        return [] if self._file is None else self.on_file(SpoolFile.told)
+
+    def begin_anew(self) -> None:
+        """See :meth:`SpoolFile.begin_anew`.
+
+        Raises:
+            SpoolError: the disk does not take it.
+        """
+        self.on_file(SpoolFile.begin_anew, writing=True)
 
     def peek(self, signal: Signal, limit: int, without: Collection[int] = ()) -> Block | None:
         """See :meth:`SpoolFile.peek`; without ``without``, nothing that was handed out of this signal is under way.

@@ -130,6 +130,17 @@ def doctor(settings: Settings) -> None:
 
 @main.command()
 @config_option
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.argument("queue_id", metavar="ID")
+def message(settings: Settings, queue_id: str, *, as_json: bool) -> None:
+    """Show where the message with this queue id stands in Zone-MTA's queue: next attempt, last answer, its log."""
+    from postel import message as program
+
+    raise SystemExit(asyncio.run(program.run(settings, queue_id, as_json=as_json)))
+
+
+@main.command()
+@config_option
 @click.option("--write", type=click.Path(file_okay=False, path_type=Path), help="Write the pages into this folder.")
 @click.option(
     "--constants",

@@ -51,6 +51,24 @@ def collector_config(name: str = "agent.yaml") -> Path:
     return _config_folder() / name
 
 
+def collector_configs(folder: Path | None) -> list[Path]:
+    """The files that make up the configuration beside the agent, each laid over those before it.
+
+    Args:
+        folder: of the user's own files, ``[otlp] collector_config_dir``; None: there are none.
+
+    Raises:
+        SettingsError: no such folder is there, or it cannot be read.
+    """
+    shipped = collector_config()
+    if folder is None:
+        return [shipped]
+    try:
+        return [shipped, *sorted(path for path in folder.iterdir() if path.suffix == ".yaml")]
+    except OSError as error:
+        raise SettingsError(f"[otlp] collector_config_dir is {folder}: {error.strerror}") from None
+
+
 def built_collector(checkout: Path = _CHECKOUT) -> Path | None:
     """Where the checkout's build of the present sources is or will be; None where there is no checkout."""
     manifest = checkout / "collector-config" / "builder.yaml"

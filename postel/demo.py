@@ -22,7 +22,7 @@ from otel_receivers.exporter import requests
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder
 from otel_receivers.receiver import Batch, Target, Tick
-from otel_receivers.spool_file import Request
+from otel_receivers.spool_requests import Request
 from postel.demo_traffic import STEP_SECONDS, Moment, moments
 from postel.otlp.client import sender_of
 from postel.otlp.errors import Refused, Retryable

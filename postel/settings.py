@@ -28,9 +28,11 @@ from postel.settings_values import (
     Folder,
     Host,
     Interval,
+    Mode,
     Number,
     Port,
     Seconds,
+    SocketPath,
     Token,
     Whole,
 )
@@ -69,7 +71,16 @@ class Discovery(_Section):
 
     zone_mta_host: Host = "127.0.0.1"
     zone_mta_port: Port = 12080
+    zone_mta_instances: tuple[Address, ...] = Field(
+        (), description='Zone-MTAs beside that one, a list such as ["127.0.0.1:12081", "mta2.example.org:12080"]'
+    )
     zone_mta_metrics_path: str = Field("/metrics", pattern=r"^/", description='a path such as "/metrics"')
+    zone_mta_queue_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="a text that all Zone-MTAs with one database have in common; unset: each has a queue of its own",
+    )
     wildduck_host: Host = "127.0.0.1"
     wildduck_api_port: Port | None = Field(None, description="a port number; unset: 8080, then 3000")
     wildduck_api_token: Token | None = Field(None, description="WildDuck's API access token, ASCII without spaces")
@@ -78,6 +89,9 @@ class Discovery(_Section):
     rspamd_host: Host = "127.0.0.1"
     rspamd_tcp_port: Port = 11333
     rspamd_controller_port: Port = 11334
+    rspamd_password: Token | None = Field(
+        None, description="the password of Rspamd's controller; one that only reads does; ASCII without spaces"
+    )
 
 
 class Intervals(_Section):
@@ -85,8 +99,10 @@ class Intervals(_Section):
 
     system_metrics: Interval = 15
     zone_mta_prometheus: Interval = 30
+    zone_mta_queue: Interval = 30
     wildduck_api_query: Interval = 300
     wildduck_prometheus: Interval = 30
+    rspamd_controller: Interval = 30
     send_metrics: Seconds = 30
     email_events: Literal["immediate"] | Seconds = Field("immediate", description='"immediate", or seconds')
 
@@ -100,6 +116,10 @@ class Otlp(_Section):
     collector_grpc_address: Address = "127.0.0.1:4317"
     collector_http_address: Address = "127.0.0.1:4318"
     collector_health_address: Address = "127.0.0.1:13133"
+    collector_config_dir: Folder | None = Field(
+        None,
+        description="a folder; `up` lays its *.yaml over the Collector's agent.yaml, in the order of their names",
+    )
     endpoint: Endpoint = ""
     protocol: Literal["grpc", "http/protobuf"] = Field("http/protobuf", description='"grpc" or "http/protobuf"')
     headers: dict[str, SecretStr] = Field(default_factory=dict, description='a table such as {authorization = "..."}')
@@ -129,6 +149,10 @@ class Intake(_Section):
 
     address: Address = "127.0.0.1:4319"
     token: Token | None = Field(None, description="the bearer token that plugins must send, ASCII without spaces")
+    socket: SocketPath | None = Field(
+        None, description="the path of a Unix socket to listen on too, up to 90 bytes, in a folder that exists"
+    )
+    socket_mode: Mode = "0660"
 
 
 class Database(_Section):

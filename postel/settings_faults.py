@@ -12,6 +12,9 @@ from pydantic.fields import FieldInfo
 
 Model = type[BaseModel]
 
+# How a variable says what is not one value.
+_IN_JSON = {"dict": 'a JSON object such as {"authorization": "..."}', "tuple": 'a JSON list such as ["host:port"]'}
+
 
 def explain(error: ValidationError, settings: Model, path: Path | None, standard: Mapping[str, str]) -> str:
     """All faults of one reading, a line each.
@@ -51,9 +54,15 @@ def explain_unreadable(section: str, settings: Model) -> str:
     variable = f"POSTEL_{section.upper()}"
     if variable in os.environ:
         return f"environment, {variable} is a section; set its keys one by one: {variable}__KEY"
-    tables = [name for name, field in _section_fields(settings, section).items() if "dict" in str(field.annotation)]
-    named = " or ".join(f"{variable}__{name.upper()}" for name in tables)
-    return f'environment, {named} is wrong; accepted: a JSON object such as {{"authorization": "..."}}'
+    fields = _section_fields(settings, section)
+    wanted = {
+        f"{variable}__{name.upper()}": form
+        for name, field in fields.items()
+        for kind, form in _IN_JSON.items()
+        if kind in str(field.annotation)
+    }
+    forms = " or ".join(dict.fromkeys(wanted.values()))
+    return f"environment, {' or '.join(wanted)} is wrong; accepted: {forms}"
 
 
 def _shown(value: object) -> object:

@@ -64,4 +64,6 @@ def _assignment(key: str, field: FieldInfo) -> str:
         return f"# {key} ="
     if isinstance(default, str):
         return f'{key} = "{default}"'
+    if isinstance(default, tuple):
+        return f"{key} = {list(default)}"
     return f"{key} = {default}"

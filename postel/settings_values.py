@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+_SOCKET_PATH_BYTES = 90
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
 # Underscores are in no domain name, but in many of a Docker network.
 _HOST_NAME = re.compile(r"\w([\w-]*\w)?(\.\w([\w-]*\w)?)*\.?")
@@ -92,6 +94,14 @@ def _absolute(path: Path) -> Path:
         raise ValueError(str(error)) from None
 
 
+def _socket_path(path: Path) -> Path:
+    path = _absolute(path)
+    # unix(7): 107 bytes; while the socket is made it has another name, of up to 15 bytes.
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+        raise ValueError("is longer than a socket's path may be")
+    return path
+
+
 def _of_postgresql(url: SecretStr) -> SecretStr:
     # No more than this: libpq, which knows it exactly, would cost the agent memory for nothing.
     if url and not _DATABASE_URL.fullmatch(url.get_secret_value()):
@@ -124,6 +134,15 @@ Folder = Annotated[
     BeforeValidator(_no_blank),
     Field(description="a folder for all that Postel keeps; ~ is the user's home folder, where that is known"),
     AfterValidator(_absolute),
+]
+SocketPath = Annotated[
+    Path,
+    BeforeValidator(_no_blank),
+    Field(description="the path of a Unix socket, up to 90 bytes, in a folder that exists"),
+    AfterValidator(_socket_path),
+]
+Mode = Annotated[
+    str, Field(pattern=r"^0?[0-7]{3}$", description='a file mode in octal digits, in quotes, such as "0660"')
 ]
 Token = Annotated[SecretStr, AfterValidator(_sendable)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_of_postgresql)]

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from postel import log
-from postel.collector import collector_config, find_collector, turned_off
+from postel.collector import collector_configs, find_collector, turned_off
 from postel.errors import PostelError
 from postel.listening import listen, reachable
 from postel.settings import Settings
@@ -69,7 +69,7 @@ def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
     elif collector := find_collector():
         yield Program(
             "collector",
-            [str(collector), "--config", str(collector_config())],
+            [str(collector), *(f"--config={path}" for path in collector_configs(settings.otlp.collector_config_dir))],
             _collector_environment(settings),
             stop_rank=1,
             clean_line=_plain,
@@ -99,7 +99,14 @@ def _collector_environment(settings: Settings) -> dict[str, str]:
     storage = settings.data_dir / "collector"
     _make_folder(storage)
     token = settings.sink.token
+    own: dict[str, str] = {}
+    if settings.otlp.collector_config_dir is not None:
+        # What the user adds is to say of which node it speaks, as the agent does.
+        from otel_receivers.node import identify  # noqa: PLC0415
+
+        own["POSTEL_NODE__ID"] = identify(settings.data_dir, setting=settings.node.id).id
     return {
+        **own,
         # Below the memory_limiter's 256 MiB, so that Go collects before the limiter refuses.
         "GOMEMLIMIT": "200MiB",
         # While the sink is away gRPC warns several times a second; the supervisor says in one line that it is away.

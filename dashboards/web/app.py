@@ -16,9 +16,9 @@ import uvicorn
 from fastapi import FastAPI
 from structlog import get_logger
 
-from dashboards.web.guard import Guard
 from postel import __version__
 from postel.errors import DatabaseError
+from postel.guard import Guard
 from postel.listening import is_loopback, listen, reachable
 from postel.serving import Server
 from postel.settings import Settings

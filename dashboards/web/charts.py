@@ -177,14 +177,16 @@ def curves(chart: Chart, answer: Answer, hosts: Mapping[str, str], demo: frozens
 
 
 def _by_column(chart: Chart, answer: Answer, hosts: Mapping[str, str]) -> Iterator[Curve]:
-    sources = list(dict.fromkeys((s.node, s.instance, s.queue) for s in answer.series))
+    # A zone's figure is a part of it.
+    wholes = [series for series in answer.series if not series.zone]
+    sources = list(dict.fromkeys((s.node, s.instance, s.queue) for s in wholes))
     nodes = {node for node, _, _ in sources}
     for node, instance, queue in sources:
         # Only as much of the name as tells this line from the others.
         host = hosts.get(node, node)
         parts = [] if len(sources) == 1 else [host] if len(nodes) == len(sources) else [host, queue or instance]
         for line in chart.lines:
-            for series in answer.series:
+            for series in wholes:
                 if (series.node, series.instance, series.queue, series.column) == (node, instance, queue, line.column):
                     name = " ".join([*parts, line.label]) if len(chart.lines) > 1 or not parts else " ".join(parts)
                     values = tuple(None if v is None else v * chart.scale for v in series.values)

@@ -2,19 +2,22 @@
 
 // Haraka's own deliveries, by LMTP or SMTP: an event for each recipient and attempt.
 //
-// A delivery is an HMailItem (outbound/hmail.js). When some of its recipients fail, Haraka splits them off into a new item, which
-// keeps the id (`todo.uuid`) and the notes of the one that it comes from; the notes are those of the transaction, so several
-// deliveries of one message share them. So notes and id together name what goes on, for as long as this process has it.
+// A delivery is an HMailItem (outbound/hmail.js). When some of its recipients fail, Haraka splits them off into a new
+// item, which keeps the id (`todo.uuid`) and the notes of the one that it comes from; the notes are those of the
+// transaction, so several deliveries of one message share them. So notes and id together name what goes on, for as long
+// as this process has it.
 
 const net = require('net');
 const { codes, parseReply, seconds, timestamp } = require('postel-emitter');
 const { addressOf } = require('./recipients');
 const { directionOf } = require('./connections');
 
-// The words with which Haraka introduces a reply, or the last failure.
-const PREFIXES = /^(?:Error: )?(?:Too many failures \((.*)\)|Upstream error: (.*)|(.*))$/s;
+// The words with which Haraka introduces the last failure, and a reply.
+const LAST = /^Too many failures \((.*)\)$/s;
+const INTRODUCTION = /^(?:Error: )?(?:Upstream error: )?/;
 // What went wrong where no server answered, from Haraka's own words.
 const CAUSES = [
+    ['connection', /^Tried all MXs/],
     ['dns', /\bMX\b|DNS|No Such Domain|Nowhere to deliver/],
     ['tls', /TLS/]
 ];
@@ -57,7 +60,7 @@ class Deliveries {
     }
 
     bounced(delivery, { message, mx, bounced_rcpt: rejected, deferred_rcpt: deferred }, time) {
-        const isLast = /^Too many failures/.test(message);
+        const isLast = LAST.test(message);
         const is = this.#failed(delivery, time, delivery.num_failures + (isLast ? 0 : 1), mx);
         return failures('delivery_rejected', is, delivery, rejected || deferred, message, time, 'Rejected');
     }
@@ -104,8 +107,7 @@ function event(key, is, recipient, time, body) {
 
 // A recipient's own reply stands in its `reason` when the failure is about recipients; else all have the same one.
 function failures(key, is, delivery, recipients, said, time, verb) {
-    const [, last, upstream, other] = PREFIXES.exec(String(said));
-    const common = last || upstream || other;
+    const common = String(said).replace(LAST, '$1').replace(INTRODUCTION, '');
     return (recipients || delivery.todo.rcpt_to).map(recipient => {
         const reply = parseReply(recipients ? recipient.reason : common);
         const attributes = {

@@ -2,8 +2,9 @@
 
 // Tells what becomes of every message in Haraka.
 //
-// `reset_transaction` runs at the end of each transaction, whatever way it ends, `disconnect` at the end of each connection.
-// `deny` says which plugin denied what. The other hooks note when a transaction came how far, and who was to store it.
+// `reset_transaction` runs at the end of each transaction, whatever way it ends, `disconnect` at the end of each
+// connection. `deny` says which plugin denied what. The other hooks note when a transaction came how far, and who was
+// to store it.
 
 const { observers } = require('postel-emitter');
 const { newEmitter } = require('./server');

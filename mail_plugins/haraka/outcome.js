@@ -2,10 +2,10 @@
 
 // How a transaction ended, without I/O.
 //
-// Haraka sets `msg_status` where the final dot was answered in the hooks data_post, queue and queue_outbound. Everywhere else it
-// is undefined, and what ended the transaction is found from who ended it: a plugin, Haraka by a reply of its own, or the
-// client. The class of the reply says which: 5yz is rejected, 4yz deferred (RFC 5321, 4.2.1), also where Haraka says 451 to a
-// bare line feed. See docs/decisions/0080.
+// Haraka sets `msg_status` where the final dot was answered in the hooks data_post, queue and queue_outbound.
+// Everywhere else it is undefined, and what ended the transaction is found from who ended it: a plugin, Haraka by a
+// reply of its own, or the client. The class of the reply says which: 5yz is rejected, 4yz deferred (RFC 5321, 4.2.1),
+// also where Haraka says 451 to a bare line feed. See docs/decisions/0080.
 
 const { parseReply } = require('postel-emitter');
 
@@ -33,11 +33,13 @@ function outcomeOf(facts) {
 // The last reply, which is about this transaction where it was given by what ended it.
 function replied({ reply }, key) {
     const parsed = parseReply(reply);
-    if ((parsed.code >= 400) === (key === 'accepted')) {
+    if (key === 'accepted') {
+        return { key, reply: parsed.code < 300 ? parsed : {} };
+    }
+    if (!(parsed.code >= 400)) {
         return { key, reply: {} }; // the client was gone, and had none
     }
-    const code = parsed.code >= 400 ? String(parsed.code) : undefined;
-    return { key, reply: parsed, error: BARE_LF.test(parsed.text) ? 'bare_lf' : code };
+    return { key, reply: parsed, error: BARE_LF.test(parsed.text) ? 'bare_lf' : String(parsed.code) };
 }
 
 // From DATA on every further reply is the answer to the message.

@@ -2,8 +2,8 @@
 
 // The recipients of a transaction, and the events of those that were refused, without I/O.
 //
-// Haraka keeps each answer to RCPT in the transaction's results, as `rcpt_to`: { address, action, msg, code } (connection.js,
-// rcpt_incr); `code` is a number only where a plugin gave a DSN.
+// Haraka keeps each answer to RCPT in the transaction's results, as `rcpt_to`: { address, action, msg, code }
+// (connection.js, rcpt_incr); `code` is a number only where a plugin gave a DSN.
 
 const { codes, parseReply } = require('postel-emitter');
 const { clientAttributes, directionOf } = require('./connections');

@@ -1,7 +1,8 @@
 'use strict';
 
-// What Rspamd said of a message, without I/O: from the results of haraka-plugin-rspamd, and where this Haraka has no such
-// plugin, from the headers that a filter before it wrote. Anybody can write headers: `rspamd.origin` tells them apart.
+// What Rspamd said of a message, without I/O: from the results of haraka-plugin-rspamd, and where this Haraka has no
+// such plugin, from the headers that a filter before it wrote. Anybody can write headers: `rspamd.origin` tells them
+// apart.
 
 const MAX_SYMBOLS = 200;
 const NUMBER = /-?\d+(?:\.\d+)?/;
@@ -19,7 +20,7 @@ function fromResult({ score, required_score: required, action, symbols, time, sk
         'rspamd.score': score,
         'rspamd.required_score': required,
         'rspamd.action': action,
-        'rspamd.symbols': symbols && bounded(Object.entries(symbols).map(([name, symbol]) => [name, scoreOf(symbol)])),
+        'rspamd.symbols': symbols && bounded(scored(symbols)),
         'rspamd.scan.time': time,
         'rspamd.origin': score === undefined && action === undefined ? undefined : 'result',
         'rspamd.skip.reason': listed(skip),
@@ -28,7 +29,11 @@ function fromResult({ score, required_score: required, action, symbols, time, sk
 }
 
 // Versions of the plugin give a symbol as an object of Rspamd's or as its score.
-const scoreOf = symbol => (symbol !== null && typeof symbol === 'object' ? symbol.score : symbol);
+function scored(symbols) {
+    return Object.entries(symbols)
+        .map(([name, symbol]) => [name, symbol !== null && typeof symbol === 'object' ? symbol.score : symbol])
+        .filter(([, score]) => typeof score === 'number');
+}
 
 const listed = texts => (texts && texts.length ? texts.join(', ') : undefined);
 

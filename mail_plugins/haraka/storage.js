@@ -2,9 +2,9 @@
 
 // Whether a message was stored and where, without I/O.
 //
-// The first plugin that says OK in the hook `queue` has it. Haraka keeps that answer in the transaction's results, as `queue`, but
-// not whose it was; that is seen from the plugins that it did not ask any more. What Haraka's own outbound queue took, for
-// LMTP or SMTP, is in the results as `outbound`.
+// The first plugin that says OK in the hook `queue` has it. Haraka keeps that answer in the transaction's results, as
+// `queue`, but not whose it was; that is seen from the plugins that it did not ask any more. What Haraka's own outbound
+// queue took, for LMTP or SMTP, is in the results as `outbound`.
 
 // Plugins of Haraka's own that hand the message to another server on the spot.
 const FORWARDING = /^queue\/(smtp_forward|smtp_proxy|smtp_bridge)$|^smtp_(forward|proxy|bridge)$/;

@@ -39,7 +39,9 @@ class Watch {
     }
 
     queue(connection) {
-        const { transaction, hooks_to_run: rest } = connection;
+        const { transaction } = connection;
+        // Haraka takes from this very list, and puts another in its place when a plugin has decided.
+        const rest = connection.hooks_to_run || [];
         this.transactions.of(transaction).queue = { rest, plugins: rest.map(([plugin]) => plugin.name) };
         this.deliveries.learn(transaction, connection.relaying);
     }

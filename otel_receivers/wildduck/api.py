@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from otel_receivers.http_page import TIMEOUT, StatusError, client, fetch
+from otel_receivers.patience import REFUSED, Patience
 from otel_receivers.receiver import ScrapeError, Target
 from otel_receivers.wildduck.parse import error_code
 
@@ -20,10 +21,7 @@ _ANSWER_BYTES = 4 << 20
 _TRIES = 3
 # Faults that may pass by themselves.
 PASSING = frozenset({"connection", "incomplete", "timeout", "500", "502", "503", "504"})
-_REFUSED = {"401", "403"}
 _ELSEWHERE = {"301", "302", "303", "307", "308", "404", "405"}
-# Seconds after which a token that was refused is tried again, at most.
-_PATIENCE_SECONDS = 900.0
 
 
 class Pace:
@@ -72,11 +70,7 @@ class Api:
         self._timeout = timeout
         self._client = client({"Accept": "application/json", **({"X-Access-Token": token} if token else {})})
         self.took = 0.0
-        self._interval = interval
-        self._refusal: ScrapeError | None = None
-        self._pause = 0.0
-        self._again_at = 0.0
-        self._clock = clock
+        self._patience = Patience(interval, clock)
 
     def be_patient(self) -> None:
         """Call it at each tick, before the first question.
@@ -84,9 +78,7 @@ class Api:
         Raises:
             ScrapeError: WildDuck refused (401, 403) so lately that asking again would only be noise; what it said then.
         """
-        if self._refusal is not None and self._clock() < self._again_at:
-            # Anew each time: an exception that is raised again and again holds on to more frames with each.
-            raise ScrapeError(self._refusal.error_type, str(self._refusal))
+        self._patience.check()
 
     async def get(self, path: str, query: str = "", *, shown: str = "", retried: frozenset[str] = PASSING) -> bytes:
         """Ask once, and up to twice more after a fault that may pass.
@@ -111,7 +103,7 @@ class Api:
                 if left == 0 or error.error_type not in retried:
                     raise self._said(error, url, f"{self._base}{shown or path}") from None
             else:
-                self._refusal, self._pause = None, 0.0
+                self._patience.answered()
                 return body
             finally:
                 self.took = time.monotonic() - began
@@ -127,16 +119,9 @@ class Api:
             return ScrapeError(error.error_type, message)
         code = error_code(error.body)
         message += f" {code}" if code else ""
-        if error.error_type in _REFUSED:
+        if error.error_type in REFUSED:
             message += "; set [discovery] wildduck_api_token to a token of WildDuck's that may list all users"
-            self._refuse(ScrapeError(error.error_type, message))
+            self._patience.refused(ScrapeError(error.error_type, message))
         elif error.error_type in _ELSEWHERE and code != "UserNotFound":
             message += "; if that is no WildDuck, see [discovery] wildduck_api_port"
         return StatusError(int(error.error_type), message, error.body)
-
-    def _refuse(self, refusal: ScrapeError) -> None:
-        """Ask at the next tick again, then after twice as long, and so on."""
-        self._refusal = refusal
-        self._pause = min(max(2 * self._pause, self._interval), _PATIENCE_SECONDS)
-        # Half a tick early, so that the tick that is meant is not missed by a hair.
-        self._again_at = self._clock() + self._pause - self._interval / 2

@@ -11,13 +11,13 @@ import math
 import time
 from collections.abc import Mapping
 
+from otel_receivers.answers import AnswerError
 from otel_receivers.http_page import StatusError
 from otel_receivers.node import Node
 from otel_receivers.points import Recorder
 from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
 from otel_receivers.wildduck import parse
 from otel_receivers.wildduck.api import PASSING, Api
-from otel_receivers.wildduck.parse import AnswerError
 from otel_receivers.wildduck.roster import Roster
 from otel_receivers.wildduck.turns import Turn
 from postel.signals import Declaration

@@ -8,7 +8,6 @@ Source: WildDuck, lib/api/users.js, lib/api/mailboxes.js, lib/metrics.js.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from typing import Any
 
 import orjson
 
-from otel_receivers import page_points, prometheus
+from otel_receivers import answers, page_points, prometheus
+from otel_receivers.answers import AnswerError, count, shown
 from otel_receivers.page_points import PROCESS_START, Point
-from otel_receivers.points import INT64_MAX
 from otel_receivers.receiver import Problem
 from postel.signals import Declaration
 
@@ -26,19 +25,6 @@ from postel.signals import Declaration
 REQUIRED = ("wildduck_info", "wildduck_service_up", "wildduck_api_requests_total", "wildduck_bullmq_jobs")
 ID = re.compile(r"[0-9a-f]{24}").fullmatch
 _CURSOR_CHARACTERS = 4096
-
-
-class AnswerError(ValueError):
-    """No part of an answer may be used.
-
-    Args:
-        error_type: ``empty``, ``html``, ``malformed``, ``unexpected_page``.
-        message: one line for the log.
-    """
-
-    def __init__(self, error_type: str, message: str) -> None:
-        super().__init__(message)
-        self.error_type = error_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +82,12 @@ def users_page(body: bytes) -> UsersPage:
         AnswerError: it is not a whole page of users.
     """
     content = _answer(body)
-    total, cursor = _count(content.get("total")), content.get("nextCursor")
+    total, cursor = count(content.get("total")), content.get("nextCursor")
     if total is None:
-        raise AnswerError("malformed", f"total is {_shown(content.get('total'))}, no count")
+        raise AnswerError("malformed", f"total is {shown(content.get('total'))}, no count")
     if cursor is not False and not (isinstance(cursor, str) and 0 < len(cursor) <= _CURSOR_CHARACTERS):
         # Without one the page would pass for the last.
-        raise AnswerError("malformed", f"nextCursor is {_shown(cursor)}, neither a cursor nor false")
+        raise AnswerError("malformed", f"nextCursor is {shown(cursor)}, neither a cursor nor false")
     return UsersPage(total, cursor or "", tuple(_user(each) for each in content["results"]))
 
 
@@ -115,11 +101,11 @@ def mailboxes(body: bytes) -> Mailboxes:
     found = _answer(body)["results"]
     for mailbox in found:
         said = mailbox if isinstance(mailbox, dict) else {}
-        total, new = _count(said.get("total")), _count(said.get("unseen"))
+        total, new = count(said.get("total")), count(said.get("unseen"))
         if total is None or new is None:
             raise AnswerError("malformed", "a mailbox does not say how many messages it has")
         # WildDuck leaves the size out where nothing is in a mailbox, and also where adding up failed.
-        held = _count(said.get("size", None if total else 0))
+        held = count(said.get("size", None if total else 0))
         if held is None:
             raise AnswerError("malformed", "a mailbox with messages does not say their size")
         messages += total
@@ -152,14 +138,7 @@ def own_page(body: bytes, declaration: Declaration) -> OwnPage:
 
 def _answer(body: bytes) -> Mapping[str, Any]:
     """An object with ``success`` and a list of ``results``."""
-    if not body.strip():
-        raise AnswerError("empty", "the answer is empty")
-    if body.lstrip()[:1] == b"<":
-        raise AnswerError("html", f"a page of HTML or XML, not JSON: {body.lstrip()[:40]!r}")
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise AnswerError("malformed", f"not whole JSON: {error}") from None
+    content = answers.decode(body)
     if not isinstance(content, dict) or content.get("success") is not True:
         code = error_code(body)
         raise AnswerError("unexpected_page", f"no answer of WildDuck that succeeded{code and ': '}{code}")
@@ -171,24 +150,10 @@ def _answer(body: bytes) -> Mapping[str, Any]:
 def _user(content: Any) -> User:
     user_id = content.get("id") if isinstance(content, dict) else None
     if not isinstance(user_id, str) or not ID(user_id):
-        raise AnswerError("malformed", f"a user has the id {_shown(user_id)}, not 24 hexadecimal digits")
+        raise AnswerError("malformed", f"a user has the id {shown(user_id)}, not 24 hexadecimal digits")
     quota = content.get("quota")
-    allowed, used = (
-        (_count(quota.get("allowed")), _count(quota.get("used"))) if isinstance(quota, dict) else (None, None)
-    )
+    allowed, used = (count(quota.get("allowed")), count(quota.get("used"))) if isinstance(quota, dict) else (None, None)
     name = content.get("username")
     if allowed is None or used is None:
         allowed = used = None
     return User(user_id, name if isinstance(name, str) else "", allowed, used)
-
-
-def _count(value: Any) -> int | None:
-    """An amount, None for what is none; a fraction of one, which JavaScript may give, is rounded down."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if math.isfinite(value) and 0 <= value <= INT64_MAX else None
-
-
-def _shown(value: Any) -> str:
-    """What stood there, as far as a line of the log has room for it; no text, which may be a person's."""
-    return f"a text of {len(value)}" if isinstance(value, str) else repr(value)[:40]

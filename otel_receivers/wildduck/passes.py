@@ -13,8 +13,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from otel_receivers.answers import AnswerError
 from otel_receivers.points import INT64_MAX
-from otel_receivers.wildduck.parse import AnswerError, User, UsersPage
+from otel_receivers.wildduck.parse import User, UsersPage
 
 # A reading that came to fewer users than the server counts, by more than comes and goes meanwhile, was cut short.
 _MISSING_SHARE = 100

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from urllib.parse import urlencode
 
+from otel_receivers.answers import AnswerError
 from otel_receivers.building import Context
 from otel_receivers.node import Node
 from otel_receivers.points import Attributes, Recorder
@@ -20,7 +21,6 @@ from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
 from otel_receivers.wildduck import parse
 from otel_receivers.wildduck.api import Api, Pace
 from otel_receivers.wildduck.mailboxes import MailboxesReceiver
-from otel_receivers.wildduck.parse import AnswerError
 from otel_receivers.wildduck.passes import Memory, Reading, Snapshot
 from otel_receivers.wildduck.roster import Roster
 from postel.signals import Declaration

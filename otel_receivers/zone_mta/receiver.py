@@ -12,20 +12,33 @@ from otel_receivers.node import Node
 from otel_receivers.points import Recorder
 from otel_receivers.receiver import Batch, Receiver, Target, Tick
 from otel_receivers.zone_mta import parse
+from otel_receivers.zone_mta.instance import resource_of
+from otel_receivers.zone_mta.queue import ZoneMtaQueueReceiver
 from postel.signals import Declaration
 
 
 def build(context: Context, target: Target) -> Sequence[Receiver]:
-    """The receiver of a Zone-MTA."""
-    receiver = ZoneMtaReceiver(
-        context.declarations["zone_mta"],
+    """The receivers of a Zone-MTA: its own page, and its queue by zones."""
+    declaration = context.declarations["zone_mta"]
+    discovery, intervals = context.settings.discovery, context.settings.intervals
+    page = ZoneMtaReceiver(
+        declaration,
         context.node,
         context.epochs,
-        interval=context.settings.intervals.zone_mta_prometheus,
+        interval=intervals.zone_mta_prometheus,
         target=target,
-        path=context.settings.discovery.zone_mta_metrics_path,
+        path=discovery.zone_mta_metrics_path,
+        queue_id=discovery.zone_mta_queue_id,
+        name=context.name(declaration.type),
     )
-    return (receiver,)
+    queue = ZoneMtaQueueReceiver(
+        declaration,
+        resource_of(declaration, context.node, target, discovery.zone_mta_queue_id),
+        interval=intervals.zone_mta_queue,
+        target=target,
+        name=context.name(f"{declaration.type}_queue"),
+    )
+    return page, queue
 
 
 class ZoneMtaReceiver:
@@ -39,6 +52,7 @@ class ZoneMtaReceiver:
         target: where its API listens.
         path: of its Prometheus page.
         queue_id: names the queue that instances with one database share; None: this instance's alone.
+        name: of the receiver; None: the source's.
         timeout: seconds for a whole page.
         page_bytes: of a page at most.
     """
@@ -53,20 +67,17 @@ class ZoneMtaReceiver:
         target: Target,
         path: str = "/metrics",
         queue_id: str | None = None,
+        name: str | None = None,
         timeout: float = TIMEOUT,
         page_bytes: int = PAGE_BYTES,
     ) -> None:
-        self.name = declaration.type
+        self.name = name or declaration.type
         self.interval = interval
         self.target: Target | None = target
         self._declaration = declaration
         self._epochs = epochs
-        self._source = f"{declaration.type}/{target}"
-        self._resource = node.resource(
-            declaration.service,
-            target=target,
-            extra={"zonemta.queue.id": queue_id or node.instance(target)},
-        )
+        self._source = f"{self.name}/{target}"
+        self._resource = resource_of(declaration, node, target, queue_id)
         self._page = ScrapedPage(f"http://{target}{path}", timeout=timeout, limit=page_bytes)
 
     async def collect(self, tick: Tick) -> Batch:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 
 from google.rpc import code_pb2  # type: ignore[import-untyped]
@@ -23,7 +23,7 @@ from starlette.routing import Route
 from postel.otlp import codec
 from postel.otlp import token as bearer
 from postel.otlp.admission import ADMISSION, Admission, Body
-from postel.otlp.answers import Failure, Ingest
+from postel.otlp.answers import Failure, Ingest, failure
 from postel.otlp.errors import Retryable, TooLarge
 from postel.otlp.refusals import Refusals
 from postel.otlp.signal import TRACE_PATH, Signal
@@ -72,23 +72,47 @@ async def _receive(
     limit: int,
     token: str | None,
 ) -> Response:
-    content_type = request.headers.get("content-type", "")
-    try:
+    async def take() -> Response:
         bearer.check(request.headers.get("authorization", ""), token)
         # Both are looked at before the body is read, so that nobody uploads 16 MiB to hear 415.
-        media_type = codec.media_type(content_type)
+        media_type = codec.media_type(request.headers.get("content-type", ""))
         coding = codec.content_coding(request.headers.get("content-encoding", ""))
         async with _place(request, admission, limit):
             body = Body(await _read(request, limit), media_type, coding, limit)
             room = await admission.room(body)
         outcome = await admission.finish(room, ingest, signal, body)
+        response = signal.response(outcome.rejected, outcome.reason)
+        return Response(codec.encode(response, media_type), media_type=media_type)
+
+    return await answered(request, signal, refusals, take)
+
+
+async def answered(
+    request: Request, signal: Signal, refusals: Refusals, take: Callable[[], Awaitable[Response]]
+) -> Response:
+    """What `take` answers, or, by the table of answers, what it raises; also when the server stops meanwhile."""
+    content_type = request.headers.get("content-type", "")
+    try:
+        return await take()
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
+    except asyncio.CancelledError:
+        # The server stops, and has waited for this one as long as it may.
+        return _refuse(failure(Retryable(reason="the receiver is stopping")), content_type)
     except Exception as error:  # noqa: BLE001 - the table of answers has one for each
         sender = request.client.host if request.client else ""
         return _refuse(refusals.answer(error, signal, sender), content_type)
-    response = signal.response(outcome.rejected, outcome.reason)
-    return Response(codec.encode(response, media_type), media_type=media_type)
+
+
+async def read_body(request: Request, limit: int, admission: Admission = ADMISSION) -> bytes:
+    """The body of a request that is not OTLP, plain.
+
+    Raises:
+        TooLarge: it has more than `limit` bytes.
+        Retryable: there is no place for it, or it does not come in time.
+    """
+    async with _place(request, admission, limit):
+        return await _read(request, limit)
 
 
 def _place(request: Request, admission: Admission, limit: int) -> AbstractAsyncContextManager[None]:

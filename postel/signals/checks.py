@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from postel.signals import derivation
 from postel.signals.model import (
     EVENT_COLUMNS,
     STANDARD_COLUMNS,
@@ -17,13 +18,14 @@ from postel.signals.model import (
     Column,
     Declaration,
     Declarations,
+    Event,
     EventColumn,
     EventRow,
     Kind,
     Metric,
     Table,
 )
-from postel.signals.sources import METRIC_SOURCES, kind_of
+from postel.signals.sources import EVENT_SOURCES, METRIC_SOURCES, Source, kind_of
 
 # A unit belongs into `unit`, and "total" is what a monotonic sum is ("Instrument naming rule", "Units").
 _UNIT_IN_NAME = re.compile(r"[._](total|seconds|milliseconds|bytes|percent|ratio)$")
@@ -36,9 +38,12 @@ def faults(declaration: Declaration) -> Iterator[str]:
             yield from _name_faults(f"tables.{table.name}.labels.{label}", label)
     for metric in declaration.metrics.values():
         yield from _metric_faults(f"metrics.{metric.name}", metric, declaration.attributes)
-    yield from _origin_faults(declaration.metrics)
+        yield from derivation.faults(f"metrics.{metric.name}", metric, declaration)
+    yield from _origin_faults("metrics", declaration.metrics, METRIC_SOURCES)
+    yield from _origin_faults("events", declaration.events, EVENT_SOURCES)
     for event in declaration.events.values():
         yield from _attribute_faults(f"events.{event.name}", event.attributes, declaration.attributes)
+        yield from _source_faults(f"events.{event.name}.source", event, EVENT_SOURCES)
     for events in declaration.event_tables.values():
         for column in events.columns:
             yield from _event_column_faults(f"event_tables.{events.name}.columns.{column.name}", column)
@@ -68,7 +73,7 @@ def _metric_faults(place: str, metric: Metric, declared: Mapping[str, Attribute]
     if metric.columns and metric.kind is Kind.HISTOGRAM:
         yield f"{place}.columns: a histogram has no single value for a typed column"
     yield from _attribute_faults(place, metric.attributes, declared)
-    yield from _source_faults(f"{place}.source", metric)
+    yield from _source_faults(f"{place}.source", metric, METRIC_SOURCES)
     for column in metric.columns:
         yield from _column_faults(f"{place}.columns.{column.name}", column, metric)
         yield from _when_faults(f"{place}.columns.{column.name}", column.when, metric, declared)
@@ -80,23 +85,30 @@ def _attribute_faults(place: str, names: tuple[str, ...], declared: Mapping[str,
             yield f"{place}.attributes: {name!r} is not declared under `attributes`"
 
 
-def _source_faults(place: str, metric: Metric) -> Iterator[str]:
-    maps = METRIC_SOURCES[kind_of(metric.source, METRIC_SOURCES)].maps
+def _source_faults(place: str, one: Metric | Event, kinds: Mapping[str, type[Source]]) -> Iterator[str]:
+    maps = kinds[kind_of(one.source, kinds)].maps
     given: dict[str, str] = {}
-    for theirs, ours in metric.source.get(maps, {}).items():
-        if ours not in metric.attributes:
-            yield f"{place}.{maps}.{theirs}: {ours!r} is no attribute of {metric.name}"
+    for theirs, ours in one.source.get(maps, {}).items():
+        if ours not in one.attributes:
+            yield f"{place}.{maps}.{theirs}: {ours!r} is no attribute of {one.name}"
         if given.setdefault(ours, theirs) != theirs:
             yield f"{place}.{maps}.{theirs}: {ours!r} is what {given[ours]} gives already"
+    for ours in one.source.get("split", {}):
+        if ours not in one.attributes:
+            yield f"{place}.split: {ours!r} is no attribute of {one.name}"
+        elif ours in given:
+            yield f"{place}.split: {ours!r} is what {given[ours]} gives already"
 
 
-def _origin_faults(metrics: Mapping[str, Metric]) -> Iterator[str]:
+def _origin_faults(
+    place: str, fed_by: Mapping[str, Metric] | Mapping[str, Event], kinds: Mapping[str, type[Source]]
+) -> Iterator[str]:
     fed: dict[tuple[str, str], str] = {}
-    for name, metric in metrics.items():
-        kind = kind_of(metric.source, METRIC_SOURCES)
-        origin = metric.source[kind]
-        if METRIC_SOURCES[kind].alone and (other := fed.setdefault((kind, origin), name)) != name:
-            yield f"metrics.{name}.source.{kind}: {origin!r} feeds {other} already"
+    for name, one in fed_by.items():
+        kind = kind_of(one.source, kinds)
+        origin = one.source[kind]
+        if kinds[kind].alone and (other := fed.setdefault((kind, origin), name)) != name:
+            yield f"{place}.{name}.source.{kind}: {origin!r} feeds {other} already"
 
 
 def _column_faults(place: str, column: Column, metric: Metric) -> Iterator[str]:

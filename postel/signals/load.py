@@ -176,6 +176,7 @@ def _metric(name: str, metric: schema.Metric, path: Path) -> Metric:
         if value is not None
     )
     monotonic = isinstance(value, schema.Sum) and value.monotonic
+    bounds = tuple(value.bounds) if isinstance(value, schema.Histogram) else ()
     columns = tuple(Column(c.table, c.column, c.type, c.when, name, monotonic) for c in metric.columns)
     return Metric(
         name=name,
@@ -188,6 +189,7 @@ def _metric(name: str, metric: schema.Metric, path: Path) -> Metric:
         attributes=tuple(metric.attributes),
         columns=columns,
         source=_source(metric.source, METRIC_SOURCES, path, ("metrics", name, "source")),
+        bounds=bounds,
     )
 
 

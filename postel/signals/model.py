@@ -126,6 +126,8 @@ class Metric:
         unit: UCUM.
         value_type: ``int`` or ``double``.
         monotonic: True for a cumulative counter, False for everything else.
+        bounds: the upper bounds of a histogram's buckets, ascending; the last bucket has none. Empty where the values
+            come in buckets already.
         source: where the value comes from, read by the source's receiver; its forms are in `postel.signals.sources`.
     """
 
@@ -139,6 +141,7 @@ class Metric:
     attributes: tuple[str, ...]
     columns: tuple[Column, ...]
     source: Mapping[str, Any]
+    bounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

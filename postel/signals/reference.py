@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from postel.errors import PostelError
+from postel.signals.derivation import is_derived
 from postel.signals.model import (
     Column,
     Declaration,
@@ -145,8 +147,7 @@ def _event_feed(column: EventColumn) -> str:
 
 
 def _feed(column: Column) -> str:
-    when = ", ".join(f"`{name}` = `{value}`" for name, value in column.when.items())
-    return f"`{column.metric}`" + (f" where {when}" if when else "")
+    return f"`{column.metric}`" + (f" where {_equal(column.when)}" if column.when else "")
 
 
 def _metric(metric: Metric) -> Iterator[str]:
@@ -154,9 +155,33 @@ def _metric(metric: Metric) -> Iterator[str]:
     yield from ("", f"### `{metric.name}`", "", metric.description, "")
     yield f"- {metric.kind.value}{monotonic}, {metric.value_type}, unit `{metric.unit}`"
     yield from _used(metric.attributes)
+    if metric.bounds:
+        yield "- buckets up to " + ", ".join(f"{bound:.15g}" for bound in metric.bounds) + ", and beyond"
     if metric.columns:
         yield "- typed columns: " + ", ".join(f"`{c.table}.{c.name}`" for c in metric.columns)
-    yield f"- source: {_source(metric.source)}"
+    if is_derived(metric):
+        yield f"- derived from {_derivation(metric.source)}"
+    else:
+        yield f"- source: {_source(metric.source)}"
+
+
+def _derivation(source: Mapping[str, Any]) -> str:
+    events = [f"`{name}`" + (f" ({_equal(fixed)})" if fixed else "") for name, fixed in source["events"].items()]
+    parts = ["the events " + ", ".join(events)]
+    if source["when"]:
+        wanted = (f"`{name}` is {_either(values)}" for name, values in source["when"].items())
+        parts.append("where " + " and ".join(wanted))
+    if "value" in source:
+        parts.append(f"value `{source['value']}`")
+    return "; ".join(parts)
+
+
+def _equal(values: Mapping[str, object]) -> str:
+    return ", ".join(f"`{name}` = `{value}`" for name, value in values.items())
+
+
+def _either(values: Sequence[object]) -> str:
+    return " or ".join(f"`{value}`" for value in values)
 
 
 def _event(event: Event) -> Iterator[str]:

@@ -51,9 +51,15 @@ class Column(Part):
 
 
 class Gauge(Part):
-    """``gauge`` or ``histogram`` of a metric."""
+    """``gauge`` of a metric."""
 
     value_type: Literal["int", "double"]
+
+
+class Histogram(Gauge):
+    """``histogram`` of a metric; ``bounds``: the upper ones of its buckets, where it is made here."""
+
+    bounds: list[float] = []
 
 
 class Sum(Gauge):
@@ -71,7 +77,7 @@ class Metric(Part):
     unit: Annotated[str, Field(pattern=_UNIT)]
     gauge: Gauge | None = None
     sum: Sum | None = None
-    histogram: Gauge | None = None
+    histogram: Histogram | None = None
     attributes: list[Name] = []
     columns: list[Column] = []
     source: dict[str, Any]

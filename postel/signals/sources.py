@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from postel.signals.model import AttributeValue
 from postel.signals.schema import Name, Part, Text
 
 
@@ -27,12 +28,17 @@ class Source(Part):
 
 
 class Prometheus(Source):
-    """A family of the server's Prometheus page; ``labels`` maps its labels to attributes."""
+    """A family of the server's Prometheus page; ``labels`` maps its labels to attributes.
+
+    ``split`` names, for an attribute that the page does not have, the call of the server's API that the points with it
+    come from: the page's are of the whole.
+    """
 
     maps = "labels"
     alone = True
     prometheus: Text
     labels: dict[Text, Name] = Field(default_factory=dict)
+    split: dict[Name, Text] | None = None
 
 
 class Instrument(Source):
@@ -70,10 +76,37 @@ class Hook(Source):
     action: Text | None = None
 
 
+class Webhook(Source):
+    """An event that the server tells whoever registered for it; ``fields`` maps what it says to attributes.
+
+    A dot in a field's name leads into an object: ``from.address``.
+    """
+
+    maps = "fields"
+    alone = True
+    webhook: Text
+    fields: dict[Text, Name] = Field(default_factory=dict)
+
+
 class Plugin(Source):
     """A part of every plugin, whatever the server."""
 
     plugin: Text
+
+
+class Events(Source):
+    """Events that the agent's intake took, each once.
+
+    ``events`` names them, each with the attributes of the metric whose value it fixes. ``attributes`` maps attributes
+    of the events to those of the metric; ``value`` is the attribute whose value is recorded or added, without it each
+    event adds 1; ``when`` names, for attributes of the events, the values of which one must be there.
+    """
+
+    maps = "attributes"
+    events: dict[Name, dict[Name, AttributeValue]]
+    attributes: dict[Name, Name] = Field(default_factory=dict)
+    value: Name | None = None
+    when: dict[Name, list[AttributeValue]] = Field(default_factory=dict)
 
 
 METRIC_SOURCES: Mapping[str, type[Source]] = {
@@ -81,8 +114,15 @@ METRIC_SOURCES: Mapping[str, type[Source]] = {
     "instrument": Instrument,
     "api": Api,
     "reader": Reader,
+    "events": Events,
 }
-EVENT_SOURCES: Mapping[str, type[Source]] = {"api": Api, "reader": Reader, "hook": Hook, "plugin": Plugin}
+EVENT_SOURCES: Mapping[str, type[Source]] = {
+    "api": Api,
+    "reader": Reader,
+    "hook": Hook,
+    "plugin": Plugin,
+    "webhook": Webhook,
+}
 
 
 def kind_of(source: Mapping[str, Any], kinds: Mapping[str, type[Source]]) -> str:

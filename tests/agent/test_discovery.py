@@ -11,6 +11,7 @@ import pytest
 
 from otel_receivers import discovery
 from otel_receivers.discovery import Finding, look_everywhere, places
+from otel_receivers.receiver import Target
 from postel.settings import Discovery
 from support.ports import free_port, free_ports
 from support.wildduck_answers import METRICS
@@ -189,6 +190,17 @@ async def test_nonsense_is_a_bad_answer() -> None:
     assert (finding.found, finding.listening, finding.error_type) == (False, True, "protocol")
 
 
+async def test_another_server_in_rspamds_place_is_asked_only_where_the_settings_name_it() -> None:
+    port = free_port()
+    # As if the default were that port.
+    guessed = Discovery.model_construct(set(), rspamd_controller_port=port)
+    async with server(port, NGINX):
+        for settings, asked in ((guessed, False), (Discovery(rspamd_controller_port=port), True)):
+            looked = await look_everywhere([each for each in places(settings) if each.source == "rspamd_controller"])
+            assert [(finding.listening, finding.found, finding.asked) for finding in looked] == [(True, False, asked)]
+            assert looked[0].how == "listens, is another server; see [discovery] rspamd_controller_port"
+
+
 async def test_wildduck_is_looked_for_at_its_second_port(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = free_ports(2)
     monkeypatch.setattr(discovery, "_WILDDUCK_PORTS", (first, second))
@@ -217,3 +229,14 @@ async def test_a_host_that_is_no_name_is_not_found_and_stops_nothing() -> None:
     (finding,) = [f for f in findings if f.source == "zone_mta"]
     assert (finding.listening, finding.found, finding.how) == (False, False, "not a host name")
     assert len(findings) == 8
+
+
+def test_each_zone_mta_is_looked_for_once_under_a_name_of_its_own() -> None:
+    instances = ("127.0.0.1:12081", "[::1]:12080", "127.0.0.1:12080", "127.0.0.1:12081")
+    named = {place.name: place.targets for place in places(Discovery(zone_mta_instances=instances))}
+    assert {name: targets for name, targets in named.items() if name.startswith("zone_mta")} == {
+        "zone_mta": (Target("127.0.0.1", 12080),),
+        "zone_mta@127.0.0.1:12081": (Target("127.0.0.1", 12081),),
+        "zone_mta@[::1]:12080": (Target("::1", 12080),),
+    }
+    assert len(named) == len(places(Discovery(zone_mta_instances=instances)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from pydantic import SecretStr
 
 from otel_receivers.intake import REQUEST_BYTES, Intake, serving
 from otel_receivers.node import identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.spool import Spool
+from otel_receivers.totals import Histogram
 from postel.errors import AddressInUseError, PostelError
 from postel.otlp.signal import Signal
 from postel.settings import Intake as IntakeSettings
@@ -131,6 +134,50 @@ async def test_a_large_batch_is_spooled_in_requests_that_the_receiver_takes(tmp_
         assert [int(record.body.split()[0]) for record in await door.stored()] == list(range(200))
 
 
+@pytest.mark.parametrize("where", ["resource", "scope", "unknown field"])
+async def test_what_each_part_would_repeat_is_bounded(tmp_path: Path, where: str) -> None:
+    """A resource of 2 MB with 100,000 empty records became 200 GB in the spool."""
+    logs = ResourceLogs(scope_logs=[ScopeLogs(log_records=[LogRecord()] * 100_000)])
+    large = "x" * 2_000_000
+    if where == "resource":
+        logs.resource.attributes.add(key="k").value.string_value = large
+    elif where == "scope":
+        logs.scope_logs[0].scope.name = large
+    body = ExportLogsServiceRequest(resource_logs=[logs]).SerializeToString()
+    if where == "unknown field":
+        body += b"\x7a" + b"\x80\x89\x7a" + large.encode()  # field 15, a text of 2,000,000 bytes
+    async with running(tmp_path) as door:
+        answer = await door.http.post("/v1/logs", content=body, headers={"content-type": "application/x-protobuf"})
+        assert answer.status_code == 413
+        assert b"a resource and its scope have 20" in answer.content
+        assert (await door.post(request(EVENT))).status_code == 200
+        assert len(await door.stored()) == 1
+
+
+async def test_what_the_agent_adds_counts_too(tmp_path: Path) -> None:
+    """Before it is stamped this request is stored as it is; its resource alone is larger than a part afterwards."""
+    async with running(tmp_path) as door:
+        answer = await door.post(request(*[{}] * 20, resource={"k": {"stringValue": "x" * ((1 << 20) - 200)}}))
+        assert answer.status_code == 413
+        assert await door.stored() == []
+
+
+async def test_the_spool_takes_little_more_than_what_was_sent(tmp_path: Path) -> None:
+    """The most that the bound lets through: parts of 16 KiB with a resource of 4 KiB, and a thousand resources."""
+    event = {**EVENT, "body": {"stringValue": "x" * 500}}
+    own = {"k": {"stringValue": "x" * 3500}}
+    many = {"resourceLogs": request({})["resourceLogs"] * 1000}
+    async with running(tmp_path, request_bytes=16 << 10) as door:
+        content = request(*[event] * 1000, resource=own)
+        assert (await door.post(content)).status_code == 200
+        assert door.spool.size < 3 * len(json.dumps(content))
+        assert len(await door.stored()) == 1000
+        assert (await door.post(many)).status_code == 200
+        assert door.spool.size < 1_000_000
+        many["resourceLogs"].append({})
+        assert (await door.post(many)).status_code == 413
+
+
 async def test_a_disk_that_takes_nothing_is_answered_with_retry_and_nothing_is_lost(tmp_path: Path) -> None:
     """SQLite's own bound on pages makes the real error of a full disk."""
     large = {**EVENT, "body": {"stringValue": "x" * 100_000}}
@@ -177,3 +224,20 @@ async def test_many_senders_at_once_lose_nothing(tmp_path: Path) -> None:
         )
         assert {answer.status_code for answer in answers} == {200}
         assert sorted(int(record.body) for record in await door.stored()) == list(range(200))
+
+
+async def test_what_comes_again_after_a_lost_answer_is_counted_once(tmp_path: Path) -> None:
+    attributes = [
+        *EVENT["attributes"],
+        {"key": "zonemta.attempt.duration", "value": {"doubleValue": 0.5}},
+        {"key": "zonemta.zone", "value": {"stringValue": "default"}},
+    ]
+    delivered = {**EVENT, "eventName": "zonemta.delivery.accepted", "attributes": attributes}
+    async with running(tmp_path) as door:
+        for _ in range(3):
+            assert (await door.post(request(delivered))).status_code == 200
+        (told,) = await door.spool.told()
+    assert (told.instance.host_id, told.instance.id) == ("node-1", "node-1:12080")
+    ((series, total),) = told.totals.items()
+    assert isinstance(total, Histogram)
+    assert (series.metric, sum(total.counts)) == ("zonemta.delivery.duration", 1)

@@ -47,18 +47,29 @@ async def test_no_two_receivers_have_one_name(tmp_path: Path) -> None:
     assert len(names) == len(set(names))
 
 
+async def test_receivers_of_several_of_one_source_share_no_name_and_no_counter(tmp_path: Path) -> None:
+    first, second = [await receivers(tmp_path, name) for name in ("zone_mta", f"zone_mta@{HERE}")]
+    assert list(first) == ["zone_mta", "zone_mta_queue"]
+    assert list(second) == [f"zone_mta@{HERE}", f"zone_mta_queue@{HERE}"]
+    assert second[f"zone_mta@{HERE}"]._source.startswith(f"zone_mta@{HERE}/")  # type: ignore[attr-defined]
+
+
 async def test_what_is_only_looked_for_has_no_receiver(tmp_path: Path) -> None:
     assert await receivers(tmp_path, "imap") == {}
 
 
 async def test_settings_reach_the_receivers(tmp_path: Path) -> None:
-    intervals = Intervals(zone_mta_prometheus=7, wildduck_api_query=77, wildduck_prometheus=8)
+    intervals = Intervals(
+        zone_mta_prometheus=7, zone_mta_queue=9, wildduck_api_query=77, wildduck_prometheus=8, rspamd_controller=10
+    )
     settings = Settings(data_dir=tmp_path, intervals=intervals, privacy=Privacy(addresses="hash"))
     made = {name: each for source in SOURCES for name, each in (await receivers(tmp_path, source, settings)).items()}
     assert {name: receiver.interval for name, receiver in made.items()} == {
         "zone_mta": 7,
+        "zone_mta_queue": 9,
         "wildduck": 77,
         "wildduck_mailboxes": 77,
         "wildduck_metrics": 8,
+        "rspamd": 10,
     }
     assert made["wildduck"]._names is False  # type: ignore[attr-defined]

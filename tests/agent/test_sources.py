@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,34 @@ async def test_an_unreadable_state_is_as_if_nothing_was_known(
         settings, AGENT, node, dict.fromkeys((sources.SOURCES, sources.LISTENED, sources.ASKED), text)
     ).start(spool)
     assert [record.event_name for record in await stored(spool)] == ["postel.node.registered"]
+
+
+async def test_of_several_zone_mtas_each_comes_and_goes_by_itself(
+    settings: Settings, node: Node, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_ROUND_SECONDS", 0.05)
+    async with server(sized(AFTER_TRAFFIC)) as first:
+        async with server(sized(AFTER_TRAFFIC)) as second:
+            discovery = settings.discovery.model_copy(
+                update={"zone_mta_port": first, "zone_mta_instances": (f"127.0.0.1:{second}",)}
+            )
+            both = settings.model_copy(update={"discovery": discovery})
+            watch = SourceWatch(both, AGENT, node, {})
+            watch._places = tuple(replace(place, interval=0.0) for place in watch._places)
+            await watch.start(spool)
+            here, there = Target("127.0.0.1", first), Target("127.0.0.1", second)
+            assert (watch.where("zone_mta"), watch.all_of("zone_mta")) == (here, [here, there])
+            records = await stored(spool)
+            appeared = [attributes(record) for record in records if record.event_name == "postel.source.appeared"]
+            assert [(told["postel.source.name"], told["server.port"]) for told in appeared] == [
+                ("zone_mta", first),
+                ("zone_mta", second),
+            ]
+        await asked(watch, spool, rounds=3)
+        (lost,) = [record for record in await stored(spool) if record.event_name == "postel.source.lost"]
+        assert (attributes(lost)["postel.source.name"], attributes(lost)["server.port"]) == ("zone_mta", second)
+        # The other one is still there, and the one that is down is asked on.
+        assert watched(lost) == ["system", "zone_mta"]
+        assert watch.all_of("zone_mta") == [here, there]
+        again = SourceWatch(both, AGENT, node, await spool.state())
+        assert again.all_of("zone_mta") == [here, there]

@@ -24,8 +24,10 @@ from structlog.testing import capture_logs
 
 from otel_receivers import spool_memory
 from otel_receivers.spool import Block, Spool, SpoolError
-from otel_receivers.spool_file import ROW_OVERHEAD, Request, SpoolFile
+from otel_receivers.spool_file import ROW_OVERHEAD, NoRoomError, SpoolFile
+from otel_receivers.spool_requests import Request
 from postel.errors import PostelError
+from postel.otlp.errors import TooLarge
 from postel.otlp.signal import Signal
 
 METRICS, LOGS = Signal.METRICS, Signal.LOGS
@@ -128,6 +130,38 @@ def test_the_point_with_which_a_counter_was_met_goes_last(tmp_path: Path, monkey
         assert drained(file) == [7, 20, 21, 22, 23]
 
 
+def test_what_is_taken_stays_or_is_not_taken(tmp_path: Path) -> None:
+    """Whoever hears that it was taken keeps it no more."""
+    with spool_file(tmp_path, max_bytes=5 * (100 + ROW_OVERHEAD)) as file:
+        file.append([replace(request(number), begins=True) for number in range(4)], {})
+        file.take([request(10, kind=LOGS)])
+        # The oldest makes room, and is counted.
+        file.take([request(11, kind=LOGS)])
+        assert file.dropped() == {"size": 1}
+        # Of two there is room for one: neither is taken, and what was there stays.
+        size = file.size
+        with pytest.raises(NoRoomError, match="full of what counters begin with"):
+            file.take([request(12, kind=LOGS), request(13, kind=LOGS)])
+        assert (file.size, file.dropped()) == (size, {"size": 1})
+        with pytest.raises(TooLarge, match="the spool takes 1780 bytes"):
+            file.take([request(number, kind=LOGS) for number in range(6)])
+        assert drained(file, LOGS) == [11]
+        assert drained(file) == [0, 1, 2, 3]
+
+
+async def test_the_spool_says_so_in_its_own_words(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_bytes=4000) as spool:
+        await spool.append([replace(request(number), begins=True) for number in range(11)], {})
+        with pytest.raises(SpoolError, match=r"spool\.db: the spool of 4000 bytes is full"):
+            await spool.take([request(20, kind=LOGS)])
+        assert spool.dropped.get("size", 0) == 0
+        block = await spool.peek(METRICS, 4000)
+        assert block
+        await spool.remove(block.ids)
+        await spool.take([request(21, kind=LOGS)])
+        assert await spool.peek(LOGS, 4000)
+
+
 def test_it_ages_out_too_at_twice_the_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with spool_file(tmp_path, max_age=100) as file:
         file.append([replace(request(number), begins=number % 2 == 0) for number in range(200)], {})
@@ -227,7 +261,8 @@ def test_a_kill_while_a_new_file_is_made_leaves_one_that_opens(tmp_path: Path) -
 WRITER = textwrap.dedent("""
     import sys
     from pathlib import Path
-    from otel_receivers.spool_file import Request, SpoolFile
+    from otel_receivers.spool_file import SpoolFile
+    from otel_receivers.spool_requests import Request
     from postel.otlp.signal import Signal
 
     file = SpoolFile(Path(sys.argv[1]), 1 << 30, 3600)

@@ -17,7 +17,8 @@ from support.counting_proxy import counting_proxy
 from support.otlp_receiver import Receiver, running_receiver
 from support.raw_http_server import server, sized
 from support.running_agent import agent, environment, points, stop, until
-from support.wildduck_answers import METRICS, Request, StandIn, standing_in, user
+from support.stand_in import Request, standing_in
+from support.wildduck_answers import METRICS, StandIn, user
 
 SECOND = 1_000_000_000
 RIGHT, WRONG = "right-token", "wrong-token"

@@ -18,7 +18,8 @@ from otel_receivers.wildduck.api import Api, Pace
 from otel_receivers.wildduck.mailboxes import MailboxesReceiver
 from otel_receivers.wildduck.roster import Roster
 from postel.signals import load_all
-from support.wildduck_answers import Request, StandIn, mailboxes, standing_in, user, user_id
+from support.stand_in import Request, standing_in
+from support.wildduck_answers import StandIn, mailboxes, user, user_id
 
 NOW = 1_795_600_000_000_000_000
 INTERVAL = 300

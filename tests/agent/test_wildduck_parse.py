@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_receivers.answers import AnswerError
 from otel_receivers.prometheus import PageError
 from otel_receivers.wildduck import parse
-from otel_receivers.wildduck.parse import AnswerError, Mailboxes, User, UsersPage
+from otel_receivers.wildduck.parse import Mailboxes, User, UsersPage
 from postel.signals import load_all
 from support.wildduck_answers import (
     EMPTY_MAILBOXES,

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_receivers.answers import AnswerError
 from otel_receivers.wildduck import passes
-from otel_receivers.wildduck.parse import AnswerError, User, UsersPage
+from otel_receivers.wildduck.parse import User, UsersPage
 from otel_receivers.wildduck.passes import Memory, Reading, Snapshot, Totals
 from support.wildduck_answers import user_id
 

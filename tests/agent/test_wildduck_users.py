@@ -24,13 +24,12 @@ from otel_receivers.wildduck.roster import Roster
 from postel.signals import load_all
 from support.ports import free_port
 from support.raw_http_server import OK, Answer, server, sized
+from support.stand_in import Request, standing_in
 from support.wildduck_answers import (
     INVALID_TOKEN,
     METRICS,
     USERS,
-    Request,
     StandIn,
-    standing_in,
     user,
     user_id,
     users_page,

@@ -36,6 +36,10 @@ _LEDGER = """
 """
 # Table -> query and order. What a case does not name must be empty, these aside: they follow from the others.
 TABLES: Mapping[str, tuple[str, str]] = {
+    "metrics_haraka": ("SELECT * FROM metrics_haraka", "node_id, instance, zone, time"),
+    "metrics_haraka_increase": ("SELECT * FROM metrics_haraka_increase", "node_id, instance, zone, time"),
+    "metrics_rspamd": ("SELECT * FROM metrics_rspamd", "node_id, instance, zone, time"),
+    "metrics_rspamd_increase": ("SELECT * FROM metrics_rspamd_increase", "node_id, instance, zone, time"),
     "metrics_system": ("SELECT * FROM metrics_system", "node_id, instance, zone, time"),
     "metrics_wildduck": ("SELECT * FROM metrics_wildduck", "node_id, instance, zone, time"),
     "metrics_wildduck_increase": ("SELECT * FROM metrics_wildduck_increase", "node_id, instance, zone, time"),
@@ -49,7 +53,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "ingest_ledger": (_LEDGER, "hour, destination"),
     "node": ("SELECT * FROM node", "id"),
 }
-_IMPLIED = {"ingest_ledger", "node", "metrics_wildduck_increase", "metrics_zonemta_increase"}
+_IMPLIED = {"ingest_ledger", "node", *(name for name in TABLES if name.endswith("_increase"))}
 # Columns that are the same in every row of a case, or hashes: compared where a case names them.
 _OPTIONAL = {
     *("series_id", "event_id", "resource", "scope", "instance", "zone", "flags", "attributes", "temporality"),

@@ -1,11 +1,12 @@
-"""Mail through a real Zone-MTA with Postel's plugin, under a whole Postel: each attempt is a row, whatever dies."""
+"""Mail through real servers with Postel's plugins, under a whole Postel: all is told and counted once, whoever dies."""
 
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from testbed.fixtures import WatchedZoneMta
+from mail_plugins.haraka_mail import MAX_BYTES, Mailer, send_every_kind
+from testbed.fixtures import WatchedHaraka, WatchedZoneMta
 
 from postel.collector import find_collector
 from support.requirements import require
@@ -25,10 +26,24 @@ def told(postel: RunningPostel) -> Counter[tuple[str, str, str]]:
     return Counter((zone, to, status) for zone, to, status in rows)
 
 
+def histogram(postel: RunningPostel, metric: str) -> Counter[tuple[str, str]]:
+    """The latest counts by zone and outcome; each series has one start, however often the agent was killed."""
+    rows = postel.query(
+        """
+        SELECT attributes ->> 'zonemta.zone', attributes ->> 'zonemta.outcome', max(count), count(DISTINCT started_at),
+            bool_and(started_at < time AND count = (SELECT sum(bucket) FROM unnest(bucket_counts) AS bucket))
+        FROM otel_metric_point JOIN otel_series USING (series_id) WHERE metric = %s GROUP BY series_id, attributes
+        """,
+        metric,
+    )
+    assert all(starts == 1 and fits for *_, starts, fits in rows)
+    return Counter({(zone, outcome): int(count) for zone, outcome, count, *_ in rows})
+
+
 def test_each_attempt_is_a_row_once_with_the_agent_killed_on_the_way(
     watched_zone_mta: WatchedZoneMta, tmp_path: Path
 ) -> None:
-    with running(tmp_path) as postel:
+    with running(tmp_path, POSTEL_INTERVALS__SEND_METRICS="2") as postel:
         until(lambda: postel.query("SELECT 1 FROM node"), 60, "the agent runs")
         server = watched_zone_mta(f"http://127.0.0.1:{postel.ports['intake']}", bounce_zone="default")
         for _ in range(3):
@@ -72,7 +87,85 @@ def test_each_attempt_is_a_row_once_with_the_agent_killed_on_the_way(
         )
         assert joined == [(0,)]
 
+        # What was counted of the events is what they are.
+        attempts = Counter((a.zone, a.status) for a in server.sink.attempts())
+        until(lambda: histogram(postel, "zonemta.delivery.duration") == attempts, 30, "every attempt is counted, once")
+        final = Counter({key: count for key, count in attempts.items() if key[1] != "deferred"})
+        assert histogram(postel, "zonemta.message.queue.duration") == final
+        ((counted, lasted),) = postel.query(
+            """
+            SELECT (SELECT sum(latest) FROM (
+                SELECT max(point.sum) AS latest FROM otel_metric_point AS point JOIN otel_series USING (series_id)
+                WHERE metric = 'zonemta.delivery.duration' GROUP BY series_id
+            ) AS series), (SELECT sum(duration) FROM delivery_events)
+            """
+        )
+        assert counted == pytest.approx(lasted)
+
         # The events and the counters of the same server are of one instance, and say the same.
         ((instance,),) = postel.query("SELECT DISTINCT instance FROM delivery_events")
         assert instance.endswith(f":{server.api_port}")
         assert postel.command("db", "check").returncode == 0
+
+
+def test_what_haraka_did_is_counted_once_with_the_agent_killed_on_the_way(
+    watched_haraka: WatchedHaraka, tmp_path: Path
+) -> None:
+    with running(tmp_path, POSTEL_INTERVALS__SEND_METRICS="2") as postel:
+        until(lambda: postel.query("SELECT 1 FROM node"), 60, "the agent runs")
+        server = watched_haraka(f"http://127.0.0.1:{postel.ports['intake']}", max_bytes=MAX_BYTES)
+        # The testbed's own connections, by which it sees that the server is there.
+        mail = Mailer(server, known="box", connections=2)
+        for _ in range(3):
+            send_every_kind(mail)
+            killed = postel.kill("agent")
+            until(lambda: postel.runs("agent", but=killed), 30, "the agent runs again")  # noqa: B023 - used at once
+
+        outcomes = Counter(expected.outcome for expected in mail.expected)
+
+        def rows() -> Counter[str]:
+            messages = "SELECT outcome, count(*) FROM email_events WHERE event_name LIKE 'haraka.message.%%' GROUP BY 1"
+            return Counter(dict(postel.query(messages)))
+
+        until(lambda: rows().total() >= outcomes.total(), 60, "every transaction is told")
+        until(lambda: sums(postel, "haraka.connections") == {"": mail.connections}, 60, "every connection is counted")
+        time.sleep(5)  # what would come twice, and two more ticks
+        assert rows() == outcomes
+        assert sums(postel, "haraka.connections") == {"": mail.connections}
+        counted = sums(postel, "haraka.messages", "haraka.outcome")
+        (row,) = postel.query(
+            """
+            SELECT inbound_total, rejected_count, spam_count, delivered_count, bounce_count, deferred_count, instance
+            FROM metrics_haraka ORDER BY time DESC LIMIT 1
+            """
+        )
+        # Rejected ones have a column of their own; its points are no others.
+        assert {**counted, "rejected": row[1]} == outcomes
+        assert row[:-1] == (outcomes.total(), outcomes["rejected"], 0, 0, 0, 0)
+        assert row[-1].endswith(f":{server.port}")
+        denials = postel.query(
+            """
+            SELECT attributes ->> 'haraka.plugin', attributes ->> 'haraka.hook', max(value_int)
+            FROM otel_metric_point JOIN otel_series USING (series_id) WHERE metric = 'haraka.denials' GROUP BY 1, 2
+            """
+        )
+        assert {(plugin, hook): count for plugin, hook, count in denials} == Counter(mail.denials)
+        # In full from the first row on, over all kills.
+        assert postel.query("SELECT sum(inbound_total), count(DISTINCT started_at) FROM metrics_haraka_increase") == [
+            (outcomes.total(), 1)
+        ]
+        assert postel.command("db", "check").returncode == 0
+
+
+def sums(postel: RunningPostel, metric: str, attribute: str = "") -> dict[str, int]:
+    """The latest value by an attribute's values; '' where it has none."""
+    return dict(
+        postel.query(
+            """
+            SELECT coalesce(attributes ->> %s, ''), max(value_int)
+            FROM otel_metric_point JOIN otel_series USING (series_id) WHERE metric = %s GROUP BY 1
+            """,
+            attribute,
+            metric,
+        )
+    )

@@ -14,6 +14,9 @@ import psutil
 import pytest
 
 from postel.collector import find_collector
+from support.collector import metric_request
+from support.overlays import with_stand_in
+from support.ports import free_port
 from support.requirements import require
 from support.running_postel import RunningPostel, running, until
 
@@ -208,3 +211,36 @@ def test_the_doctor_finds_a_running_postel_well_and_names_what_is_missing_of_a_s
     assert ill.returncode == 1
     for subject in ("database", "sink", "collector", "agent", "page"):
         assert re.search(rf"FAIL  {subject}: .*\n      mend: .*postel up", ill.stdout), ill.stdout
+
+
+def test_what_a_folder_of_ones_own_adds_to_the_collector_is_stored_as_this_nodes(tmp_path: Path) -> None:
+    port = free_port()
+    folder = tmp_path / "collector.d"
+    with_stand_in("redis", folder, port)
+    (folder / "notes.txt").write_text("not YAML: {")
+    with running(tmp_path, **FAST, POSTEL_OTLP__COLLECTOR_CONFIG_DIR=str(folder)) as postel:
+        until(lambda: rows(postel), 90, "rows of the agent, which came through the same Collector")
+        request = metric_request(0.5)
+        request.resource_metrics[0].resource.Clear()
+        request.resource_metrics[0].scope_metrics[0].metrics[0].name = "redis.cpu.time"
+        request.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points[0].time_unix_nano = time.time_ns()
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/v1/metrics",
+            content=request.SerializeToString(),
+            headers={"content-type": "application/x-protobuf"},
+        )
+        assert answer.status_code == httpx.codes.OK
+        stored = (
+            "SELECT node.id, series.resource ->> 'service.name' FROM otel_metric_point"
+            " JOIN otel_series AS series USING (series_id) JOIN node ON node.id = series.resource ->> 'host.id'"
+            " WHERE series.metric = 'redis.cpu.time'"
+        )
+        found = until(lambda: postel.query(stored), 30, "the point is stored")
+        assert found == [(postel.query("SELECT id FROM node")[0][0], "redis")]
+
+
+def test_a_folder_for_the_collector_that_is_not_there_is_named_and_nothing_starts(tmp_path: Path) -> None:
+    postel = RunningPostel(tmp_path, {"POSTEL_OTLP__COLLECTOR_CONFIG_DIR": str(tmp_path / "missing")})
+    postel.start()
+    assert postel.end() == 2
+    assert f"[otlp] collector_config_dir is {tmp_path / 'missing'}: No such file" in postel.log.read_text()

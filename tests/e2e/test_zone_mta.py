@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from testbed.fixtures import NewZoneMta
 from testbed.zone_mta import ZoneMta
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 IN_FLIGHT = 1.0
 """Seconds from an attempt's arrival at the sink to its place on Zone-MTA's page, at most: its answer waits 0.05 s."""
 OUTCOMES = ("delivered", "rejected", "deferred", "unknown")
+SCRAPED = "(started_at IS NOT NULL OR (zone = '' AND queue_size IS NOT NULL))"
+"""A row that Zone-MTA's page had a part in; others are of its REST alone."""
 Counts = Mapping[tuple[str, str], int]
 
 
@@ -30,12 +33,15 @@ def settings(server: ZoneMta) -> dict[str, str]:
     return {
         "POSTEL_DISCOVERY__ZONE_MTA_PORT": str(server.api_port),
         "POSTEL_INTERVALS__ZONE_MTA_PROMETHEUS": "1",
+        "POSTEL_INTERVALS__ZONE_MTA_QUEUE": "1",
         "POSTEL_INTERVALS__SEND_METRICS": "1",
     }
 
 
 def newest(postel: RunningPostel, column: str) -> Any:
-    found = postel.query(f"SELECT {column} FROM metrics_zonemta WHERE zone = '' ORDER BY time DESC LIMIT 1")
+    found = postel.query(
+        f"SELECT {column} FROM metrics_zonemta WHERE zone = '' AND {column} IS NOT NULL ORDER BY time DESC LIMIT 1"
+    )
     return found[0][0] if found else None
 
 
@@ -43,7 +49,8 @@ def latest_counts(postel: RunningPostel, instance: str) -> Counts:
     """What the newest row of each zone says."""
     rows = postel.query(
         "SELECT DISTINCT ON (zone) zone, delivered_total, rejected_total, deferred_total, unknown_total"
-        " FROM metrics_zonemta WHERE zone <> '' AND instance LIKE %s ORDER BY zone, time DESC",
+        " FROM metrics_zonemta WHERE zone <> '' AND instance LIKE %s AND started_at IS NOT NULL"
+        " ORDER BY zone, time DESC",
         f"%:{instance}",
     )
     return {(row[0], outcome): n for row in rows for outcome, n in zip(OUTCOMES, row[1:], strict=True) if n is not None}
@@ -56,7 +63,7 @@ def increase(postel: RunningPostel) -> int:
 
 
 def last_scrape(postel: RunningPostel) -> float:
-    found = postel.query("SELECT extract(epoch FROM max(time))::float8 FROM metrics_zonemta")
+    found = postel.query(f"SELECT extract(epoch FROM max(time))::float8 FROM metrics_zonemta WHERE {SCRAPED}")
     return float(found[0][0]) if found and found[0][0] else 0.0
 
 
@@ -82,6 +89,15 @@ def test_the_table_agrees_with_the_page_and_the_increase_with_the_attempts(zone_
         zone_mta.send(5, "defer")
         until(lambda: newest(postel, "deferred_size") == 5, 60, "five deferred")
         assert b'zonemta_queue_size{type="deferred"} 5' in zone_mta.metrics_page()
+        zones = (
+            "SELECT DISTINCT ON (zone) zone, deferred_size, oldest_age > 0 FROM metrics_zonemta WHERE zone <> '' AND"
+        )
+        last = f"{zones} deferred_size IS NOT NULL AND oldest_age IS NOT NULL ORDER BY zone, time DESC"
+        until(lambda: postel.query(last) == [("bulk", 0, False), ("default", 5, True)], 60, "each zone is told of")
+        assert newest(postel, "oldest_age") > 0
+        listed = httpx.get(f"{zone_mta.api}/queued/deferred/default").json()["list"]
+        told = postel.command("message", listed[0]["id"])
+        assert f"{listed[0]['recipient']}: deferred in zone default" in told.stdout
         assert postel.query("SELECT DISTINCT queue_id IS NULL FROM metrics_zonemta") == [(False,)]
 
         # After one idle interval a restart loses nothing.
@@ -114,7 +130,11 @@ def test_killed_under_load_it_falls_short_by_no_more_than_since_the_last_scrape(
             server.kill()
             # The last good scrape may still be on its way; the tick's time is at most one interval before its page.
             until(
-                lambda: postel.query("SELECT now() - max(time) > '5 s' FROM metrics_zonemta") == [(True,)], 60, "quiet"
+                lambda: (
+                    postel.query(f"SELECT now() - max(time) > '5 s' FROM metrics_zonemta WHERE {SCRAPED}") == [(True,)]
+                ),
+                60,
+                "quiet",
             )
             server.start()
             server.wait_until_idle()
@@ -126,7 +146,7 @@ def test_killed_under_load_it_falls_short_by_no_more_than_since_the_last_scrape(
         assert counted <= len(attempts)
         gaps = postel.query(
             "SELECT extract(epoch FROM max(time))::float8, extract(epoch FROM lead(min(time)) OVER w)::float8"
-            " FROM metrics_zonemta WHERE zone <> '' GROUP BY started_at WINDOW w AS (ORDER BY started_at)"
+            " FROM metrics_zonemta WHERE started_at IS NOT NULL GROUP BY started_at WINDOW w AS (ORDER BY started_at)"
         )
         unseen = sum(
             1 for at in attempts for last, first in gaps if first is not None and last - IN_FLIGHT <= at < first
@@ -149,4 +169,6 @@ def test_a_zone_mta_that_answers_wrongly_is_down_and_nothing_else_is(zone_mta: Z
             " WHERE metric = 'postel.scrape.errors'"
         )
         assert errors[0][0] >= 1
-        assert postel.query("SELECT count(*) FROM metrics_zonemta") == [(0,)]
+        assert postel.query("SELECT count(*) FROM metrics_zonemta WHERE started_at IS NOT NULL") == [(0,)]
+        # What its REST says of its queue is told all the same.
+        until(lambda: newest(postel, "oldest_age") == 0, 60, "the queue is asked for")

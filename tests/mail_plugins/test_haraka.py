@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import smtplib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from testbed.fixtures import WatchedHaraka
 from testbed.haraka import LMTP, RELEASES, Haraka
 from testbed.program import until
 from testbed.rspamd import GTUBE, Rspamd
-from testbed.smtp_sink import ANSWERS, Attempt, SmtpSink
+from testbed.smtp_sink import ANSWERS, LATE, Attempt, SmtpSink, kind_of
 
 from support.otlp_thread import OtlpThread
 
@@ -181,6 +182,7 @@ def test_deliveries_are_told_as_the_servers_behind_saw_them(
         mail.hand_over(sender=mail.sender("ok"), recipients=local("ok", "defer-then-ok", "spam", "ok"))
         mail.hand_over(sender=mail.sender("ok"), recipients=local("defer-then-ok"))
         mail.hand_over(sender=mail.sender("ok"), recipients=local("full"))
+        mail.hand_over(sender=mail.sender("ok"), recipients=local("late-reject"))
         # Haraka takes no recipient whom no plugin knows.
         mail.hand_over(sender=mail.sender("ok"), recipients=[*local("ok"), "nobody@elsewhere.test"])
         mail.hand_over(sender="")
@@ -224,7 +226,7 @@ def check_deliveries(receiver: OtlpThread, seen: dict[str, list[Attempt]]) -> No
             assert said["tls.established"] is False
             assert "Ok: stored" in said["smtp.response.text"]
         else:
-            answer = ANSWERS[recipient.partition("+")[0].replace("-then-ok", "")]
+            answer = {**ANSWERS, **LATE}[kind_of(recipient).replace("-then-ok", "")]
             assert said["smtp.response.text"] == answer
             assert said["error.type"] == answer[:3]
             assert said["smtp.response.enhanced_code"] == answer.split()[1]
@@ -268,8 +270,8 @@ def test_what_rspamd_said_is_told(watched_haraka: WatchedHaraka, otlp_receiver: 
     server = watched_haraka(otlp_receiver.endpoint, rspamd=rspamd)
     mail = Mailer(server, known="box", connections=2)
     mail.hand_over(body="A message that nobody could blame.")
-    rejected: dict[str, Any] = {"outcome": "rejected", "phase": "filter", "error": "550", "plugin": "rspamd", "hook": "data_post"}
-    reply = mail.hand_over(body=GTUBE, **rejected)
+    rejected: dict[str, Any] = {"outcome": "rejected", "phase": "filter", "error": "550"}
+    reply = mail.hand_over(body=GTUBE, **rejected, plugin="rspamd", hook="data_post")
     assert reply == (550, b"Gtube pattern")
     # The sender's own words count for nothing where Rspamd is asked.
     mail.hand_over(headers=["X-Spam-Score: -100", "X-Spam-Action: reject"])
@@ -374,3 +376,48 @@ def test_what_the_plugin_for_wildduck_answers_is_told(watched_haraka: WatchedHar
     # A DSN's own code counts.
     assert (full["smtp.response.status_code"], full["smtp.response.enhanced_code"]) == (554, "5.2.2")
     assert (nobody["smtp.response.status_code"], nobody["smtp.response.enhanced_code"]) == (550, "5.1.1")
+
+
+def test_what_haraka_refuses_for_itself_is_told(watched_haraka: WatchedHaraka, otlp_receiver: OtlpThread) -> None:
+    server = watched_haraka(otlp_receiver.endpoint, inactivity_s=1)
+    mail = Mailer(server, known="box", connections=2)
+    # A mail loop: more Received headers than [headers] max_received.
+    trace = [f"Received: from a.test by b.test with SMTP id {number};" for number in range(101)]
+    looped = mail.hand_over(headers=trace, outcome="rejected", phase="data", error="550")
+    assert looped == (550, b"Too many received headers - possible mail loop")
+
+    def silent(client: smtplib.SMTP, _sender: str) -> None:
+        assert client.getreply() == (421, b"timeout")
+
+    sender, recipients = mail.in_transaction(silent)
+    mail.expect(sender, outcome="abandoned", phase="rcpt", accepted=tuple(recipients), error="timeout")
+
+    def silent_in_data(client: smtplib.SMTP, _sender: str) -> None:
+        assert client.docmd("DATA")[0] == 354
+        assert client.getreply() == (421, b"timeout")
+
+    sender, recipients = mail.in_transaction(silent_in_data)
+    mail.expect(sender, outcome="abandoned", phase="data", accepted=tuple(recipients), error="timeout", size=0)
+    wait_until_told(mail, otlp_receiver)
+    assert Counter(map(told, events(otlp_receiver, MESSAGE))) == Counter(mail.expected)
+
+
+def test_a_store_that_refuses_some_recipients_after_the_message(
+    watched_haraka: WatchedHaraka, otlp_receiver: OtlpThread
+) -> None:
+    with running(SmtpSink(("lmtp",), LMTP_PROTOCOL)) as store, running(SmtpSink(("outside",))) as outside:
+        server = watched_haraka(
+            otlp_receiver.endpoint,
+            storage=LMTP,
+            lmtp_port=store.ports["lmtp"],
+            relay_port=outside.ports["outside"],
+            # Without it Haraka itself takes one recipient for the other.
+            config={"outbound.ini": "always_split=true\nenable_tls=false\n"},
+        )
+        mail = Mailer(server, known="ok", connections=2)
+        kinds = ("ok", "late-reject", "ok")
+        mail.hand_over(sender=mail.sender("ok"), recipients=[mail.recipient(kind) for kind in kinds])
+        wait_until_told(mail, otlp_receiver)
+        until(lambda: not server.queued(), 10, "all is delivered or given up")
+        time.sleep(1.2)
+        check_deliveries(otlp_receiver, {"lmtp": store.attempts(), "smtp": outside.attempts()})

@@ -11,7 +11,7 @@ from support.node import Node
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lib", "zone-mta"])
+@pytest.mark.parametrize("name", ["haraka", "lib", "zone-mta"])
 def test_the_tests_in_javascript_pass(name: str, node: Node) -> None:
     done = run_tests(node, name)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -94,6 +94,16 @@ def test_a_rate_over_a_gap_is_the_mean_of_the_gap(api: httpx.Client, rows: Rows)
     assert series["values"][1:] == [None, None, 2]
 
 
+def test_a_row_that_counts_nothing_of_it_makes_no_gap_shorter(api: httpx.Client, rows: Rows) -> None:
+    for tick, value in ((0, 0), (90, 180)):
+        rows.zonemta(T0 + tick, NODE, zone="a", started=T0, delivered_total=value)
+    for tick in (30, 60):
+        # Zone-MTA's queue was asked for by its REST while its page did not come.
+        rows.zonemta(T0 + tick, NODE, zone="a", queue_size=7)
+    (series,) = ask(api, "metrics_zonemta", "delivered_total")["series"]
+    assert series["values"][1:] == [None, None, 2]
+
+
 def test_the_first_rate_of_a_range_counts_from_the_row_before_it(api: httpx.Client, rows: Rows) -> None:
     for tick, value in ((-330, 0), (0, 660), (30, 690)):
         rows.zonemta(T0 + tick, NODE, zone="a", started=T0 - 330, delivered_total=value)

@@ -46,6 +46,14 @@ def test_what_an_instance_says_as_a_whole_is_never_added_to_its_zones() -> None:
     assert curve.values == (180, 180, 180)
 
 
+def test_of_a_queue_the_whole_is_drawn_and_not_each_zone() -> None:
+    whole = Series("queue_size", "n1", "", "", "shared", (9, 9, 9))
+    zone = Series("queue_size", "n1", "", "bulk", "shared", (4, 4, 4))
+    other = Series("queue_size", "n1", "", "bulk", "zones alone", (1, 1, 1))
+    drawn = curves(BY_KEY["queue"], answer(BY_KEY["queue"], whole, zone, other), {})
+    assert [(curve.name, curve.values) for curve in drawn] == [("queued", (9, 9, 9))]
+
+
 def test_zones_have_a_curve_each() -> None:
     asked = answer(
         BY_KEY["zones"],

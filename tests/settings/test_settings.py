@@ -82,6 +82,10 @@ def test_the_agent_sends_to_the_collector_of_up_wherever_that_listens(monkeypatc
         ("sink = 3", "sink = a value that is not shown", "a section with the keys grpc_address, http_address"),
         ('[node]\nid = "postel-demo"', "[node] id = 'postel-demo'", 'not "postel-demo"'),
         ('[privacy]\naddresses = "drop"', "[privacy] addresses = 'drop'", '"keep", "hash" or "domain"'),
+        ('[intake]\nsocket = ""', "[intake] socket = ''", "the path of a Unix socket"),
+        (f'[intake]\nsocket = "/{"x" * 90}"', "[intake] socket = ", "up to 90 bytes"),
+        ('[intake]\nsocket_mode = "0888"', "[intake] socket_mode = '0888'", "a file mode in octal digits"),
+        ("[intake]\nsocket_mode = 660", "[intake] socket_mode = 660", "in quotes"),
         ('[intervals]\nemail_events = "soon"', "[intervals] email_events = 'soon'", '"immediate", or seconds'),
     ],
 )
@@ -129,6 +133,16 @@ def test_a_table_as_variable_says_its_form(monkeypatch: pytest.MonkeyPatch) -> N
         load_settings()
     monkeypatch.setenv("POSTEL_OTLP__HEADERS", '{"a": "b"}')
     assert load_settings().otlp.headers["a"].get_secret_value() == "b"
+
+
+def test_a_list_as_variable_says_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTEL_DISCOVERY__ZONE_MTA_INSTANCES", "127.0.0.1:12081")
+    with pytest.raises(
+        SettingsError, match=r"DISCOVERY__ZONE_MTA_INSTANCES is wrong; accepted: a JSON list such as \["
+    ):
+        load_settings()
+    monkeypatch.setenv("POSTEL_DISCOVERY__ZONE_MTA_INSTANCES", '["127.0.0.1:12081"]')
+    assert load_settings().discovery.zone_mta_instances == ("127.0.0.1:12081",)
 
 
 def test_an_empty_variable_is_as_if_unset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from postel.errors import DeclarationError
 from postel.signals import STANDARD_COLUMNS, Kind, load, load_all
+from postel.signals.sources import METRIC_SOURCES
 from timescale_sink.ingest.rows import WideKey
 
 SOURCE = """
@@ -107,7 +108,7 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
             (
                 "{prometheus: fresh_queue}",
                 source,
-                rf"fresh\.queue\.size\.source: needs exactly one of prometheus, instrument, api, reader, got {got}",
+                rf"fresh\.queue\.size\.source: needs exactly one of {', '.join(METRIC_SOURCES)}, got {got}",
             )
             for source, got in [
                 ("{promethues: fresh_queue}", "'promethues'"),
@@ -141,6 +142,16 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
                 ("fresh.state", "what state gives already"),
             ]
         ),
+        (
+            "{prometheus: fresh_queue}",
+            "{prometheus: fresh_queue, split: {fresh.domain: /zones}}",
+            r"fresh\.queue\.size\.source\.split: 'fresh\.domain' is no attribute of fresh\.queue\.size",
+        ),
+        (
+            "{prometheus: fresh_queue}",
+            "{prometheus: fresh_queue, labels: {state: fresh.state}, split: {fresh.state: /zones}}",
+            r"fresh\.queue\.size\.source\.split: 'fresh\.state' is what state gives already",
+        ),
         ("{prometheus: fresh_queue}", "{prometheus: 3}", r"source\.prometheus: Input should be a valid string"),
         (
             "{prometheus: fresh_queue}",
@@ -150,7 +161,12 @@ def test_a_declaration_is_read_whole(tmp_path: Path) -> None:
         (
             "source: {reader: start}",
             "source: {prometheus: start}",
-            r"events\.fresh\.started\.source: needs exactly one of api, reader, hook, plugin, got 'prometheus'",
+            r"events\.fresh\.started\.source: needs exactly one of api, reader, hook, plugin, webhook, got 'prom",
+        ),
+        (
+            "source: {reader: start}",
+            "source: {webhook: started, fields: {a: fresh.nothing}}",
+            r"events\.fresh\.started\.source\.fields\.a: 'fresh\.nothing' is no attribute of fresh\.started",
         ),
         ("source: {reader: start}", "source: {reader: start, of: x}", r"events\.fresh\.started\.source\.of: Extra"),
         (

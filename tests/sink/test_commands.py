@@ -121,6 +121,8 @@ async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) ->
     deleted = await commands.remove_demo(_settings(written, tmp_path))
     assert deleted.rows == {
         "metrics_system": 300,
+        "metrics_haraka": 0,
+        "metrics_rspamd": 0,
         "metrics_wildduck": 0,
         "metrics_zonemta": 0,
         "otel_metric_point": 300,

@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -92,9 +92,11 @@ class Collector:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *overrides: str) -> None:
-        """Start and wait until it is healthy. An override is YAML such as ``a::b: 1``."""
+    def start(self, *overrides: str, files: Sequence[Path] = ()) -> None:
+        """Start, and wait for its health; ``files`` lie over agent.yaml, an override is YAML such as ``a::b: 1``."""
         command: list[str | Path] = [self._program, "--config", collector_config()]
+        for path in files:
+            command += ["--config", path]
         for override in overrides:
             command += ["--config", f"yaml:{override}"]
         with self._log.open("ab") as log:

@@ -15,8 +15,11 @@ def sized(body: bytes, head: bytes = OK, length: int | None = None) -> bytes:
 
 
 @asynccontextmanager
-async def server(answer: bytes | Answer) -> AsyncIterator[int]:
-    """A server that reads a request and then sends these bytes and hangs up, or does what `answer` does."""
+async def server(answer: bytes | Answer, *, reads: bool = True) -> AsyncIterator[int]:
+    """A server that reads a request and then sends these bytes and hangs up, or does what `answer` does.
+
+    Where it does not read by itself, `answer` finds the request in its reader.
+    """
     held: list[asyncio.Task[None]] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -24,7 +27,8 @@ async def server(answer: bytes | Answer) -> AsyncIterator[int]:
         assert task is not None
         held.append(task)
         try:
-            await reader.readuntil(b"\r\n\r\n")
+            if reads:
+                await reader.readuntil(b"\r\n\r\n")
             if isinstance(answer, bytes):
                 writer.write(answer)
                 await writer.drain()

@@ -32,6 +32,7 @@ def environment(tmp_path: Path, endpoint: str, **more: object) -> dict[str, str]
         "POSTEL_INTERVALS__ZONE_MTA_PROMETHEUS": "1",
         "POSTEL_INTERVALS__WILDDUCK_API_QUERY": "1",
         "POSTEL_INTERVALS__WILDDUCK_PROMETHEUS": "1",
+        "POSTEL_INTERVALS__RSPAMD_CONTROLLER": "1",
         "POSTEL_INTERVALS__SEND_METRICS": "0.2",
         "POSTEL_INTAKE__ADDRESS": f"127.0.0.1:{next(ports)}",
         "POSTEL_DISCOVERY__ZONE_MTA_PORT": str(next(ports)),

@@ -1,17 +1,15 @@
-"""Recorded answers of WildDuck, made-up ones in the same form, and a stand-in for its API that serves them."""
+"""Recorded answers of WildDuck, made-up ones in the same form, and a stand-in for its API that gives them."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+
+from support.stand_in import Request
 
 RECORDINGS = Path(str(files("otel_receivers.wildduck"))) / "testdata"
 METRICS = (RECORDINGS / "1.51.1" / "metrics.txt").read_bytes()
@@ -28,7 +26,6 @@ OLD_MAILBOXES = (RECORDINGS / "1.46.15" / "mailboxes-with-messages.json").read_b
 
 Json = Mapping[str, Any]
 _PAGE = 250
-_REASONS = {200: "OK", 302: "Found", 403: "Forbidden", 404: "Not Found", 500: "Internal Server Error"}
 
 
 def user_id(number: int) -> str:
@@ -69,16 +66,6 @@ def users_page(users: Sequence[Json], *, total: int, cursor: str | bool = False)
     return {"success": True, "total": total, "page": 1, "previousCursor": False, "nextCursor": cursor, "results": users}
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked of a stand-in, and when."""
-
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    at: float
-
-
 # Given a request: a status and the answer's JSON, or None to answer as WildDuck does.
 Instead = Callable[[Request], tuple[int, Any] | None]
 
@@ -92,6 +79,7 @@ class StandIn:
     token: str = ""
     instead: Instead = lambda _: None
     requests: list[Request] = field(default_factory=list)
+    name = "WildDuck API"
 
     def of(self, path: str) -> list[Request]:
         """The requests whose path ends like this."""
@@ -123,44 +111,3 @@ class StandIn:
         shown = left[: min(int(query["limit"]), _PAGE)]
         cursor: str | bool = f"after-{shown[-1]['id']}" if len(shown) < len(left) else False
         return users_page(shown, total=len(self.users), cursor=cursor)
-
-
-@asynccontextmanager
-async def standing_in(stand_in: StandIn) -> AsyncIterator[int]:
-    """The stand-in on a port of loopback."""
-    held: list[asyncio.Task[None]] = []
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        held.append(task)
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                first, *lines = head.rstrip().split("\r\n")
-                headers = {name.lower(): text for name, _, text in (line.partition(": ") for line in lines)}
-                url = urlsplit(first.split(" ")[1])
-                query = {name: texts[0] for name, texts in parse_qs(url.query).items()}
-                request = Request(url.path, query, headers, time.monotonic())
-                stand_in.requests.append(request)
-                status, content = stand_in.answer(request)
-                body = content if isinstance(content, bytes) else json.dumps(content, indent=2).encode() + b"\n"
-                writer.write(
-                    f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}\r\nServer: WildDuck API\r\n"
-                    f"Content-Type: application/json; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-                    + body
-                )
-                await writer.drain()
-        except (ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        for task in held:
-            task.cancel()
-        await asyncio.gather(*held, return_exceptions=True)

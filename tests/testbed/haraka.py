@@ -48,6 +48,7 @@ class Haraka:
         rspamd: Rspamd | None = None,
         nodes: int = 0,
         max_bytes: int = 26_214_400,
+        inactivity_s: int = 300,
         plugins: Sequence[str] = (),
         config: Mapping[str, str] | None = None,
     ) -> None:
@@ -66,6 +67,7 @@ class Haraka:
             rspamd: what scans, by haraka-plugin-rspamd.
             nodes: workers; 0: one process does all.
             max_bytes: of a message; more is refused.
+            inactivity_s: seconds after which it closes a silent connection.
             plugins: further plugins, before those that store.
             config: more files of `config/`, name -> text.
         """
@@ -94,7 +96,7 @@ class Haraka:
         ]
         files = {
             "plugins": "\n".join(loaded),
-            "smtp.ini": f"listen=127.0.0.1:{self.port}\nnodes={nodes}\n",
+            "smtp.ini": f"listen=127.0.0.1:{self.port}\nnodes={nodes}\ninactivity_timeout={inactivity_s}\n",
             "me": "mx.haraka.test\n",
             "log.ini": "[main]\nlevel=info\ntimestamps=true\n",
             "host_list": "here.test\n",

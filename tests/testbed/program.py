@@ -100,8 +100,8 @@ class Program:
                     found.append(process.pid)
         return found
 
-    def stop(self, seconds: float = 15) -> None:
-        """SIGTERM to the program, which ends its children itself; SIGKILL to the group where some are left.
+    def stop(self, seconds: float = 15, how: signal.Signals = signal.SIGTERM) -> None:
+        """A signal to the program, which ends its children itself; SIGKILL to the group where some are left.
 
         Raises:
             AssertionError: some were left after `seconds`; they are killed.
@@ -110,7 +110,7 @@ class Program:
             return
         with contextlib.suppress(ProcessLookupError):
             if self._process.poll() is None:
-                os.kill(self._process.pid, signal.SIGTERM)
+                os.kill(self._process.pid, how)
         try:
             until(lambda: self._process is None or self._process.poll() is not None, seconds, f"{self.name} ends")
             until(lambda: not self.pids(), 5, f"the children of {self.name} end")

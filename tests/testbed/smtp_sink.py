@@ -28,6 +28,8 @@ ANSWERS = {
     "spam": "554 5.7.1 Message refused as spam",
 }
 DEFER_THEN_OK = "defer-then-ok"
+LATE = {"late-reject": "552 5.2.2 Mailbox is full"}
+"""Of LMTP: the recipient is accepted, and this is the answer to the message."""
 STORED = "250 2.0.0 Ok: stored"
 
 
@@ -53,6 +55,11 @@ class Attempt:
     def is_bounce(self) -> bool:
         """True for what Zone-MTA generated itself: the sender is empty."""
         return not self.sender
+
+
+def kind_of(recipient: str) -> str:
+    """The word that chooses the answer."""
+    return recipient.partition("@")[0].partition("+")[0].lower()
 
 
 class SmtpSink:
@@ -114,11 +121,13 @@ class SmtpSink:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
 
     def _answer(self, zone: str, sender: str, recipient: str) -> Attempt:
-        kind = recipient.partition("@")[0].partition("+")[0].lower()
+        kind = kind_of(recipient)
         with self._lock:
             if kind == DEFER_THEN_OK:
                 known = any(each.recipient == recipient and each.zone == zone for each in self._attempts)
                 kind = "ok" if known else "defer"
+            if kind in LATE and self.protocol is LMTP:
+                kind = "ok"
             attempt = Attempt(zone, sender, recipient, ANSWERS.get(kind, ANSWERS["reject"]))
             self._attempts.append(attempt)
         return attempt
@@ -150,5 +159,10 @@ class _Handler:
         accepted = self._open.pop(envelope, [])
         for attempt in accepted:
             attempt.accepted_at = time.time()
-        # LMTP has an answer for each recipient (RFC 2033, 4.2).
-        return "\r\n".join([STORED] * (len(accepted) if self._sink.protocol is LMTP else 1))
+        if self._sink.protocol is not LMTP:
+            return STORED
+        for attempt in accepted:
+            if late := LATE.get(kind_of(attempt.recipient)):
+                attempt.answer, attempt.accepted_at = late, None
+        # An answer for each recipient (RFC 2033, 4.2).
+        return "\r\n".join(STORED if attempt.accepted_at else attempt.answer for attempt in accepted)

@@ -78,6 +78,8 @@ FROM (
         AND (%(node)s::text IS NULL OR node_id = %(node)s)
         AND (%(instance)s::text IS NULL OR instance = %(instance)s)
         AND (%(zone)s::text IS NULL OR zone = %(zone)s)
+        -- A row of another receiver of the same source, which counts none of these, is no row before.
+        AND num_nonnulls({columns}) > 0
 ) AS tick
 GROUP BY 1, node_id, instance, zone
 ORDER BY node_id, instance, zone, bucket;

@@ -200,12 +200,14 @@ class Mapper:
         origin.check()
         at = _time_of(record, now)
         found = attributes(record.attributes)
-        # It is the row's event_id.
-        uid = found.pop(_UID, None)
+        event_id = _event_id(origin, scope, record, found.get(_UID))
+        if found.get(_UID) == str(event_id):
+            # Any other id is not to be told from the row's, and is what its sender looks for.
+            del found[_UID]
         cells, rest = self._events.cells(record.event_name, found, origin.resource)
         return TypedEvent(
             at,
-            _event_id(origin, scope, record, uid),
+            event_id,
             origin.node_id,
             origin.instance,
             record.event_name,

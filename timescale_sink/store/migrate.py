@@ -2,7 +2,8 @@
 
 ``sql/migrations/NNNN_name.sql`` are applied once, in order, each in a transaction of its own, and never change: the
 hash of an applied one is kept and compared. ``NNNN_name.timescale.sql`` are for servers with TimescaleDB.
-``sql/views/*.sql`` are applied again whenever one of them differs from what was applied last. An advisory lock lets
+``sql/views/*.sql`` are applied again, and the views that are made of the declarations made again
+(:mod:`timescale_sink.store.increase`), whenever one of them differs from what was applied last. An advisory lock lets
 one program at a time do this.
 """
 
@@ -20,6 +21,7 @@ from psycopg import sql
 
 from postel.errors import DatabaseError
 from postel.signals import Declarations, load_all
+from timescale_sink.store import increase
 from timescale_sink.store.database import Connection, Tier, ask_server
 
 # Any number that no other program uses for an advisory lock: "postel" in ASCII.
@@ -107,13 +109,26 @@ async def _migrate(connection: Connection) -> list[str]:
         if script.name not in known and (timescale or not script.timescale):
             await _apply(connection, script.name, script.checksum, [script.text])
             done.append(script.name)
-    views = [script for script in scripts(_VIEWS) if timescale or not script.timescale]
-    checksum = hashlib.sha256("".join(script.checksum for script in views).encode()).hexdigest()
-    if done or known.get(_VIEWS) != checksum:
-        await _apply(connection, _VIEWS, checksum, [script.text for script in views])
-        await _comment(connection, load_all())
+    if await _make_views(connection, known.get(_VIEWS), load_all(), anew=bool(done), timescale=timescale):
         done.append(_VIEWS)
     return done
+
+
+async def _make_views(
+    connection: Connection, known: str | None, declarations: Declarations, *, anew: bool, timescale: bool
+) -> bool:
+    """Apply the files of ``sql/views`` and make the views of the declarations, where that is due."""
+    views = [script.text for script in scripts(_VIEWS) if timescale or not script.timescale]
+    tables = increase.counters_of(declarations)
+    made = [increase.view(table, counters) for table, counters in tables.items()]
+    checksum = hashlib.sha256("".join([*views, *made]).encode()).hexdigest()
+    if not anew and known == checksum:
+        return False
+    async with connection.transaction():
+        await _apply(connection, _VIEWS, checksum, views)
+        await increase.make_views(connection, tables)
+    await _comment(connection, declarations)
+    return True
 
 
 def check_applied(known: Mapping[str, str], migrations: Sequence[Script]) -> None:

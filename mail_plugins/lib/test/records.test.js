@@ -34,6 +34,20 @@ test('a record is OTLP JSON: 64-bit integers as strings, enums as numbers, the n
     });
 });
 
+test('a map has numbers and texts by their keys', () => {
+    const { events, attributes: types } = source('haraka');
+    const record = encodeRecord(events.accepted, types, { 'rspamd.symbols': { GTUBE: 0, "R'S\ud800": -0.5, NAN: NaN, WORD: 'yes' } }, TIMES);
+    assert.deepEqual(JSON.parse(record).attributes[1].value, {
+        kvlistValue: {
+            values: [
+                { key: 'GTUBE', value: { doubleValue: 0 } },
+                { key: "R'S\ufffd", value: { doubleValue: -0.5 } },
+                { key: 'WORD', value: { stringValue: 'yes' } }
+            ]
+        }
+    });
+});
+
 test('each declared type has its value', () => {
     assert.deepEqual(valueOf('server.address', 'mx.test'), { stringValue: 'mx.test' });
     assert.deepEqual(valueOf('email.from.address', ''), { stringValue: '' });

@@ -1,7 +1,7 @@
 'use strict';
 
-// Decides as what a client says of itself, the addresses and the header X-Judge say, so that a test has every way in which a
-// message can end. In its hooks a word stands for a verdict: `defer+7@...`, `X-Judge: queue reject`.
+// Decides as what a client says of itself, the addresses and the header X-Judge say, so that a test has every way in
+// which a message can end. In its hooks a word stands for a verdict: `defer+7@...`, `X-Judge: queue reject`.
 
 const VERDICTS = {
     ok: [OK],
@@ -23,7 +23,9 @@ exports.register = function () {
 exports.hook_ehlo = (next, connection, host) => verdict(next, host.split('.')[0], 'the host');
 
 exports.hook_mail = (next, connection, [{ user, host }]) => {
-    connection.relaying = host === 'relay.test';
+    if (host === 'relay.test') {
+        connection.relaying = true;
+    }
     return verdict(next, (user || '').split('+')[0], 'the sender');
 };
 
@@ -34,7 +36,10 @@ exports.hook_rcpt = function (next, connection, [{ user }]) {
     return verdict(next, user.split('+')[0], 'the recipient');
 };
 
-exports.hook_data = (next, { transaction }) => verdict(next, /^data-(\w+)/.exec(transaction.mail_from.user || '')?.[1], 'DATA');
+exports.hook_data = (next, { transaction }) => {
+    const found = /^data-(\w+)/.exec(transaction.mail_from.user || '');
+    return verdict(next, found && found[1], 'DATA');
+};
 
 // `slow`: as a plugin that waits for another server.
 exports.by_header = (next, { header }, hook) => {

@@ -1,11 +1,12 @@
 'use strict';
 
-// Stands in for haraka-plugin-wildduck 6.0.1 of zone-eu, which is in no registry: no MongoDB, and the same answers to Haraka.
+// Stands in for haraka-plugin-wildduck 6.0.1 of zone-eu, which is in no registry: no MongoDB, and the same answers to
+// Haraka.
 //
-// Of its index.js: `init_wildduck_transaction` (notes.id, notes.targets), `real_rcpt_handler` (OK for a mailbox that there is, which
-// ends the chain; DENY with a DSN for none, or for one that is full), `hook_queue` (OK "Message processed" when all mailboxes
-// have it, DENYSOFT [ERRQ05] or DENY [ERRQ07] when one cannot have it). Local parts that begin with a word other than `box`
-// choose; what is stored goes to a file, as a line of JSON.
+// Of its index.js: `init_wildduck_transaction` (notes.id, notes.targets), `real_rcpt_handler` (OK for a mailbox that
+// there is, which ends the chain; DENY with a DSN for none, or for one that is full), `hook_queue` (OK "Message
+// processed" when all mailboxes have it, DENYSOFT [ERRQ05] or DENY [ERRQ07] when one cannot have it). Local parts that
+// begin with a word other than `box` choose; what is stored goes to a file, as a line of JSON.
 
 const crypto = require('node:crypto');
 const fs = require('node:fs');
@@ -63,7 +64,13 @@ exports.hook_queue = function (next, { transaction }) {
 
 function init(notes) {
     notes.id = new ObjectId();
-    notes.targets = { users: new Map(), forwards: new Map(), recipients: new Set(), autoreplies: new Map(), forwardCounters: new Map() };
+    notes.targets = {
+        users: new Map(),
+        forwards: new Map(),
+        recipients: new Set(),
+        autoreplies: new Map(),
+        forwardCounters: new Map()
+    };
 }
 
 // Of MongoDB's: 12 bytes, whose text is 24 hexadecimal digits.

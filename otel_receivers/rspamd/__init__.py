@@ -1,0 +1,1 @@
+"""Rspamd: what its controller says of itself, asked."""

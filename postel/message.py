@@ -1,0 +1,123 @@
+"""``postel message ID``: where a message stands that waits in a Zone-MTA's queue, on the terminal.
+
+The agent is asked, at its intake's address; where none runs on this host, the Zone-MTA that the settings name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+import click
+import httpx
+import orjson
+
+from otel_receivers.discovery import places
+from otel_receivers.privacy import Privacy
+from otel_receivers.receiver import ScrapeError
+from otel_receivers.zone_mta.door import PATH
+from otel_receivers.zone_mta.lookup import Lookup, NoQueueIdError, NoZoneMtaError
+from otel_receivers.zone_mta.message import is_id
+from postel.errors import PostelError
+from postel.listening import reachable
+from postel.settings import Settings
+
+# The agent waits 10 s for each Zone-MTA.
+_SECONDS = 30.0
+_HEAD = {
+    "Message:": "id",
+    "Message-ID:": "message_id",
+    "From:": "from_address",
+    "Queued:": "queued",
+    "By:": "interface",
+    "Client:": "client_address",
+    "Body, bytes:": "body_size",
+}
+
+
+async def run(settings: Settings, queue_id: str, *, as_json: bool) -> int:
+    """Print what is known of a message.
+
+    Returns:
+        The exit code: 0, or 1 where it waits in no queue.
+
+    Raises:
+        PostelError: nobody could be asked, or gave no answer; or it is no queue id.
+    """
+    if not is_id(queue_id):
+        raise PostelError(f"{queue_id!r} is no queue id: letters and digits, 64 at most")
+    found = await _find(settings, queue_id)
+    if found is None:
+        click.echo(f"{queue_id} waits in no queue: delivered, rejected, deleted, or never there", err=True)
+        return 1
+    lines = [orjson.dumps(found, option=orjson.OPT_INDENT_2).decode()] if as_json else described(found)
+    for line in lines:
+        click.echo(line)
+    return 0
+
+
+async def _find(settings: Settings, queue_id: str) -> dict[str, Any] | None:
+    url = f"http://{reachable(settings.intake.address)}{PATH}{queue_id}"
+    token = settings.intake.token
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    try:
+        async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False, headers=headers) as client:
+            answer = await client.get(url)
+    except httpx.ConnectError:
+        return await _ask_zone_mta(settings, queue_id)
+    except httpx.HTTPError as error:
+        raise PostelError(f"{url}: {type(error).__name__} {error}; does an agent of Postel listen there?") from None
+    content = _content(answer)
+    if answer.status_code == HTTPStatus.OK and "recipients" in content:
+        return content
+    if answer.status_code == HTTPStatus.NOT_FOUND and "error" in content:
+        return None
+    raise PostelError(f"{url}: HTTP {answer.status_code}: {content.get('error', 'this is no agent of this version')}")
+
+
+async def _ask_zone_mta(settings: Settings, queue_id: str) -> dict[str, Any] | None:
+    found = (place.targets for place in places(settings.discovery) if place.source == "zone_mta")
+    targets = [target for targets in found for target in targets]
+    try:
+        return await Lookup(lambda: targets, Privacy(settings.privacy.addresses).text).find(queue_id)
+    except (NoQueueIdError, NoZoneMtaError, ScrapeError) as error:
+        raise PostelError(f"no agent runs here, and Zone-MTA gives no answer: {error}") from None
+
+
+def _content(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        content = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def described(message: dict[str, Any]) -> Iterator[str]:
+    """A message in lines for a human; nothing that a server said reaches the terminal as a control character."""
+    for name, key in _HEAD.items():
+        if message[key] is not None:
+            # An empty sender is the null sender.
+            yield _printable(f"{name:14}{message[key] if message[key] != '' else '<>'}")
+    for recipient in message["recipients"]:
+        yield ""
+        yield from map(_printable, _recipient(recipient))
+
+
+def _recipient(recipient: dict[str, Any]) -> Iterator[str]:
+    now = ", an attempt is being made" if recipient["in_delivery"] else ""
+    yield f"{recipient['seq']} {recipient['address']}: {recipient['status']} in zone {recipient['zone']}{now}"
+    if recipient["attempts"] is not None:
+        first, last = recipient["first_deferred"], recipient["last_deferred"]
+        yield f"    deferred {recipient['attempts']} times, at {first} first, at {last} last"
+    if recipient["next_attempt"] is not None:
+        yield f"    next attempt: {recipient['next_attempt']}"
+    if recipient["response"] is not None:
+        yield f"    because: {recipient['response']}"
+    for line in recipient["log"]:
+        for text in line["text"].split("\n"):
+            yield f"    {line['time'] or '-'} {line['kind']:8} {text}"
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
