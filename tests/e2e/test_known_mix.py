@@ -119,7 +119,8 @@ def test_every_message_through_zone_mta_is_told_as_it_was_sent(
         server = watched_zone_mta(
             f"http://127.0.0.1:{postel.ports['intake']}",
             bounce_zone="default",
-            connections=10,
+            zones=("default",),
+            connections=5,
         )
         began = time.monotonic()
         with_kills(postel, turns(messages), lambda turn: hand_over(server, turn))
