@@ -22,6 +22,7 @@ from otel_receivers.zone_mta.message import is_id
 from postel.errors import PostelError
 from postel.listening import reachable
 from postel.settings import Settings
+from postel.streams import printable
 
 # The agent waits 10 s for each Zone-MTA.
 _SECONDS = 30.0
@@ -98,10 +99,10 @@ def described(message: dict[str, Any]) -> Iterator[str]:
     for name, key in _HEAD.items():
         if message[key] is not None:
             # An empty sender is the null sender.
-            yield _printable(f"{name:14}{message[key] if message[key] != '' else '<>'}")
+            yield printable(f"{name:14}{message[key] if message[key] != '' else '<>'}")
     for recipient in message["recipients"]:
         yield ""
-        yield from map(_printable, _recipient(recipient))
+        yield from map(printable, _recipient(recipient))
 
 
 def _recipient(recipient: dict[str, Any]) -> Iterator[str]:
@@ -117,7 +118,3 @@ def _recipient(recipient: dict[str, Any]) -> Iterator[str]:
     for line in recipient["log"]:
         for text in line["text"].split("\n"):
             yield f"    {line['time'] or '-'} {line['kind']:8} {text}"
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

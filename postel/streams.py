@@ -28,6 +28,11 @@ def say(sentence: str, stream: TextIO | None = None) -> None:
         drop(stream)
 
 
+def printable(text: str) -> str:
+    """A line for a terminal of what others said: nothing in it moves a cursor, colours or ends the line."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
 def drop(stream: TextIO) -> None:
     """Empty a stream that cannot be written: Python would try again at its end, and exit with 120 over it."""
     saved = os.dup(stream.fileno())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from postel.settings import Settings
+from postel.streams import printable
 
 
 class Verdict(StrEnum):
@@ -33,8 +34,9 @@ class Result:
     mend: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.verdict.value:<4}  {self.subject}: {self.text}"
-        return f"{line}\n      mend: {self.mend}" if self.mend else line
+        # What a server, a plugin or a file said is in it.
+        line = printable(f"{self.verdict.value:<4}  {self.subject}: {self.text}")
+        return f"{line}\n      mend: {printable(self.mend)}" if self.mend else line
 
 
 Check = Callable[[Settings], AsyncIterator[Result]]
