@@ -88,7 +88,11 @@ def _instance(subject: str, heard: Sequence[Heartbeat], now: float, *, runs: boo
         )
         return
     yield _loaded(subject, newest.service, living)
-    yield from _losses(subject, heard)
+    yield from _losses(subject, living, Verdict.FAIL, "")
+    # Nobody can mend what a process lost that has ended; it is told as long as it is remembered.
+    yield from _losses(
+        subject, [each for each in heard if each not in living], Verdict.NOTE, "in processes that ended, "
+    )
 
 
 def _loaded(subject: str, service: str, living: Sequence[Heartbeat]) -> Result:
@@ -115,13 +119,13 @@ def _loaded(subject: str, service: str, living: Sequence[Heartbeat]) -> Result:
     )
 
 
-def _losses(subject: str, heard: Sequence[Heartbeat]) -> Iterator[Result]:
+def _losses(subject: str, heard: Sequence[Heartbeat], verdict: Verdict, where: str) -> Iterator[Result]:
     for name, reason in _LOST.items():
         lost = sum(each.counts.get(name, 0) for each in heard)
         if lost:
             yield Result(
-                Verdict.FAIL,
+                verdict,
                 subject,
-                f"{lost} events were lost: {reason}",
+                f"{where}{lost} events were lost: {reason}",
                 "that server's log says why; events come again only where the plugin still has them",
             )

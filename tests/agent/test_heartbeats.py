@@ -110,13 +110,27 @@ def test_haraka_is_one_process_or_a_cluster(tmp_path: Path, kinds: list[str], mi
 
 
 @pytest.mark.parametrize("count", ["dropped", "refused", "damaged", "failed"])
-def test_what_was_lost_is_a_fault_also_of_a_process_that_is_gone(tmp_path: Path, count: str) -> None:
+def test_what_was_lost_is_a_fault_of_who_lives_and_a_note_of_who_is_gone(tmp_path: Path, count: str) -> None:
     now = time.time()
-    counts: dict[str, Any] = {count: 3}
-    keep(tmp_path, [(now - 3600, beat("sender", 9, **counts)), *((now, beat(kind, pid)) for kind, pid in ALL)])
-    whole, lost = said(tmp_path)
+    gone: dict[str, Any] = {count: 3}
+    lives: dict[str, Any] = {count: 2}
+    beats = [(now, beat(kind, pid)) for kind, pid in ALL]
+    keep(tmp_path, [(now - 3600, beat("sender", 9, **gone)), *beats, (now, beat("sender", 10, **lives))])
+    whole, lost, lost_before = said(tmp_path)
     assert whole.verdict is Verdict.OK
-    assert (lost.verdict, lost.text[:19]) == (Verdict.FAIL, "3 events were lost:")
+    assert (lost.verdict, lost.text[:19]) == (Verdict.FAIL, "2 events were lost:")
+    assert lost_before.verdict is Verdict.NOTE
+    assert lost_before.text.startswith("in processes that ended, 3 events were lost:")
+
+
+def test_a_name_from_anywhere_moves_no_cursor(tmp_path: Path) -> None:
+    heartbeat = beat()
+    for attribute in heartbeat.resource.attributes:
+        if attribute.key == "postel.plugin.name":
+            attribute.value.string_value = "\x1b[2J\nok    database: all is well"
+    keep(tmp_path, [(time.time(), heartbeat)])
+    for result in said(tmp_path):
+        assert all(line.isprintable() for line in str(result).split("\n      mend: "))
 
 
 def test_a_server_without_a_plugin_is_named(tmp_path: Path) -> None:
