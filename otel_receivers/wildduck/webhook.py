@@ -109,7 +109,12 @@ def _uid(content: Mapping[str, Any]) -> str:
     delivery = said.get("id")
     if isinstance(delivery, str) and _DELIVERY.fullmatch(delivery):
         del said["id"]
-    return str(uuid.uuid5(_NAMESPACE, orjson.dumps(said, option=orjson.OPT_SORT_KEYS).decode()))
+    try:
+        text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        # orjson reads deeper than it writes.
+        raise Malformed("the body is nested too deeply") from None
+    return str(uuid.uuid5(_NAMESPACE, text.decode()))
 
 
 def _without_secrets(value: str) -> str:

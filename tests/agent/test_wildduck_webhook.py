@@ -239,6 +239,11 @@ def test_any_object_is_an_event_or_refused(content: dict[str, Any]) -> None:
     assert told.time_unix_nano is None or 0 < told.time_unix_nano < 2**63
 
 
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(Malformed):
+        VOCABULARY.read(b'{"ev":"user.created","x":' + b"[" * 300 + b"]" * 300 + b"}")
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_or_read(body: bytes) -> None:
     with contextlib.suppress(Malformed):
