@@ -125,7 +125,9 @@ class Collecting:
     def derived(self, spool: Spool) -> Receiver:
         """The receiver of what the spool counts of events."""
         interval = max(1, math.ceil(self._settings.intervals.send_metrics))
-        return DerivedReceiver(self._declarations, spool, interval=interval, state=self._context.state)
+        return DerivedReceiver(
+            self._declarations, spool, self._context.node, interval=interval, state=self._context.state
+        )
 
     async def ask(self, receiver: Receiver, tick: Tick) -> _Collected:
         """Ask one source once; never raises for what a source or a receiver does."""

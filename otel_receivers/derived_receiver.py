@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from opentelemetry.sdk.resources import Resource
 
 from otel_receivers.derived import Series
+from otel_receivers.node import Node
 from otel_receivers.points import Attributes, Recorder, UndeclaredError
-from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
+from otel_receivers.receiver import Batch, Problem, ScrapeError, Target, Tick
 from otel_receivers.spool import Spool, SpoolError
 from otel_receivers.spool_events import Told
 from otel_receivers.totals import HEARD_SECONDS, Histogram, Sum, Total
@@ -24,6 +25,7 @@ LAST = f"{NAME}/last"
 # A plugin's heartbeat comes every 30 seconds. Long enough for what was counted last to be told again and again.
 _QUIET_SECONDS = 900.0
 _DAY_NANOS = 86_400_000_000_000
+_SET_BACK = Problem("clock", "the clock was set back: what events add up to is told again when it is past where it was")
 
 
 class DerivedReceiver:
@@ -32,18 +34,26 @@ class DerivedReceiver:
     Args:
         declarations: of all sources.
         spool: which counts.
+        node: who tells of senders that are too many to be told apart.
         interval: seconds.
         state: what it stored when the agent last ran.
     """
 
     def __init__(
-        self, declarations: Declarations, spool: Spool, *, interval: int, state: Mapping[str, str] | None = None
+        self,
+        declarations: Declarations,
+        spool: Spool,
+        node: Node,
+        *,
+        interval: int,
+        state: Mapping[str, str] | None = None,
     ) -> None:
         self.name = NAME
         self.interval = interval
         self.target: Target | None = None
         self._declarations = declarations
         self._spool = spool
+        self._node = node
         self._last = self._last_before = _number((state or {}).get(LAST, ""))
         self._quiet = max(_QUIET_SECONDS, 3.0 * interval)
 
@@ -56,7 +66,7 @@ class DerivedReceiver:
         now = tick.time_unix_nano
         if 0 <= self._last - now <= _DAY_NANOS:
             # The clock was set back: rows of these times are there. The first point after them has it all.
-            return Batch()
+            return Batch(problems=[_SET_BACK])
         try:
             told = await self._spool.told()
             if any(each.sender.start - now > _DAY_NANOS for each in told):
@@ -85,7 +95,7 @@ class DerivedReceiver:
 
     def _record(self, told: Told, tick: Tick) -> Batch:
         declaration = self._declarations[told.instance.source]
-        recorder = Recorder(declaration, _resource(told, declaration), tick)
+        recorder = Recorder(declaration, _resource(told, declaration, self._node), tick)
         start = told.sender.start
         for series, total in told.totals.items():
             metric = declaration.metrics.get(series.metric)
@@ -127,14 +137,14 @@ def _typed(declaration: Declaration) -> Iterator[tuple[Metric, Series]]:
                 yield metric, Series(metric.name, tuple(sorted(column.when.items())))
 
 
-def _resource(told: Told, declaration: Declaration) -> Resource:
+def _resource(told: Told, declaration: Declaration, node: Node) -> Resource:
     """Only what stays as long as the sender is the same: a series of another resource would be another series."""
     instance = told.instance
     said = {
         "service.name": instance.service or declaration.service,
         "service.instance.id": instance.id,
-        "host.id": instance.host_id,
-        "host.name": told.sender.host_name,
+        "host.id": instance.host_id or node.id,
+        "host.name": told.sender.host_name if instance.host_id else node.host,
     }
     return Resource({name: text for name, text in said.items() if text})
 

@@ -225,15 +225,16 @@ class Totals:
     def _sender(self, occurrence: Occurrence, work: _Work) -> Instance:
         """The instance that an event is counted under; what is new of it is in the change then."""
         instance, change, seconds = occurrence.instance, work.change, work.now / 1e9
-        known = self._known(instance, change)
+        known, host_name = self._known(instance, change), occurrence.host_name
         if known is None and len(self.senders) + len(change.senders) - len(change.forgotten) >= INSTANCES:
             if (quiet := self._longest_quiet(seconds, change)) is not None:
                 change.forgotten.append(quiet)
             else:
-                instance = Instance(instance.source, "", "", next(iter(OVERFLOW)))
+                # Of many hosts, or of none: the agent tells it as its own.
+                instance, host_name = Instance(instance.source, "", "", next(iter(OVERFLOW))), ""
                 known = self._known(instance, change)
         if known is None:
-            change.senders[instance] = Sender(work.now - _STEP_NANOS, occurrence.host_name, seconds)
+            change.senders[instance] = Sender(work.now - _STEP_NANOS, host_name, seconds)
         elif abs(seconds - known.heard) > HEARD_SECONDS:
             change.senders[instance] = replace(known, heard=seconds)
         change.heard.add(instance)

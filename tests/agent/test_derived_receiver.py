@@ -14,6 +14,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, NumberDataPoint
 from otel_receivers import derived_receiver, exporter, totals
 from otel_receivers.derived import Derivation
 from otel_receivers.derived_receiver import DerivedReceiver
+from otel_receivers.node import Node
 from otel_receivers.receiver import Batch, ScrapeError, Tick
 from otel_receivers.spool import Spool
 from postel.signals import load_all
@@ -22,6 +23,7 @@ from support.mail_events import HARAKA, ZONE_MTA, attempt, event, request, reque
 SECOND = 1_000_000_000
 DAY = 86_400 * SECOND
 DERIVATION = Derivation(load_all())
+NODE = Node("node-9", "setting", "mx9.example.org", boot_id="", boot_time_unix_nano=0)
 MESSAGE = {"email.direction": "inbound", "haraka.data.size": 2000}
 
 
@@ -30,7 +32,7 @@ class Counting:
 
     def __init__(self, spool: Spool, state: Mapping[str, str] | None = None) -> None:
         self.spool = spool
-        self.receiver = DerivedReceiver(load_all(), spool, interval=1, state=state)
+        self.receiver = DerivedReceiver(load_all(), spool, NODE, interval=1, state=state)
 
     async def take(self, *records: Any, resource: Mapping[str, Any] = ZONE_MTA, scope: str = "postel.zone_mta") -> None:
         message = request(*records, resource=resource, scope=scope)
@@ -121,6 +123,19 @@ async def test_the_resource_is_who_sent_it_and_nothing_that_changes(tmp_path: Pa
     assert {scope.scope.name for each in batch.metrics for scope in each.scope_metrics} == {"postel.zone_mta"}
 
 
+async def test_senders_that_are_too_many_are_told_as_of_the_agents_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(totals, "INSTANCES", 1)
+    async with counting(tmp_path) as own:
+        for number in (1, 2, 3):
+            host = {"host.id": f"node-{number}", "host.name": f"mx{number}.example.org"}
+            await own.take(attempt(number), resource={**ZONE_MTA, **host})
+        batch = await own.receiver.collect(Tick(time.time_ns() + SECOND))
+    _, together = [dict(each.resource.attributes) for each in batch.metrics]
+    assert (together["host.id"], together["host.name"]) == (NODE.id, NODE.host)
+
+
 async def test_every_typed_column_has_its_point_from_the_first_tick_on(tmp_path: Path) -> None:
     columns = load_all().columns_of("metrics_haraka")
     async with counting(tmp_path) as own:
@@ -189,10 +204,12 @@ async def test_a_time_that_was_passed_before_has_no_second_point(tmp_path: Path)
         batch = await own.receiver.collect(Tick(time.time_ns() + 100 * SECOND))
         assert points(batch)
         await own.take(attempt(2))
-        assert await own.points(50) == {}
+        set_back = await own.receiver.collect(Tick(time.time_ns() + 50 * SECOND))
+        assert points(set_back) == {}
+        assert [problem.error_type for problem in set_back.problems] == ["clock"]
         await own.spool.append([], batch.state)
     async with counting(tmp_path) as own:
-        assert await own.points(60) == {}
+        assert points(await own.receiver.collect(Tick(time.time_ns() + 60 * SECOND))) == {}
         assert (await own.points(101))[WHERE].count == 2
 
 
@@ -233,7 +250,7 @@ async def test_a_sender_that_was_gone_long_before_the_agent_ended_stays_gone(tmp
         await own.spool.append([], (await own.receiver.collect(at)).state)
     async with counting(tmp_path) as own:
         assert await own.points(3601) == {}
-        assert points(await DerivedReceiver(load_all(), own.spool, interval=1).collect(at))
+        assert points(await DerivedReceiver(load_all(), own.spool, NODE, interval=1).collect(at))
 
 
 async def test_what_an_older_postel_counted_under_other_names_is_left_out_and_said(tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ async def derived(recording: Path, folder: Path) -> list[Batch]:
         derivation = Derivation(load_all())
         for request in recorded_requests(recording):
             await spool.take(exporter.log_requests(request, 1 << 20), derivation.occurrences(request))
-        receiver = DerivedReceiver(load_all(), spool, interval=1, state=await spool.state())
+        receiver = DerivedReceiver(
+            load_all(), spool, identify(folder, setting="node-1"), interval=1, state=await spool.state()
+        )
         return [await receiver.collect(Tick(time.time_ns() + _NANOS))]
     finally:
         await spool.close()
