@@ -127,7 +127,7 @@ async def _make_views(
     async with connection.transaction():
         await _apply(connection, _VIEWS, checksum, views)
         await increase.make_views(connection, tables)
-    await _comment(connection, declarations)
+        await _comment(connection, declarations)
     return True
 
 

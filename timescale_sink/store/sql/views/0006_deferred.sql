@@ -2,7 +2,8 @@
 --
 -- A recipient waits where the last that was heard of it is a deferral. Zone-MTA's default schedule tries again within four
 -- hours each time, so that what was silent for three days is gone, though nobody said so; so the view costs what three
--- days hold. A recipient is told from the others of its message by Zone-MTA's number of it, else by its address.
+-- days hold. A recipient is told from the others of its message by Zone-MTA's number of it, else by its address: with
+-- `[privacy] addresses = "domain"` Haraka's recipients in one domain are one here.
 
 CREATE OR REPLACE VIEW deferred_recipient AS
 SELECT
