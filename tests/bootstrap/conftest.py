@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,21 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from support.bootstrap import GO, Make, left
-
-_CHECKOUT = Path(__file__).parents[2]
+from support.bootstrap import CHECKOUT, GO, Make, copy_checkout, left
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """As much of a checkout as the build needs, with nothing built."""
-    copy = tmp_path / "checkout"
-    for part in ("collector-config", "postel", "tools", "requirements"):
-        shutil.copytree(_CHECKOUT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = copy_checkout(tmp_path / "checkout")
     # The Go that set-up installed where the machine has none.
-    if (_CHECKOUT / ".build" / "go").exists():
+    if (CHECKOUT / ".build" / "go").exists():
         (copy / ".build").mkdir()
-        (copy / ".build" / "go").symlink_to(_CHECKOUT / ".build" / "go")
+        (copy / ".build" / "go").symlink_to(CHECKOUT / ".build" / "go")
     return copy
 
 

@@ -1,8 +1,9 @@
-"""Set-up in a checkout of the test's own, with a Go that only looks like one."""
+"""Set-up in a checkout of the test's own, and a Go that only looks like one."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,16 @@ wait
 BUILDER
 chmod +x "$GOBIN/builder"
 """
+
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def copy_checkout(copy: Path) -> Path:
+    """Copy as much of the checkout as the Collector's build needs, with nothing built; returns the copy."""
+    for part in ("collector-config", "postel", "tools", "requirements"):
+        shutil.copytree(CHECKOUT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
 
 
 def left(checkout: Path) -> list[psutil.Process]:
