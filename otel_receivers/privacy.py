@@ -22,7 +22,17 @@ from otel_receivers.addresses import replace_addresses
 
 _MESSAGE_ID = "email.message_id"
 # Attributes that are an address and nothing else, so that any character before its last @ is of the local part.
-_ADDRESSES = frozenset({"email.from.address", "email.to.address", "zonemta.return_path"})
+# Attributes that are an address and nothing else; in any other text one is looked for.
+_ADDRESSES = frozenset(
+    {
+        "email.from.address",
+        "email.to.address",
+        "haraka.recipient.refused.address",
+        "wildduck.address",
+        "wildduck.message.from.address",
+        "zonemta.return_path",
+    }
+)
 _LOGINS = frozenset({"user.name", "enduser.id"})
 _EMPTY = AnyValue(string_value="")
 _DIGEST_BYTES = 8

@@ -13,6 +13,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_receivers.privacy import Privacy
+from postel.signals import load_all
 
 LOCAL_PART = "Ann.Lee+news"
 MODES: list[Literal["hash", "domain"]] = ["hash", "domain"]
@@ -148,6 +149,23 @@ def test_an_attribute_that_is_an_address_is_hidden_up_to_its_last_at(mode: Liter
         assert "lee" not in left
         assert left.endswith("@example.org")
     assert hidden(mode, "email.from.address", "") == ""
+
+
+# Of hosts, by the semantic conventions.
+HOSTS = {"client.address", "network.local.address", "network.peer.address", "server.address"}
+ATTRIBUTES = {name for declaration in load_all().sources.values() for name in declaration.attributes}
+DECLARED = sorted(name for name in ATTRIBUTES - HOSTS if name.endswith(".address"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", DECLARED)
+def test_each_declared_address_is_hidden_whole_or_is_none(
+    mode: Literal["hash", "domain"], name: str
+) -> None:
+    for text in ("annlee", "annlee bell@example.org", "a,annlee@example.org", "to=annlee@example.org"):
+        left = hidden(mode, name, text) or ""
+        assert not any(part in left for part in ("annlee", "a,", "to=")), text
+        assert left == hidden(mode, "email.to.address", text)
 
 
 def test_a_login_without_a_domain_is_a_local_part() -> None:
