@@ -81,7 +81,7 @@ async def _ask_zone_mta(settings: Settings, queue_id: str) -> dict[str, Any] | N
     found = (place.targets for place in places(settings.discovery) if place.source == "zone_mta")
     targets = [target for targets in found for target in targets]
     try:
-        return await Lookup(lambda: targets, Privacy(settings.privacy.addresses).text).find(queue_id)
+        return await Lookup(lambda: targets, Privacy(settings.privacy.addresses)).find(queue_id)
     except (NoQueueIdError, NoZoneMtaError, ScrapeError) as error:
         raise PostelError(f"no agent runs here, and Zone-MTA gives no answer: {error}") from None
 

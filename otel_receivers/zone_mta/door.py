@@ -26,7 +26,7 @@ PATH = "/zone-mta/message/"
 def build(context: Context) -> Door:
     """The door to the Zone-MTAs that the agent asks."""
     privacy = Privacy(context.settings.privacy.addresses)
-    return partial(routes, Lookup(lambda: context.all_of("zone_mta"), privacy.text))
+    return partial(routes, Lookup(lambda: context.all_of("zone_mta"), privacy))
 
 
 def routes(lookup: Lookup, token: str | None) -> Sequence[Route]:

@@ -1,4 +1,4 @@
-"""Finds a message that waits in a Zone-MTA's queue: asked when somebody wants to know, of one instance after the other.
+"""Finds a message that waits in a Zone-MTA's queue: asked when somebody wants to know, of all instances at once.
 
 Instances with one database all know it; only the one that makes an attempt knows that it does. Whatever is shown of
 addresses is what ``[privacy] addresses`` lets out.
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from otel_receivers.http_page import TIMEOUT
+from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import ScrapeError, Target
 from otel_receivers.zone_mta.message import Message, is_id, message
 from otel_receivers.zone_mta.rest import Rest
@@ -35,15 +36,13 @@ class Lookup:
 
     Args:
         targets: where the Zone-MTAs are that can be asked now.
-        text: what may be shown of a text with addresses in it.
-        timeout: seconds for the answer of one of them.
+        privacy: what may be shown of addresses.
+        timeout: seconds for the answer of each of them.
     """
 
-    def __init__(
-        self, targets: Callable[[], Iterable[Target]], text: Callable[[str], str], *, timeout: float = TIMEOUT
-    ) -> None:
+    def __init__(self, targets: Callable[[], Iterable[Target]], privacy: Privacy, *, timeout: float = TIMEOUT) -> None:
         self._targets = targets
-        self._text = text
+        self._privacy = privacy
         self._timeout = timeout
         self._places = asyncio.Semaphore(_AT_ONCE)
 
@@ -63,23 +62,21 @@ class Lookup:
         targets = list(self._targets())
         if not targets:
             raise NoZoneMtaError("no Zone-MTA was found on this host; see [discovery] zone_mta_host and zone_mta_port")
-        failure: ScrapeError | None = None
         async with self._places:
-            for target in targets:
-                try:
-                    found = await self._ask(target, queue_id)
-                except ScrapeError as error:
-                    if error.error_type != _NOT_THERE:
-                        failure = error
-                else:
-                    return found.to_dict(self._text)
-        if failure is not None:
-            raise failure
+            answers = await asyncio.gather(*(self._ask(target, queue_id) for target in targets))
+        found = [each for each in answers if isinstance(each, Message)]
+        if found:
+            return found[0].with_deliveries_of(found[1:]).to_dict(self._privacy)
+        for each in answers:
+            if isinstance(each, ScrapeError) and each.error_type != _NOT_THERE:
+                raise each
         return None
 
-    async def _ask(self, target: Target, queue_id: str) -> Message:
+    async def _ask(self, target: Target, queue_id: str) -> Message | ScrapeError:
         rest = Rest(target, limit=ANSWER_BYTES)
         try:
             return await rest.ask(partial(message, queue_id=queue_id), "message", queue_id, timeout=self._timeout)
+        except ScrapeError as error:
+            return error
         finally:
             await rest.close()

@@ -9,11 +9,12 @@ Source: Zone-MTA, lib/mail-queue.js (``getInfo``, ``deferDelivery``), lib/sender
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from otel_receivers.privacy import Privacy
 from otel_receivers.prometheus import PageError
 from otel_receivers.zone_mta.answers import answer, count_of
 
@@ -88,16 +89,23 @@ class Message:
     body_size: int | None
     recipients: tuple[Recipient, ...]
 
-    def to_dict(self, text: Callable[[str], str] = str) -> dict[str, Any]:
-        """As JSON has it; ``text`` is applied to every text that may have an address in it."""
+    def to_dict(self, privacy: Privacy | None = None) -> dict[str, Any]:
+        """As JSON has it, with what ``privacy`` lets out of addresses; None: all of them."""
+        privacy = privacy or Privacy("keep")
         content = asdict(self)
-        content["from_address"] = None if self.from_address is None else text(self.from_address)
+        content["from_address"] = None if self.from_address is None else privacy.address(self.from_address)
         content["recipients"] = list(content["recipients"])
         for recipient in content["recipients"]:
-            recipient["address"] = text(recipient["address"])
-            recipient["response"] = None if recipient["response"] is None else text(recipient["response"])
-            recipient["log"] = [{**line, "text": text(line["text"])} for line in recipient["log"]]
+            recipient["address"] = privacy.address(recipient["address"])
+            recipient["response"] = None if recipient["response"] is None else privacy.text(recipient["response"])
+            recipient["log"] = [{**line, "text": privacy.text(line["text"])} for line in recipient["log"]]
         return content
+
+    def with_deliveries_of(self, others: Iterable[Message]) -> Message:
+        """The same, with the attempts under way that other instances on the database know of, each its own."""
+        under_way = {(each.zone, each.seq) for other in others for each in other.recipients if each.in_delivery}
+        recipients = (replace(r, in_delivery=r.in_delivery or (r.zone, r.seq) in under_way) for r in self.recipients)
+        return replace(self, recipients=tuple(recipients))
 
 
 def is_id(text: str) -> bool:

@@ -24,6 +24,7 @@ from otel_receivers.privacy import Privacy
 from otel_receivers.prometheus import PageError
 from otel_receivers.receiver import Target
 from otel_receivers.spool import Spool
+from otel_receivers.zone_mta.lookup import Lookup
 from otel_receivers.zone_mta.message import LogLine, is_id, message
 from postel import message as command
 from postel.cli import main
@@ -71,6 +72,24 @@ def test_what_is_due_says_no_more_than_that() -> None:
         None,
         (),
     )
+
+
+def test_an_address_without_a_domain_is_hidden_too() -> None:
+    content = json.loads(MESSAGE)
+    content["meta"]["from"] = content["messages"][0]["recipient"] = "ann"
+    shown = message(json.dumps(content).encode(), MESSAGE_ID).to_dict(Privacy("domain"))
+    assert "ann" not in (shown["from_address"], shown["recipients"][0]["address"])
+
+
+async def test_of_several_on_one_database_each_tells_of_its_own_attempts() -> None:
+    locked = json.loads(MESSAGE)
+    locked["messages"][1]["lock"] = {"x": 1}
+    one, another = StandIn(instead=answering), StandIn(instead=lambda _: (200, json.dumps(locked).encode()))
+    async with standing_in(one) as first, standing_in(another) as second:
+        targets = [Target("127.0.0.1", first), Target("127.0.0.1", second), Target("127.0.0.1", free_port())]
+        found = await Lookup(lambda: targets, Privacy("keep")).find(MESSAGE_ID)
+    assert found
+    assert [recipient["in_delivery"] for recipient in found["recipients"]] == [False, True]
 
 
 def test_nothing_of_the_mails_header_is_told() -> None:

@@ -18,6 +18,7 @@ from testbed.zone_mta import RELEASES, SENDER, ZoneMta
 
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import identify
+from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
 from otel_receivers.zone_mta.instance import resource_of
 from otel_receivers.zone_mta.lookup import Lookup
@@ -216,7 +217,7 @@ def test_a_message_is_found_while_it_waits(version: str, new_zone_mta: NewZoneMt
     queue_id = httpx.get(listing).json()["list"][0]["id"]
 
     def look_up() -> dict[str, Any] | None:
-        return asyncio.run(Lookup(lambda: [Target("127.0.0.1", server.api_port)], str).find(queue_id))
+        return asyncio.run(Lookup(lambda: [Target("127.0.0.1", server.api_port)], Privacy("keep")).find(queue_id))
 
     found = look_up()
     assert found
