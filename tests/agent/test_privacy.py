@@ -159,9 +159,7 @@ DECLARED = sorted(name for name in ATTRIBUTES - HOSTS if name.endswith(".address
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", DECLARED)
-def test_each_declared_address_is_hidden_whole_or_is_none(
-    mode: Literal["hash", "domain"], name: str
-) -> None:
+def test_each_declared_address_is_hidden_whole_or_is_none(mode: Literal["hash", "domain"], name: str) -> None:
     for text in ("annlee", "annlee bell@example.org", "a,annlee@example.org", "to=annlee@example.org"):
         left = hidden(mode, name, text) or ""
         assert not any(part in left for part in ("annlee", "a,", "to=")), text
