@@ -68,9 +68,23 @@ class Record:
         file = server.code / _RECORD
         try:
             with explained(file):
-                return cls(**json.loads(file.read_text("utf-8"))) if file.exists() else None
+                return cls.read(file.read_text("utf-8")) if file.exists() else None
         except (ValueError, TypeError):
             raise PluginError(f"{file} is damaged: remove {server.code} by hand, and install anew") from None
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """What :meth:`text` gave, as far as it is: whoever runs the server can write it.
+
+        Raises:
+            ValueError: it is no JSON.
+            TypeError: it is no such record.
+        """
+        record = cls(**json.loads(text))
+        for name, value in asdict(record).items():
+            if type(value) is not (bool if name == "made_parent" else str):
+                raise TypeError(name)
+        return record
 
     def text(self) -> bytes:
         """As it is stored."""
@@ -147,9 +161,10 @@ def plan_uninstall(server: Server) -> Plan:
         if server.code.exists() or server.elsewhere:
             raise PluginError(f"{server.elsewhere or server.code} was not put there by `postel plugins install`")
         return plan
-    if record.line and server.listed and server.listed.names():
-        plan.steps.append(RemoveLine(server.listed.path, record.line))
-    _retire(Path(record.config) if record.config else None, record, plan)
+    if server.listed and server.listed.names():
+        # Also where the user wrote it: Haraka does not start with a plugin in its list that is not there.
+        plan.steps.append(RemoveLine(server.listed.path, record.line or server.listed.line))
+    _retire(server, Path(record.config) if record.config else None, record, plan)
     plan.steps.append(RemoveFolder(server.code))
     if record.made_parent:
         plan.steps.append(RemoveEmptyFolder(server.code.parent))
@@ -184,7 +199,7 @@ def _plan_config(server: Server, record: Record | None, wanted: bytes, plan: Pla
     """
     known = Path(record.config) if record and record.config else None
     if known and known != server.config:
-        _retire(known, record, plan)
+        _retire(server, known, record, plan)
     if server.config is None:
         return "", ""
     with explained(server.config):
@@ -207,11 +222,13 @@ def _plan_config(server: Server, record: Record | None, wanted: bytes, plan: Pla
     return "", ""
 
 
-def _retire(config: Path | None, record: Record | None, plan: Plan) -> None:
+def _retire(server: Server, config: Path | None, record: Record | None, plan: Plan) -> None:
     """Remove the settings that were written, or keep them aside where the user changed them."""
     if config is None or record is None or not config.is_file():
         return
-    if config.name not in _CONFIG_NAMES or config.is_symlink():
+    # What the server's user could do without Postel, a forged record may make of it.
+    its_own = config == server.config or config.stat().st_uid == server.code.stat().st_uid
+    if config.name not in _CONFIG_NAMES or config.is_symlink() or not its_own:
         raise PluginError(
             f"{config} is no file of settings that Postel writes; its record was changed: remove it by hand"
         )

@@ -359,12 +359,23 @@ def test_harakas_list_is_given_one_line_and_is_then_as_before(
     assert state(folder) == before
 
 
-def test_a_line_that_the_user_wrote_stays(instance: Path, tmp_path: Path) -> None:
+def test_a_line_that_the_user_wrote_goes_with_what_it_names(instance: Path, tmp_path: Path) -> None:
     (instance / "config" / "plugins").write_text("postel\nrspamd\n")
     (server,) = haraka.find(instance).servers
     plan_install(server, plugin(tmp_path / "bundle", server="haraka", sample="postel.ini")).run()
     plan_uninstall(server).run()
-    assert (instance / "config" / "plugins").read_text() == "postel\nrspamd\n"
+    # Haraka would not start with it.
+    assert (instance / "config" / "plugins").read_text() == "rspamd\n"
+
+
+@pytest.mark.parametrize(("name", "value"), [("config", 5), ("line", None), ("made_parent", "yes"), ("version", [])])
+def test_a_record_of_other_types_is_damaged(instance: Path, tmp_path: Path, name: str, value: object) -> None:
+    (server,) = haraka.find(instance).servers
+    plan_install(server, plugin(tmp_path / "bundle", server="haraka", sample="postel.ini")).run()
+    (record,) = server.code.glob("postel-installed.json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), name: value}))
+    with pytest.raises(PluginError, match="is damaged"):
+        plan_uninstall(server)
 
 
 def test_lines_that_came_later_stay_too(instance: Path, tmp_path: Path) -> None:
