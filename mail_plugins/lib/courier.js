@@ -119,14 +119,14 @@ class Courier {
     async #later(batch, { delay, reason }) {
         this.away.begin(`events are kept, ${this.endpoint} does not take them: ${reason}`);
         await this.outbox.returned(batch);
-        // Not all of a server's processes at the same moment.
-        await sleep(delay ?? this.delay * (0.8 + 0.4 * Math.random()));
+        // Not all of a server's processes at the same moment; and no receiver may ask for more haste than that.
+        await sleep(Math.max(delay ?? 0, this.delay * (0.8 + 0.4 * Math.random())));
         this.delay = Math.min(this.delay * 2, MAX_DELAY_MS);
     }
 }
 
 function sleep(milliseconds) {
-    return milliseconds > 0 ? new Promise(resolve => setTimeout(resolve, milliseconds).unref()) : undefined;
+    return new Promise(resolve => setTimeout(resolve, milliseconds).unref());
 }
 
 module.exports = { Courier };

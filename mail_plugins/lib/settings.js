@@ -73,7 +73,7 @@ function checkHeaders(headers) {
 
 // The parts of an endpoint that HttpClient takes.
 function target(endpoint) {
-    if (endpoint.startsWith('unix:')) {
+    if (/^unix:\/(?!\/)/.test(endpoint)) {
         return { protocol: 'http:', socketPath: endpoint.slice('unix:'.length), path: '/v1/logs' };
     }
     let url;
@@ -84,6 +84,10 @@ function target(endpoint) {
     }
     if (!['http:', 'https:'].includes(url.protocol)) {
         throw new Error(`the setting endpoint must be http://..., https://... or unix:/..., not ${endpoint}`);
+    }
+    if (url.username || url.password || url.search || url.hash) {
+        // What it has there may be a secret.
+        throw new Error('the setting endpoint must have neither a user nor a query: use the settings token or headers');
     }
     const path = url.pathname.replace(/\/+$/, '');
     return {

@@ -14,7 +14,7 @@ function judge({ status, headers, body }, now = Date.now()) {
         return taken(status, mediaType, body);
     }
     const reason = `HTTP ${status}: ${words(mediaType, body)}`.replace(/: $/, '');
-    if (status === 413 || (status === 400 && ['application/json', 'application/x-protobuf'].includes(mediaType))) {
+    if (status === 413 || (status === 400 && isStatus(mediaType, body))) {
         return { kind: 'refused', reason };
     }
     return { kind: 'retry', delay: retryAfter(headers['retry-after'], now), reason };
@@ -30,7 +30,16 @@ function taken(status, mediaType, body) {
         return { kind: 'retry', delay: null, reason: `HTTP ${status}, but the answer is not OTLP's: ${words(mediaType, body)}` };
     }
     const { rejectedLogRecords = 0, errorMessage = '' } = answer.partialSuccess || {};
-    return { kind: 'taken', refused: Number(rejectedLogRecords) || 0, reason: errorMessage };
+    return { kind: 'taken', refused: Math.max(Number(rejectedLogRecords) || 0, 0), reason: errorMessage };
+}
+
+// Whether a body is the `Status` that an OTLP receiver says a failure with (google/rpc/status.proto).
+function isStatus(mediaType, body) {
+    if (mediaType === 'application/x-protobuf') {
+        return true;
+    }
+    const answer = mediaType === 'application/json' ? parse(body) : null;
+    return answer !== null && Object.keys(answer).every(key => ['code', 'message', 'details'].includes(key));
 }
 
 // Milliseconds of a Retry-After (RFC 9110, 10.2.3: seconds or a date), or null.

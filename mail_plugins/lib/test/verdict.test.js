@@ -13,6 +13,11 @@ test('only what is about the bytes is final', () => {
     assert.equal(kind(413, { 'content-type': 'text/html' }, '<html>'), 'refused');
     // nginx that was asked for HTTP on its HTTPS port
     assert.equal(kind(400, { 'content-type': 'text/html' }, '<html>'), 'retry');
+    // A server that speaks JSON of its own
+    assert.equal(kind(400, JSON_TYPE, '{"error":"no handler found for uri [/v1/logs]","status":400}'), 'retry');
+    assert.equal(kind(400, JSON_TYPE, 'no JSON'), 'retry');
+    assert.equal(kind(400, JSON_TYPE, '{"code":3,"message":"why","details":[]}'), 'refused');
+    assert.equal(kind(400, { 'content-type': 'application/x-protobuf' }, '\b\u0003'), 'refused');
     for (const status of [301, 401, 403, 404, 405, 415, 429, 500, 502, 503, 504]) {
         assert.equal(kind(status), 'retry', String(status));
     }
@@ -28,6 +33,7 @@ test('a 200 counts where its body is OTLP\'s or empty', () => {
         refused: 3,
         reason: 'x'
     });
+    assert.equal(judge({ status: 200, headers: JSON_TYPE, body: '{"partialSuccess":{"rejectedLogRecords":"-5"}}' }).refused, 0);
     assert.equal(kind(200, { 'content-type': 'text/html' }, '<html>Welcome'), 'retry');
     assert.equal(kind(200, JSON_TYPE, '{"status":"ok"}'), 'retry');
     assert.equal(kind(200, JSON_TYPE, '[]'), 'retry');
