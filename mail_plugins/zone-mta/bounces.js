@@ -2,10 +2,11 @@
 
 // Links a bounce with the message that it is about.
 //
-// Zone-MTA logs a bounce as QUEUED like any message, and right after that QUEUE_BOUNCE with both ids. So the event of a
-// bounce waits for a moment; where no QUEUE_BOUNCE comes (another plugin's bounces) it goes out without the link.
+// Zone-MTA logs a bounce as QUEUED like any message, and QUEUE_BOUNCE with both ids in the next turn of its event loop. By
+// the time that events are made the link is mostly known; else the event waits for a moment, and where no QUEUE_BOUNCE
+// comes (another plugin's bounces) it goes out without the link.
 
-const PATIENCE_MS = 500;
+const PATIENCE_MS = 50;
 const MAX_HELD = 1000;
 
 class Bounces {
@@ -14,11 +15,19 @@ class Bounces {
         this.emit = emit;
         this.patience = patience;
         this.held = new Map();
+        this.links = new Map();
     }
 
     // Emit an event, if it is a bounce's a moment later.
     pass(entry, event) {
-        if (entry.action !== 'QUEUED' || entry.interface !== 'bounce' || this.held.size >= MAX_HELD) {
+        const isBounce = entry.action === 'QUEUED' && entry.interface === 'bounce';
+        if (isBounce && this.links.has(entry.id)) {
+            Object.assign(event.attributes, this.links.get(entry.id));
+            this.links.delete(entry.id);
+            this.emit(event);
+            return;
+        }
+        if (!isBounce || this.held.size >= MAX_HELD) {
             this.emit(event);
             return;
         }
@@ -26,15 +35,22 @@ class Bounces {
         this.held.set(entry.id, { event, timer });
     }
 
-    // An entry that is no event of its own.
-    learn(entry) {
-        if (entry.action === 'QUEUE_BOUNCE' && this.held.has(entry.bounceId)) {
-            const { attributes } = this.held.get(entry.bounceId).event;
-            attributes['zonemta.bounce.message.id'] = entry.id;
-            attributes['zonemta.bounce.message.seq'] = entry.seq;
-            attributes['zonemta.bounce.type'] = entry.bounceType;
-            this.#release(entry.bounceId);
+    // An entry QUEUE_BOUNCE, at the moment that it is logged.
+    learn({ bounceId, id, seq, bounceType }) {
+        const link = {
+            'zonemta.bounce.message.id': id,
+            'zonemta.bounce.message.seq': seq,
+            'zonemta.bounce.type': bounceType
+        };
+        if (this.held.has(bounceId)) {
+            Object.assign(this.held.get(bounceId).event.attributes, link);
+            this.#release(bounceId);
+            return;
         }
+        if (this.links.size >= MAX_HELD) {
+            this.links.delete(this.links.keys().next().value);
+        }
+        this.links.set(bounceId, link);
     }
 
     releaseAll() {

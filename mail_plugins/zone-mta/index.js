@@ -31,6 +31,10 @@ module.exports.init = (app, done) => {
 
 // Within the hook: what is known now. The entry is copied, for plugins behind this one may change theirs.
 function take(entry, attempts, bounces, emitter) {
+    if (entry.action === 'QUEUE_BOUNCE') {
+        bounces.learn(entry);
+        return;
+    }
     const [copy, attempt, now] = [{ ...entry }, attempts.end(entry), Date.now()];
     emitter.defer(() => tell(copy, attempt, now, bounces));
 }
@@ -39,8 +43,6 @@ function tell(entry, attempt, now, bounces) {
     const event = describe(entry, attempt, now);
     if (event) {
         bounces.pass(entry, event);
-    } else {
-        bounces.learn(entry);
     }
 }
 
