@@ -51,8 +51,8 @@ def seen(server: ZoneMta) -> Counter[tuple[str, str, str, str]]:
 
 def wait_until_told(server: ZoneMta, receiver: OtlpThread, seconds: float = 20) -> None:
     until(lambda: sum(deliveries(receiver).values()) >= len(server.sink.attempts()), seconds, "all attempts are told")
-    # What would come twice, and bounces: their link is awaited for 0.5 s, and events go out 0.55 s later at the latest.
-    time.sleep(2)
+    # What would come twice, and bounces: 0.75 s until events are made, as much until they are sent, 0.5 s for the link.
+    time.sleep(2.5)
 
 
 def post(server: ZoneMta, path: str, **fields: object) -> httpx.Response:
