@@ -22,7 +22,6 @@ from otel_receivers.addresses import replace_addresses
 
 _MESSAGE_ID = "email.message_id"
 # Attributes that are an address and nothing else, so that any character before its last @ is of the local part.
-# Attributes that are an address and nothing else; in any other text one is looked for.
 _ADDRESSES = frozenset(
     {
         "email.from.address",
