@@ -17,15 +17,15 @@ from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import ScrapeError
 from otel_receivers.registry import places
 from otel_receivers.zone_mta.door import PATH
-from otel_receivers.zone_mta.lookup import Lookup, NoQueueIdError, NoZoneMtaError
+from otel_receivers.zone_mta.lookup import WITHIN, Lookup, NoQueueIdError, NoZoneMtaError
 from otel_receivers.zone_mta.message import is_id
 from postel.errors import PostelError
 from postel.listening import reachable
 from postel.settings import Settings
 from postel.streams import printable
 
-# The agent waits 10 s for each Zone-MTA.
-_SECONDS = 30.0
+# The agent's own word for an answer that does not come arrives before this.
+_SECONDS = WITHIN + 5
 _HEAD = {
     "Message:": "id",
     "Message-ID:": "message_id",

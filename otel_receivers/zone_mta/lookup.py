@@ -7,7 +7,7 @@ addresses is what ``[privacy] addresses`` lets out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ from otel_receivers.zone_mta.rest import Rest
 
 # Of a message with a thousand recipients and their logs; what is longer would be much in the agent's memory.
 ANSWER_BYTES = 4 << 20
+# Seconds until who asks has an answer, whatever the servers do and however many ask beside it.
+WITHIN = 25.0
 _AT_ONCE = 2
 _NOT_THERE = "404"
 
@@ -38,12 +40,21 @@ class Lookup:
         targets: where the Zone-MTAs are that can be asked now.
         privacy: what may be shown of addresses.
         timeout: seconds for the answer of each of them.
+        within: seconds for all of it, with the wait for those who asked before.
     """
 
-    def __init__(self, targets: Callable[[], Iterable[Target]], privacy: Privacy, *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        targets: Callable[[], Iterable[Target]],
+        privacy: Privacy,
+        *,
+        timeout: float = TIMEOUT,
+        within: float = WITHIN,
+    ) -> None:
         self._targets = targets
         self._privacy = privacy
         self._timeout = timeout
+        self._within = within
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def find(self, queue_id: str) -> dict[str, Any] | None:
@@ -55,15 +66,14 @@ class Lookup:
         Raises:
             NoQueueIdError: no message has such an id.
             NoZoneMtaError: nobody to ask is known.
-            ScrapeError: one of them gave no whole answer, and no other knows the message.
+            ScrapeError: one of them gave no whole answer, and no other knows the message; or there was no time for it.
         """
         if not is_id(queue_id):
             raise NoQueueIdError("a queue id is of letters and digits, 64 at most")
         targets = list(self._targets())
         if not targets:
             raise NoZoneMtaError("no Zone-MTA was found on this host; see [discovery] zone_mta_host and zone_mta_port")
-        async with self._places:
-            answers = await asyncio.gather(*(self._ask(target, queue_id) for target in targets))
+        answers = await self._ask_all(targets, queue_id)
         found = [each for each in answers if isinstance(each, Message)]
         if found:
             return found[0].with_deliveries_of(found[1:]).to_dict(self._privacy)
@@ -71,6 +81,13 @@ class Lookup:
             if isinstance(each, ScrapeError) and each.error_type != _NOT_THERE:
                 raise each
         return None
+
+    async def _ask_all(self, targets: Iterable[Target], queue_id: str) -> Sequence[Message | ScrapeError]:
+        try:
+            async with asyncio.timeout(self._within), self._places:
+                return await asyncio.gather(*(self._ask(target, queue_id) for target in targets))
+        except TimeoutError:
+            raise ScrapeError("timeout", f"no answer within {self._within:g} s, as others ask too") from None
 
     async def _ask(self, target: Target, queue_id: str) -> Message | ScrapeError:
         rest = Rest(target, limit=ANSWER_BYTES)

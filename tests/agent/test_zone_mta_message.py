@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from otel_receivers.intake import Intake, serving
 from otel_receivers.node import identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.prometheus import PageError
-from otel_receivers.receiver import Target
+from otel_receivers.receiver import ScrapeError, Target
 from otel_receivers.spool import Spool
 from otel_receivers.zone_mta.lookup import Lookup
 from otel_receivers.zone_mta.message import LogLine, is_id, message
@@ -32,6 +34,7 @@ from postel.settings import Discovery, Settings
 from postel.settings import Intake as IntakeSettings
 from postel.settings import Privacy as PrivacySettings
 from support.ports import free_port
+from support.silent_server import silent_server
 from support.stand_in import Request, standing_in
 from support.zone_mta_answers import MESSAGE, MESSAGE_ID, NO_MESSAGE, StandIn
 
@@ -90,6 +93,19 @@ async def test_of_several_on_one_database_each_tells_of_its_own_attempts() -> No
         found = await Lookup(lambda: targets, Privacy("keep")).find(MESSAGE_ID)
     assert found
     assert [recipient["in_delivery"] for recipient in found["recipients"]] == [False, True]
+
+
+async def test_who_waits_for_those_before_is_answered_in_time_too() -> None:
+    with silent_server() as endpoint:
+        silent = Target("127.0.0.1", int(endpoint.rpartition(":")[2]))
+        lookup = Lookup(lambda: [silent], Privacy("keep"), timeout=0.5, within=0.7)
+        began = time.monotonic()
+        ends = await asyncio.gather(*(lookup.find(MESSAGE_ID) for _ in range(8)), return_exceptions=True)
+        assert time.monotonic() - began < 1.5  # one after the other, in pairs, it would be 2 s
+        assert [getattr(end, "error_type", end) for end in ends] == ["timeout"] * 8
+        # Those who gave up left their places.
+        with pytest.raises(ScrapeError, match=r"no whole answer within 0\.5 s"):
+            await lookup.find(MESSAGE_ID)
 
 
 def test_nothing_of_the_mails_header_is_told() -> None:
