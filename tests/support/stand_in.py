@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
+from support.raw_http_server import server
+
 _REASONS = {200: "OK", 302: "Found", 403: "Forbidden", 404: "Not Found", 500: "Internal Server Error"}
 
 
@@ -37,39 +39,24 @@ class StandIn(Protocol):
 @asynccontextmanager
 async def standing_in(stand_in: StandIn) -> AsyncIterator[int]:
     """The stand-in on a port of loopback."""
-    held: list[asyncio.Task[None]] = []
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        held.append(task)
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                first, *lines = head.rstrip().split("\r\n")
-                headers = {name.lower(): text for name, _, text in (line.partition(": ") for line in lines)}
-                url = urlsplit(first.split(" ")[1])
-                query = {name: texts[0] for name, texts in parse_qs(url.query).items()}
-                request = Request(url.path, query, headers, time.monotonic())
-                stand_in.requests.append(request)
-                status, content = stand_in.answer(request)
-                body = content if isinstance(content, bytes) else json.dumps(content, indent=2).encode() + b"\n"
-                writer.write(
-                    f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}\r\nServer: {stand_in.name}\r\n"
-                    f"Content-Type: application/json; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-                    + body
-                )
-                await writer.drain()
-        except (ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            first, *lines = head.rstrip().split("\r\n")
+            headers = {name.lower(): text for name, _, text in (line.partition(": ") for line in lines)}
+            url = urlsplit(first.split(" ")[1])
+            query = {name: texts[0] for name, texts in parse_qs(url.query).items()}
+            request = Request(url.path, query, headers, time.monotonic())
+            stand_in.requests.append(request)
+            status, content = stand_in.answer(request)
+            body = content if isinstance(content, bytes) else json.dumps(content, indent=2).encode() + b"\n"
+            writer.write(
+                f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}\r\nServer: {stand_in.name}\r\n"
+                f"Content-Type: application/json; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            await writer.drain()
 
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        for task in held:
-            task.cancel()
-        await asyncio.gather(*held, return_exceptions=True)
+    async with server(answer, reads=False) as port:
+        yield port
