@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from otel_receivers.agent import Collecting
+from otel_receivers.agent import Collecting, merged
 from otel_receivers.epochs import Epochs
 from otel_receivers.health import SpoolReceiver
 from otel_receivers.node import Node, identify
@@ -17,6 +16,7 @@ from otel_receivers.receiver import Batch, Problem, Receiver, ScrapeError, Targe
 from otel_receivers.spool import Spool
 from postel.settings import Settings
 from postel.signals import load_all
+from support.batches import data_points
 
 SECOND = 1_000_000_000
 NOW = 4_000_000_000 * SECOND
@@ -57,21 +57,14 @@ def collecting(tmp_path: Path, node: Node) -> Collecting:
     return Collecting(Settings(data_dir=tmp_path), node, Epochs())
 
 
-def data_points(batches: tuple[Batch, ...]) -> Iterator[tuple[str, Any]]:
-    for batch in batches:
-        for resource in batch.metrics:
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    for point in metric.data.data_points:
-                        yield metric.name, point
-
-
 async def asked(collecting: Collecting, source: Receiver, ticks: int) -> list[dict[tuple[str, str], Any]]:
     """For each tick: (metric, error type or '') -> value."""
     found = []
     for number in range(ticks):
         collected = await collecting.ask(source, Tick(NOW + number * SECOND))
-        found.append({(n, str(p.attributes.get("error.type", ""))): p.value for n, p in data_points(collected.batches)})
+        found.append(
+            {(n, str(p.attributes.get("error.type", ""))): p.value for n, p in data_points(merged(collected.batches))}
+        )
     return found
 
 
@@ -108,8 +101,10 @@ async def test_every_declared_metric_is_yielded(collecting: Collecting, node: No
         await spool.close()
     collected = await collecting.ask(Source(ScrapeError("html", "x")), Tick(NOW))
     batches = (*collected.batches, own)
-    assert {name for name, _ in data_points(batches)} == set(AGENT.metrics)
-    reasons = {p.attributes.get("postel.spool.drop.reason") for n, p in data_points((own,)) if "dropped" in n}
+    assert {name for name, _ in data_points(merged(batches))} == set(AGENT.metrics)
+    reasons = {p.attributes.get("postel.spool.drop.reason") for n, p in data_points(own) if "dropped" in n}
     assert reasons == set(AGENT.attributes["postel.spool.drop.reason"].enum)
     # What is counted from nothing must not look as if it were met midway.
-    assert all(p.start_time_unix_nano < p.time_unix_nano for n, p in data_points(batches) if AGENT.metrics[n].monotonic)
+    assert all(
+        p.start_time_unix_nano < p.time_unix_nano for n, p in data_points(merged(batches)) if AGENT.metrics[n].monotonic
+    )

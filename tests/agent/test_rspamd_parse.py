@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from otel_receivers.rspamd import parse, record
 from otel_receivers.rspamd.parse import Counter
 from otel_receivers.rspamd.symbols import OwnHits
 from postel.signals import load_all
+from support.batches import Increase, data_points, values
 from support.rspamd_answers import COUNTERS, FIRST_METRICS, JUST_STARTED, METRICS, NO_COUNTERS, STAT
 
 DECLARATION = load_all()["rspamd"]
@@ -58,21 +58,6 @@ def told(bodies: list[bytes], epochs: Epochs | None = None) -> list[Batch]:
     return batches
 
 
-def data_points(batch: Batch) -> Iterator[tuple[str, Any]]:
-    for resource in batch.metrics:
-        for scope in resource.scope_metrics:
-            for metric in scope.metrics:
-                for point in metric.data.data_points:
-                    yield metric.name, point
-
-
-def points(batch: Batch) -> Points:
-    return {
-        (name, " ".join(str(value) for value in point.attributes.values())): point.value
-        for name, point in data_points(batch)
-    }
-
-
 def changed(body: bytes = STAT, **values: Any) -> bytes:
     return json.dumps({**json.loads(body), **values}).encode()
 
@@ -83,7 +68,7 @@ def listed(**hits: int) -> bytes:
 
 def test_statistics_after_traffic() -> None:
     batch = recorded(STAT)
-    found = points(batch)
+    found = values(batch)
     assert {key: found[key] for key in OF_STAT} == OF_STAT
     content = json.loads(STAT)
     assert found["rspamd.accepted.connections", ""] == content["connections"] == 16
@@ -95,15 +80,15 @@ def test_statistics_after_traffic() -> None:
 
 
 def test_before_the_first_scan_nothing_took_any_time() -> None:
-    found = points(recorded(JUST_STARTED))
+    found = values(recorded(JUST_STARTED))
     assert ("rspamd.scan.duration", "") not in found
     assert found["rspamd.scanned.messages", ""] == 0
 
 
 def test_each_declared_metric_is_in_a_recording() -> None:
     page = parse.page(METRICS, DECLARATION)
-    names = {name for name, _ in points(recorded(STAT))} | {point.metric.name for point in page.points}
-    names |= {name for batch in told([COUNTERS]) for name, _ in points(batch)}
+    names = {name for name, _ in values(recorded(STAT))} | {point.metric.name for point in page.points}
+    names |= {name for batch in told([COUNTERS]) for name, _ in values(batch)}
     assert names == {metric.name for metric in DECLARATION.metrics.values()}
 
 
@@ -111,7 +96,7 @@ def test_the_page_tells_what_each_class_has_learned() -> None:
     recorder = Recorder(DECLARATION, Resource({}), Tick(NOW))
     page = parse.page(METRICS, DECLARATION)
     page_points.record(page.points, page.problems, recorder, {})
-    found = points(recorder.batch())
+    found = values(recorder.batch())
     assert found["rspamd.statfile.message.count", "BAYES_SPAM redis"] == 2
     assert found["rspamd.statfile.message.count", "BAYES_HAM redis"] == 1
     assert found["rspamd.memory.usage", ""] > 1 << 20
@@ -121,7 +106,7 @@ def test_the_page_tells_what_each_class_has_learned() -> None:
 
 def test_an_action_that_is_not_declared_is_left_out_and_named() -> None:
     batch = recorded(changed(actions={"reject": 4, "quarantine": 3}))
-    assert {key: value for key, value in points(batch).items() if key[0] == "rspamd.messages"} == {
+    assert {key: value for key, value in values(batch).items() if key[0] == "rspamd.messages"} == {
         ("rspamd.messages", "reject"): 4
     }
     (problem,) = batch.problems
@@ -182,30 +167,9 @@ def test_nonsense_is_an_error_of_the_answer(noise: bytes, at: int) -> None:
 @given(st.integers(0, INT64_MAX), st.integers(0, INT64_MAX))
 def test_counts_of_any_size_stand(scanned: int, rejected: int) -> None:
     # Beyond 2**53 a JSON number is still whole here.
-    found = points(recorded(changed(scanned=scanned, actions={"reject": rejected})))
+    found = values(recorded(changed(scanned=scanned, actions={"reject": rejected})))
     assert found["rspamd.scanned.messages", ""] == scanned
     assert found["rspamd.messages", "reject"] == rejected
-
-
-class Increase:
-    """What readers make of the points, by the design's rule ("Rollups")."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._before: dict[str, Any] = {}
-
-    def add(self, batch: Batch, name: str) -> None:
-        for key, point in data_points(batch):
-            if key != name:
-                continue
-            series = str(dict(point.attributes))
-            before = self._before.get(series)
-            if before is not None and before.start_time_unix_nano == point.start_time_unix_nano:
-                assert point.value >= before.value
-                self.total += point.value - before.value
-            elif point.time_unix_nano != point.start_time_unix_nano:
-                self.total += point.value
-            self._before[series] = point
 
 
 LIVES = [
@@ -225,12 +189,16 @@ LIVES = [
 
 
 def test_over_restarts_kills_and_resets_the_increase_is_never_more_than_what_was_scanned() -> None:
-    epochs, scanned, connections = Epochs(), Increase(), Increase()
+    epochs, scanned, connections = (
+        Epochs(),
+        Increase("rspamd.scanned.messages"),
+        Increase("rspamd.accepted.connections"),
+    )
     for number, (count, opened, expected, accepted) in enumerate(LIVES):
         body = changed(scanned=count, connections=opened, actions={"no action": count})
         batch = recorded(body, epochs, NOW + number * 30 * SECOND)
-        scanned.add(batch, "rspamd.scanned.messages")
-        connections.add(batch, "rspamd.accepted.connections")
+        scanned.add(batch)
+        connections.add(batch)
         assert (scanned.total, connections.total) == (expected, accepted)
         # A row of the table has one start for all its counters.
         starts = {
@@ -242,12 +210,12 @@ def test_over_restarts_kills_and_resets_the_increase_is_never_more_than_what_was
 
 
 def test_symbols_of_the_recording() -> None:
-    assert {key[1]: value for key, value in points(told([COUNTERS])[0]).items()} == {
+    assert {key[1]: value for key, value in values(told([COUNTERS])[0]).items()} == {
         "MISSING_TO": 4,
         "MISSING_MID": 3,
         "MISSING_SUBJECT": 1,
     }
-    assert points(told([NO_COUNTERS])[0]) == {}
+    assert values(told([NO_COUNTERS])[0]) == {}
 
 
 def test_a_symbol_that_another_rule_sets_is_never_told_with_that_rules_hits() -> None:
@@ -260,24 +228,24 @@ def test_a_symbol_that_another_rule_sets_is_never_told_with_that_rules_hits() ->
             listed(ONCE_RECEIVED=6, RDNS_NONE=6, MISSING_TO=6, MISSING_MID=1),
         ]
     )
-    assert [{key[1]: value for key, value in points(batch).items()} for batch in batches] == [
+    assert [{key[1]: value for key, value in values(batch).items()} for batch in batches] == [
         {},
         {"MISSING_MID": 1},
         {"MISSING_TO": 4, "MISSING_MID": 1},
         # Once it was another's figure it is its own for good.
         {"MISSING_TO": 6, "MISSING_MID": 1},
     ]
-    increase = Increase()
+    increase = Increase("rspamd.symbol.hits")
     for batch in batches:
-        increase.add(batch, "rspamd.symbol.hits")
+        increase.add(batch)
     # Both were met without hits, so that all of theirs count, also those that were told later.
     assert increase.total == 6 + 1
 
 
 def test_hits_from_before_a_symbol_was_told_apart_are_nobodys() -> None:
-    increase = Increase()
+    increase = Increase("rspamd.symbol.hits")
     for batch in told([listed(A=100, B=100, C=7), listed(A=101, B=100, C=8), listed(A=103, B=100, C=8)]):
-        increase.add(batch, "rspamd.symbol.hits")
+        increase.add(batch)
     assert increase.total == 2 + 1
 
 
@@ -312,8 +280,8 @@ def test_of_any_rules_the_hits_that_are_told_are_their_own(rng: random.Random, a
 def test_of_too_many_symbols_the_most_hit_are_told() -> None:
     many = {f"S{number}": number for number in range(1, record.SYMBOLS + 11)}
     (batch,) = told([listed(**many)])
-    values = sorted(points(batch).values())
-    assert (values[0], len(values)) == (11, record.SYMBOLS)
+    hits = sorted(values(batch).values())
+    assert (hits[0], len(hits)) == (11, record.SYMBOLS)
     assert [problem.error_type for problem in batch.problems] == ["too_many_symbols"]
 
 

@@ -17,9 +17,10 @@ from testbed.rspamd import GTUBE, PASSWORD, Rspamd, message
 
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import identify
-from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
+from otel_receivers.receiver import ScrapeError, Target, Tick
 from otel_receivers.rspamd.receiver import RspamdReceiver
 from postel.signals import load_all
+from support.batches import Increase, values
 
 SECOND = 1_000_000_000
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ class Asking:
     """Asks as the agent does, at ticks of a second, and keeps the increase of what was scanned."""
 
     def __init__(self, server: Rspamd, folder: Path, password: str | None = None) -> None:
-        self.increase = 0
+        self.increase = Increase("rspamd.scanned.messages")
         self.receiver = RspamdReceiver(
             load_all()["rspamd"],
             identify(folder, setting="node-1"),
@@ -53,7 +54,6 @@ class Asking:
             password=password,
         )
         self._last = 0
-        self._before: Any = None
 
     async def ask(self) -> dict[tuple[str, str], Any]:
         """The values, by metric and attributes; problems are none."""
@@ -62,17 +62,8 @@ class Asking:
         self._last = tick
         batch = await self.receiver.collect(Tick(tick))
         assert batch.problems == ()
-        found = points(batch)
-        self._add(found["rspamd.scanned.messages", ""])
-        return {key: point.value for key, point in found.items()}
-
-    def _add(self, point: Any) -> None:
-        before, self._before = self._before, point
-        if before is not None and before.start_time_unix_nano == point.start_time_unix_nano:
-            assert point.value >= before.value
-            self.increase += point.value - before.value
-        elif point.time_unix_nano != point.start_time_unix_nano:
-            self.increase += point.value
+        self.increase.add(batch)
+        return values(batch)
 
 
 @asynccontextmanager
@@ -82,16 +73,6 @@ async def asking(server: Rspamd, folder: Path, password: str | None = None) -> A
         yield made
     finally:
         await made.receiver.close()
-
-
-def points(batch: Batch) -> dict[tuple[str, str], Any]:
-    return {
-        (metric.name, " ".join(map(str, (point.attributes or {}).values()))): point
-        for resource in batch.metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        for point in metric.data.data_points
-    }
 
 
 async def test_the_points_are_what_it_says_of_real_mail(
@@ -185,7 +166,7 @@ async def test_over_orderly_restarts_nothing_is_lost_or_counted_twice(new_rspamd
             server.start()
         server.scan(message("hello"))
         assert (await rspamd.ask())["rspamd.messages", "reject"] == 2
-        assert rspamd.increase == server.ask("/stat")["scanned"] == 15
+        assert rspamd.increase.total == server.ask("/stat")["scanned"] == 15
 
 
 async def test_killed_or_set_back_it_is_never_more_than_was_scanned(new_rspamd: NewRspamd, tmp_path: Path) -> None:
@@ -199,24 +180,24 @@ async def test_killed_or_set_back_it_is_never_more_than_was_scanned(new_rspamd: 
         for _ in range(10):
             server.scan(message("hello"))
         await rspamd.ask()
-        assert rspamd.increase == 10
+        assert rspamd.increase.total == 10
         # It forgets the ten, and counts on from the 20 that it had stored.
         server.kill()
         server.start()
         for _ in range(3):
             server.scan(message("hello"))
         assert (await rspamd.ask())["rspamd.scanned.messages", ""] == 23
-        assert rspamd.increase == 10
+        assert rspamd.increase.total == 10
         server.scan(message("hello"))
         await rspamd.ask()
-        assert rspamd.increase == 11
+        assert rspamd.increase.total == 11
         server.ask("/statreset")
         server.scan(message("hello"))
         assert (await rspamd.ask())["rspamd.scanned.messages", ""] == 1
         for _ in range(2):
             server.scan(message("hello"))
         await rspamd.ask()
-        assert rspamd.increase == 13
+        assert rspamd.increase.total == 13
 
 
 async def test_a_controller_that_trusts_nobody_wants_the_password(new_rspamd: NewRspamd, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics.export import Metric
 
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import identify
-from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
+from otel_receivers.receiver import ScrapeError, Target, Tick
 from otel_receivers.wildduck.own_page import MetricsReceiver
 from postel.signals import load_all
+from support.batches import Increase, points_of, values
 from support.raw_http_server import OK, Answer, server, sized
 from support.wildduck_answers import METRICS, TWO_WORKERS, USERS
 
@@ -44,21 +44,6 @@ async def receiver(
         await made.close()
 
 
-def points(batch: Batch, name: str) -> dict[str, Any]:
-    return {
-        " ".join(map(str, point.attributes.values())): point
-        for resource in batch.metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        if metric.name == name
-        for point in _points(metric)
-    }
-
-
-def _points(metric: Metric) -> list[Any]:
-    return list(metric.data.data_points)
-
-
 def counted(page: bytes, accepted: int, rejected: int | None, start: int | None = None) -> bytes:
     page = re.sub(rb'(?m)^(wildduck_lmtp_recipients_total\{result="accepted"\}) \d+$', rb"\1 %d" % accepted, page)
     line = b"" if rejected is None else b'wildduck_lmtp_recipients_total{result="rejected"} %d\n' % rejected
@@ -66,31 +51,13 @@ def counted(page: bytes, accepted: int, rejected: int | None, start: int | None 
     return page if start is None else re.sub(rb"(?m)^(process_start_time_seconds) .*$", rb"\1 %d" % start, page)
 
 
-class Increase:
-    """What readers make of the points, by the design's rule ("Rollups")."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._before: dict[str, Any] = {}
-
-    def add(self, found: dict[str, Any]) -> None:
-        for series, point in found.items():
-            before = self._before.get(series)
-            if before is not None and before.start_time_unix_nano == point.start_time_unix_nano:
-                assert point.value >= before.value
-                self.total += point.value - before.value
-            elif point.time_unix_nano != point.start_time_unix_nano:
-                self.total += point.value
-            self._before[series] = point
-
-
 async def test_its_points_are_the_page_under_the_name_of_the_api(tmp_path: Path) -> None:
     api = Target("127.0.0.1", 8080)
     async with server(sized(METRICS)) as port, receiver(port, tmp_path, api) as wildduck:
         batch = await wildduck.collect(Tick(NOW))
-    assert {series: point.value for series, point in points(batch, RECIPIENTS).items()} == {
-        "accepted": 3,
-        "rejected": 1,
+    assert {key: value for key, value in values(batch).items() if key[0] == RECIPIENTS} == {
+        (RECIPIENTS, "accepted"): 3,
+        (RECIPIENTS, "rejected"): 1,
     }
     assert batch.metrics[0].resource.attributes["service.instance.id"] == "node-1:8080"
     assert batch.metrics[0].resource.attributes["service.name"] == "wildduck"
@@ -108,8 +75,8 @@ async def test_under_another_name_a_counter_is_met_anew(tmp_path: Path) -> None:
     async with server(sized(METRICS)) as port:
         for number, api in enumerate((None, Target("127.0.0.1", 3000))):
             async with receiver(port, tmp_path, api, epochs) as wildduck:
-                found = points(await wildduck.collect(Tick(NOW + number * 30 * SECOND)), RECIPIENTS)
-            assert {point.start_time_unix_nano for point in found.values()} == {NOW + number * 30 * SECOND}
+                found = points_of(await wildduck.collect(Tick(NOW + number * 30 * SECOND)), RECIPIENTS)
+            assert {point.start_time_unix_nano for point in found} == {NOW + number * 30 * SECOND}
 
 
 PAGES_OF_ONE = [
@@ -125,7 +92,7 @@ PAGES_OF_ONE = [
 
 async def test_one_process_that_restarts_is_counted_in_full(tmp_path: Path) -> None:
     page, happened = b"", 0
-    increase = Increase()
+    increase = Increase(RECIPIENTS)
 
     async def answer(_: object, writer: Any) -> None:
         writer.write(sized(page))
@@ -133,7 +100,7 @@ async def test_one_process_that_restarts_is_counted_in_full(tmp_path: Path) -> N
     async with server(answer) as port, receiver(port, tmp_path) as wildduck:
         for number, (accepted, rejected, start, new) in enumerate(PAGES_OF_ONE):
             page = counted(METRICS, accepted, rejected, 1_795_000_000 + start)
-            increase.add(points(await wildduck.collect(Tick(NOW + number * 30 * SECOND)), RECIPIENTS))
+            increase.add(await wildduck.collect(Tick(NOW + number * 30 * SECOND)))
             happened += new
             assert increase.total == happened
 
@@ -152,7 +119,7 @@ PAGES_OF_A_CLUSTER = [
 
 async def test_of_a_cluster_whose_workers_end_nothing_is_counted_twice(tmp_path: Path) -> None:
     page = b""
-    increase = Increase()
+    increase = Increase(RECIPIENTS)
 
     async def answer(_: object, writer: Any) -> None:
         writer.write(sized(page))
@@ -160,7 +127,7 @@ async def test_of_a_cluster_whose_workers_end_nothing_is_counted_twice(tmp_path:
     async with server(answer) as port, receiver(port, tmp_path) as wildduck:
         for number, (accepted, rejected, happened) in enumerate(PAGES_OF_A_CLUSTER):
             page = counted(TWO_WORKERS, accepted, rejected)
-            increase.add(points(await wildduck.collect(Tick(NOW + number * 30 * SECOND)), RECIPIENTS))
+            increase.add(await wildduck.collect(Tick(NOW + number * 30 * SECOND)))
             assert increase.total == happened
 
 

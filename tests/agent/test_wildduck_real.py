@@ -28,6 +28,7 @@ from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
 from otel_receivers.wildduck import own_page, receiver
 from postel.settings import Discovery, Settings
 from postel.signals import load_all
+from support.batches import Increase
 from support.counting_proxy import counting_proxy
 
 SECOND = 1_000_000_000
@@ -241,36 +242,9 @@ async def test_its_own_page_is_taken_as_it_is(wildduck: WildDuck, tmp_path: Path
     held.logout()
 
 
-class Increase:
-    """What readers make of a counter, by the design's rule ("Rollups")."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._before: dict[str, tuple[int, int]] = {}
-
-    def add(self, batch: Batch) -> None:
-        for resource in batch.metrics:
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    if metric.name == "wildduck.lmtp.recipients":
-                        points: Any = metric.data.data_points
-                        for point in points:
-                            self._add(point)
-
-    def _add(self, point: Any) -> None:
-        series = str(point.attributes)
-        before = self._before.get(series)
-        if before is not None and before[0] == point.start_time_unix_nano:
-            assert point.value >= before[1]
-            self.total += point.value - before[1]
-        elif point.time_unix_nano != point.start_time_unix_nano:
-            self.total += point.value
-        self._before[series] = (point.start_time_unix_nano, point.value)
-
-
 async def test_over_restarts_the_increase_is_what_was_delivered(wildduck: WildDuck, tmp_path: Path) -> None:
     wildduck.add_user("user0", 0)
-    increase = Increase()
+    increase = Increase("wildduck.lmtp.recipients")
     delivered = 0
     async with Asker(wildduck, tmp_path) as asker:
         increase.add(await asker.ask(asker.page))
@@ -296,7 +270,7 @@ async def test_of_a_cluster_whose_worker_is_killed_nothing_is_counted_twice(
     server = new_wildduck(processes=2)
     until(lambda: server.program.said().count("ready to process some mail") == 2, 30, "both workers are ready")
     server.add_user("user0", 0)
-    increase = Increase()
+    increase = Increase("wildduck.lmtp.recipients")
     async with Asker(server, tmp_path) as asker:
         assert figures(await asker.ask(asker.page))["wildduck.service.up", "lmtp"] == 1
         increase.add(await asker.ask(asker.page))

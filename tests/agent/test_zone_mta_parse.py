@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from otel_receivers.prometheus import PageError
 from otel_receivers.receiver import Batch, Tick
 from otel_receivers.zone_mta import parse
 from postel.signals import load_all
+from support.batches import data_points, values
 from support.zone_mta_pages import AFTER_TRAFFIC, JUST_STARTED, without_zones
 
 DECLARATION = load_all()["zone_mta"]
@@ -47,21 +47,6 @@ def recorded(page: bytes, epochs: Epochs | None = None, tick: int = NOW) -> Batc
     return recorder.batch()
 
 
-def data_points(batch: Batch) -> Iterator[tuple[str, Any]]:
-    for resource in batch.metrics:
-        for scope in resource.scope_metrics:
-            for metric in scope.metrics:
-                for point in metric.data.data_points:
-                    yield metric.name, point
-
-
-def points(batch: Batch) -> Points:
-    return {
-        (name, " ".join(str(value) for value in point.attributes.values())): point.value
-        for name, point in data_points(batch)
-    }
-
-
 def changed(old: bytes, new: bytes, page: bytes = AFTER_TRAFFIC) -> bytes:
     assert page.count(old) == 1
     return page.replace(old, new)
@@ -69,12 +54,12 @@ def changed(old: bytes, new: bytes, page: bytes = AFTER_TRAFFIC) -> bytes:
 
 def test_a_page_after_traffic() -> None:
     batch = recorded(AFTER_TRAFFIC)
-    assert points(batch) == EXPECTED
+    assert values(batch) == EXPECTED
     assert batch.problems == ()
 
 
 def test_a_page_of_the_first_ten_seconds_says_nothing_of_the_queue() -> None:
-    found = points(recorded(JUST_STARTED))
+    found = values(recorded(JUST_STARTED))
     assert {name for name, _ in found} == {
         "zonemta.dropped.messages",
         "zonemta.generated.bounces",
@@ -99,14 +84,14 @@ def test_every_zonemta_family_of_the_page_is_declared() -> None:
 
 
 def test_a_server_without_zones_speaks_of_the_whole_instance() -> None:
-    found = points(recorded(without_zones(AFTER_TRAFFIC)))
+    found = values(recorded(without_zones(AFTER_TRAFFIC)))
     assert found["zonemta.delivery.attempts", "delivered"] == 7
     assert found["zonemta.delivery.attempts", "deferred"] == 8
 
 
 def test_an_empty_zone_is_no_zone() -> None:
     page = changed(b'status="rejected",zone="default"', b'status="rejected",zone=""')
-    assert points(recorded(page))["zonemta.delivery.attempts", "rejected"] == 2
+    assert values(recorded(page))["zonemta.delivery.attempts", "rejected"] == 2
 
 
 def test_counters_begin_with_the_first_meeting_then_with_the_process() -> None:
@@ -141,7 +126,7 @@ def _sum(name: str) -> bool:
 def test_what_is_not_understood_is_left_out_and_named(old: bytes, new: bytes, error_type: str) -> None:
     batch = recorded(changed(old, new))
     assert [problem.error_type for problem in batch.problems] == [error_type]
-    found = points(batch)
+    found = values(batch)
     missing = {
         ("zonemta.blacklist.entry.count", "")
         if error_type == "undeclared_type"
@@ -153,19 +138,19 @@ def test_what_is_not_understood_is_left_out_and_named(old: bytes, new: bytes, er
 @pytest.mark.parametrize("value", [b"4.0", b"4e0", b"  4", b"4 1795600000000", b"0004", b"+4", "٤".encode()])
 def test_four_in_other_words_is_four(value: bytes) -> None:
     page = changed(b'zone="bulk"} 4', b'zone="bulk"} ' + value)
-    assert points(recorded(page)) == EXPECTED
+    assert values(recorded(page)) == EXPECTED
 
 
 @pytest.mark.parametrize("zone", ["with space", 'quo"te', "back\\slash", "new\nline", "a=b,c}d{", "süd", "#", "日本"])
 def test_odd_zone_names_survive(zone: str) -> None:
     escaped = zone.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").encode()
     page = changed(b'status="delivered",zone="bulk"', b'status="delivered",zone="' + escaped + b'"')
-    assert points(recorded(page))["zonemta.delivery.attempts", f"delivered {zone}"] == 4
+    assert values(recorded(page))["zonemta.delivery.attempts", f"delivered {zone}"] == 4
 
 
 def test_labels_in_another_order_are_the_same_series() -> None:
     page = changed(b'{status="delivered",zone="bulk"}', b'{zone="bulk",status="delivered"}')
-    assert points(recorded(page)) == EXPECTED
+    assert values(recorded(page)) == EXPECTED
     epochs = Epochs()
     recorded(AFTER_TRAFFIC, epochs)
     before = epochs.last("zone_mta/a")
@@ -189,7 +174,7 @@ def test_without_a_process_start_there_is_no_page(value: bytes) -> None:
 def test_cut_at_any_byte_it_is_refused_or_right() -> None:
     for length in range(len(AFTER_TRAFFIC)):
         try:
-            found = points(recorded(AFTER_TRAFFIC[:length]))
+            found = values(recorded(AFTER_TRAFFIC[:length]))
         except PageError:
             continue
         # Behind the process's start stand the families of Node.js alone.

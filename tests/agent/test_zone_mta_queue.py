@@ -18,6 +18,7 @@ from otel_receivers.zone_mta.instance import resource_of
 from otel_receivers.zone_mta.queue import ZoneMtaQueueReceiver
 from otel_receivers.zone_mta.rest import Share
 from postel.signals import load_all
+from support.batches import data_points
 from support.ports import free_port
 from support.raw_http_server import server
 from support.stand_in import Request, standing_in
@@ -71,13 +72,7 @@ async def receiver(
 
 
 def points(batch: Batch) -> Points:
-    return {
-        (metric.name, *(str(value) for value in (point.attributes or {}).values())): point.value  # type: ignore[union-attr]
-        for resource in batch.metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        for point in metric.data.data_points
-    }
+    return {(name, *map(str, point.attributes.values())): point.value for name, point in data_points(batch)}
 
 
 def counts(zone: str, queued: int, deferred: int) -> Points:

@@ -19,29 +19,27 @@ from testbed.zone_mta import RELEASES, SENDER, ZoneMta
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import identify
 from otel_receivers.privacy import Privacy
-from otel_receivers.receiver import Batch, ScrapeError, Target, Tick
+from otel_receivers.receiver import ScrapeError, Target, Tick
 from otel_receivers.zone_mta.instance import resource_of
 from otel_receivers.zone_mta.lookup import Lookup
 from otel_receivers.zone_mta.queue import ZoneMtaQueueReceiver
 from otel_receivers.zone_mta.receiver import ZoneMtaReceiver
 from otel_receivers.zone_mta.rest import Share
 from postel.signals import load_all
+from support.batches import Increase, points_of
 from support.running_agent import agent, environment
 
 SECOND = 1_000_000_000
 ATTEMPTS = "zonemta.delivery.attempts"
 pytestmark = pytest.mark.slow
 
-# (zone, outcome) -> [(time, start, value)]
-History = dict[tuple[str, str], list[tuple[int, int, int]]]
-
 
 class Scraper:
-    """Scrapes as the agent does, at ticks of a second, and keeps all points."""
+    """Scrapes as the agent does, at ticks of a second, and keeps the increase of the attempts."""
 
     def __init__(self, server: ZoneMta, folder: Path) -> None:
         self.epochs = Epochs()
-        self.history: History = {}
+        self.increase = Increase(ATTEMPTS)
         self._node = identify(folder, setting="node-1")
         self._target = Target("127.0.0.1", server.api_port)
         self._last = 0
@@ -55,37 +53,11 @@ class Scraper:
             batch = await receiver.collect(Tick(tick))
         finally:
             await receiver.close()
-        found = {}
-        for point in points(batch, ATTEMPTS):
-            key = (point.attributes["zonemta.zone"], point.attributes["zonemta.outcome"])
-            self.history.setdefault(key, []).append((point.time_unix_nano, point.start_time_unix_nano, point.value))
-            found[key] = point.value
-        return found
-
-    def increase(self) -> int:
-        """By the design's rule ("Rollups")."""
-        total = 0
-        for series in self.history.values():
-            before: tuple[int, int, int] | None = None
-            for at, start, value in series:
-                if before is not None and before[1] == start:
-                    assert value >= before[2]
-                    total += value - before[2]
-                elif at != start:
-                    total += value
-                before = (at, start, value)
-        return total
-
-
-def points(batch: Batch, name: str) -> list[Any]:
-    return [
-        point
-        for resource in batch.metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        if metric.name == name
-        for point in metric.data.data_points
-    ]
+        self.increase.add(batch)
+        return {
+            (point.attributes["zonemta.zone"], point.attributes["zonemta.outcome"]): point.value
+            for point in points_of(batch, ATTEMPTS)
+        }
 
 
 async def test_the_points_are_the_page(zone_mta: ZoneMta, tmp_path: Path) -> None:
@@ -95,8 +67,9 @@ async def test_the_points_are_the_page(zone_mta: ZoneMta, tmp_path: Path) -> Non
     zone_mta.send(1, "defer-then-ok")
     zone_mta.wait_until_idle()
     scraper = Scraper(zone_mta, tmp_path)
-    assert await scraper.scrape() == zone_mta.delivery_status()
-    assert {zone for zone, _ in scraper.history} == {"default", "bulk"}
+    found = await scraper.scrape()
+    assert found == zone_mta.delivery_status()
+    assert {zone for zone, _ in found} == {"default", "bulk"}
 
 
 async def test_restarted_when_idle_the_increase_is_the_attempts(zone_mta: ZoneMta, tmp_path: Path) -> None:
@@ -117,7 +90,7 @@ async def test_restarted_when_idle_the_increase_is_the_attempts(zone_mta: ZoneMt
     await scraper.scrape()
     attempts = len(zone_mta.sink.attempts())
     assert attempts > 20
-    assert scraper.increase() == attempts
+    assert scraper.increase.total == attempts
 
 
 async def test_killed_under_load_it_falls_short_by_no_more_than_since_the_last_scrape(
@@ -141,7 +114,7 @@ async def test_killed_under_load_it_falls_short_by_no_more_than_since_the_last_s
     server.wait_until_idle()
     await scraper.scrape()
     happened = len(server.sink.attempts())
-    assert happened - (killed_at - before) <= scraper.increase() <= happened
+    assert happened - (killed_at - before) <= scraper.increase.total <= happened
 
 
 async def test_in_the_first_seconds_and_without_any_delivery_it_is_up(zone_mta: ZoneMta, tmp_path: Path) -> None:
@@ -168,11 +141,11 @@ class QueueAsker:
         assert batch.problems == ()
         counts = {
             (point.attributes["zonemta.zone"], point.attributes["zonemta.queue.state"]): point.value
-            for point in points(batch, "zonemta.queue.message.count")
+            for point in points_of(batch, "zonemta.queue.message.count")
         }
         ages = {
             point.attributes.get("zonemta.zone", ""): point.value
-            for point in points(batch, "zonemta.queue.oldest_message.age")
+            for point in points_of(batch, "zonemta.queue.oldest_message.age")
         }
         return counts, ages
 
