@@ -22,12 +22,11 @@ const CAUSES = [
     ['tls', /TLS/]
 ];
 
-class Deliveries {
-    constructor() {
-        // notes -> { messageId, relaying, begun: Map of delivery id -> time }
-        this.known = new WeakMap();
-    }
+// In the notes: { messageId, relaying, begun: Map of delivery id -> time }. Haraka writes the notes to its queue's files,
+// but nothing that is named by a symbol.
+const KNOWN = Symbol('postel');
 
+class Deliveries {
     // What of a transaction its deliveries do not say.
     learn({ notes, header }, relaying) {
         const known = this.#of(notes);
@@ -91,10 +90,10 @@ class Deliveries {
     }
 
     #of(notes) {
-        if (!this.known.has(notes)) {
-            this.known.set(notes, { begun: new Map() });
+        if (!notes[KNOWN]) {
+            notes[KNOWN] = { begun: new Map() };
         }
-        return this.known.get(notes);
+        return notes[KNOWN];
     }
 }
 

@@ -51,7 +51,7 @@ function begin(plugin, server, processKind) {
     const emitter = newEmitter(plugin, server, processKind, config.emitter);
     const watch = new Watch(emitter, config);
     for (const [hook, { method }] of Object.entries(HOOKS)) {
-        plugin[nameOf(hook)] = emitter.observeFirst((...args) => watch[method](...args));
+        plugin[nameOf(hook)] = emitter.observeFirst(watch[method].bind(watch));
     }
 }
 

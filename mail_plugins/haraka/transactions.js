@@ -39,22 +39,19 @@ class Seen {
     }
 }
 
-class Transactions {
-    constructor() {
-        this.open = new WeakMap();
-    }
+// Kept in the transaction itself: a WeakMap costs each message more than the hook's work.
+const SEEN = Symbol('postel');
 
-    begin(transaction, time) {
-        this.open.set(transaction, new Seen(time));
-    }
-
-    // Of one that began before this plugin, nothing is known.
-    of(transaction) {
-        if (!this.open.has(transaction)) {
-            this.open.set(transaction, new Seen(undefined));
-        }
-        return this.open.get(transaction);
-    }
+function begin(transaction, time) {
+    transaction[SEEN] = new Seen(time);
 }
 
-module.exports = { Transactions };
+// Of one that began before this plugin, nothing is known.
+function seenOf(transaction) {
+    if (!transaction[SEEN]) {
+        transaction[SEEN] = new Seen(undefined);
+    }
+    return transaction[SEEN];
+}
+
+module.exports = { begin, seenOf };

@@ -5,7 +5,7 @@
 // A transaction's own object changes no more once it is reset; of its connection is copied what the events need.
 
 const { Deliveries } = require('./deliveries');
-const { Transactions } = require('./transactions');
+const { begin, seenOf } = require('./transactions');
 const { addressOf, describeRecipient, refusedByHaraka, refusedByPlugin } = require('./recipients');
 const { clientOf, describeClosed, describeDenied } = require('./connections');
 const { describeTransaction } = require('./messages');
@@ -20,29 +20,28 @@ class Watch {
         this.emitter = emitter;
         this.spamHeaders = spamHeaders;
         this.now = now;
-        this.transactions = new Transactions();
         this.deliveries = new Deliveries();
     }
 
     mail({ transaction }) {
-        this.transactions.begin(transaction, this.now());
+        begin(transaction, this.now());
     }
 
     unknownRecipient({ transaction, relaying }, [recipient]) {
         if (transaction && !relaying) {
-            this.transactions.of(transaction).unknown.push({ address: addressOf(recipient), time: this.now() });
+            seenOf(transaction).unknown.push({ address: addressOf(recipient), time: this.now() });
         }
     }
 
     data({ transaction, last_response: reply }) {
-        this.transactions.of(transaction).data = { time: this.now(), reply };
+        seenOf(transaction).data = { time: this.now(), reply };
     }
 
     queue(connection) {
         const { transaction } = connection;
         // Haraka takes from this very list, and puts another in its place when a plugin has decided.
         const rest = connection.hooks_to_run || [];
-        this.transactions.of(transaction).queue = { rest, plugins: rest.map(([plugin]) => plugin.name) };
+        seenOf(transaction).queue = { rest, plugins: rest.map(([plugin]) => plugin.name) };
         this.deliveries.learn(transaction, connection.relaying);
     }
 
@@ -55,9 +54,9 @@ class Watch {
         if (transaction && (denial.hook === 'rcpt' || denial.hook === 'rcpt_ok')) {
             // The parameter of `rcpt` is [recipient, options], that of `rcpt_ok` the recipient.
             const address = addressOf([].concat(params[4])[0]);
-            this.transactions.of(transaction).denyRecipient(address, denial);
+            seenOf(transaction).denyRecipient(address, denial);
             this.#tellRecipient(connection, refusedByPlugin(address, denial));
-        } else if (!transaction || !this.transactions.of(transaction).deny(denial)) {
+        } else if (!transaction || !seenOf(transaction).deny(denial)) {
             const client = clientOf(connection);
             this.#tell(() => describeDenied(client, transaction, relaying, denial));
         }
@@ -68,8 +67,7 @@ class Watch {
         if (!transaction) {
             return;
         }
-        const seen = this.transactions.of(transaction);
-        this.deliveries.learn(transaction, connection.relaying);
+        const seen = seenOf(transaction);
         const facts = {
             transaction,
             seen,

@@ -11,8 +11,9 @@ const { QUIET_MS, Trouble } = require('./trouble');
 // From one request's begin to the next one's, whatever the load: a request costs as much CPU as ten events. With what the
 // outbox adds until it writes a file, it stays below the second of events that a killed process may lose.
 const PAUSE_MS = 750;
-// The same where much waits: after an outage, or because so much happens.
-const HURRY_MS = 50;
+// The same where much waits, after an outage or because so much happens: all of it has to leave before the outbox begins
+// to write files.
+const HURRY_MS = 10;
 const MAX_LINES = 512;
 const FIRST_DELAY_MS = 500;
 const MAX_DELAY_MS = 30_000;
@@ -33,21 +34,37 @@ class Courier {
         this.delay = FIRST_DELAY_MS;
         this.begun = 0;
         this.running = false;
+        // How long the courier rests until its next run, 0 while it does not.
+        this.resting = 0;
+        this.timer = null;
         this.closed = false;
     }
 
     // Something waits. The work begins later, never within a hook, and not before the pause is over. An idle courier has
     // no timer: each wakes the process, which costs more than an event.
     wake() {
-        if (!this.running && !this.closed) {
+        if (this.closed) {
+            return;
+        }
+        if (!this.running) {
             this.running = true;
-            const pause = this.outbox.isBehind ? HURRY_MS : PAUSE_MS;
-            const rest = this.begun + pause - Date.now();
-            if (rest > 0) {
-                setTimeout(() => this.#run(), Math.min(rest, pause)).unref();
-            } else {
-                setImmediate(() => this.#run());
-            }
+            this.#rest();
+        } else if (this.resting === PAUSE_MS && this.outbox.isBehind) {
+            clearTimeout(this.timer);
+            this.#rest();
+        }
+    }
+
+    // Run when the pause is over.
+    #rest() {
+        const pause = this.outbox.isBehind ? HURRY_MS : PAUSE_MS;
+        const rest = this.begun + pause - Date.now();
+        if (rest > 0) {
+            this.resting = pause;
+            this.timer = setTimeout(() => this.#run(), Math.min(rest, pause)).unref();
+        } else {
+            this.resting = 0;
+            setImmediate(() => this.#run());
         }
     }
 
@@ -57,6 +74,7 @@ class Courier {
     }
 
     async #run() {
+        this.resting = 0;
         try {
             this.prepare();
             const batch = this.closed ? null : await this.outbox.take(this.limit);

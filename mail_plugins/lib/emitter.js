@@ -107,7 +107,7 @@ class Emitter {
             this.counts.dropped += 1;
             this.full.begin('events are dropped and counted: neither memory nor files have room for them');
         }
-        this.publisher.publish(() => encodeRequest(this.header, [line]));
+        this.publisher.publish(() => encodeRequest(this.header, [Buffer.from(line)]).toString());
     }
 
     #failed(error) {

@@ -2,10 +2,12 @@
 
 // Events on their way: in memory while a receiver takes them, in files as soon as none does.
 //
-// Memory holds lines that are in no file yet. Where files hold any, those are older and go first. What is older than
+// Memory holds lines, as bytes, that are in no file yet. Where files hold any, those are older and go first. What is older than
 // SAVE_AFTER_MS and was not taken is written to a file, the batch that a request carries at that moment included: a
 // process that is killed loses what came after that. Half a full memory is written at once. Memory is bounded; where it
 // is full, because the disk takes nothing, `push` refuses.
+
+const { Lines } = require('./lines');
 
 // With the 750 ms that an event may wait for its request: no second without being sent or saved.
 const SAVE_AFTER_MS = 200;
@@ -19,6 +21,7 @@ class Outbox {
         this.segments = segments;
         this.header = header;
         this.memoryBytes = memoryBytes;
+        this.lines = new Lines();
         this.memory = [];
         this.bytes = 0;
         this.flight = null;
@@ -36,14 +39,14 @@ class Outbox {
         return this.memory.length + flying + this.segments.lines;
     }
 
-    // Take a line; false where there is no room for it.
-    push(line) {
-        const size = Buffer.byteLength(line);
-        if (this.bytes + size > this.memoryBytes) {
+    // Take a line's text; false where there is no room for it.
+    push(text) {
+        const line = this.lines.write(text, this.memoryBytes - this.bytes);
+        if (!line) {
             return false;
         }
-        this.memory.push({ line, size });
-        this.bytes += size;
+        this.memory.push(line);
+        this.bytes += line.length;
         if (!this.segments.isEmpty) {
             // Nobody takes them now; in good times nothing has to be watched.
             this.#saveLater();
@@ -73,11 +76,11 @@ class Outbox {
             }
             return this.segments.read(maxLines, BATCH_BYTES);
         }
-        const entries = this.memory.splice(0, this.#fit(maxLines));
-        if (!entries.length) {
+        const lines = this.memory.splice(0, this.#fit(maxLines));
+        if (!lines.length) {
             return null;
         }
-        this.flight = { header: this.header, entries, lines: entries.map(entry => entry.line), saved: null };
+        this.flight = { header: this.header, lines, saved: null };
         this.#saveLater();
         return this.flight;
     }
@@ -93,7 +96,7 @@ class Outbox {
         if (batch.saved) {
             await this.segments.advance(batch.saved);
         } else {
-            this.#forget(batch.entries);
+            this.#forget(batch.lines);
         }
     }
 
@@ -104,7 +107,7 @@ class Outbox {
         await this.save();
         this.flight = null;
         if (!batch.saved) {
-            this.memory.unshift(...batch.entries);
+            this.memory.unshift(...batch.lines);
             this.#saveLater();
         }
     }
@@ -119,7 +122,7 @@ class Outbox {
     // ids make up for.
     saveNow() {
         const flying = this.flight && !this.flight.saved ? this.flight.lines : [];
-        this.segments.appendNow([...flying, ...this.memory.map(entry => entry.line)]);
+        this.segments.appendNow([...flying, ...this.memory]);
         this.memory = [];
         this.flight = null;
         this.#saveNoMore();
@@ -133,25 +136,25 @@ class Outbox {
             if (!flight.saved) {
                 return;
             }
-            this.#forget(flight.entries);
+            this.#forget(flight.lines);
         }
         while (this.memory.length) {
-            const entries = this.memory.slice(0, this.#fit(Infinity));
-            if (!(await this.segments.append(entries.map(entry => entry.line)))) {
+            const lines = this.memory.slice(0, this.#fit(Infinity));
+            if (!(await this.segments.append(lines))) {
                 return;
             }
-            this.memory.splice(0, entries.length);
-            this.#forget(entries);
+            this.memory.splice(0, lines.length);
+            this.#forget(lines);
         }
         this.stuck = false;
     }
 
-    // How many entries of memory one batch takes: at least one.
+    // How many lines of memory one batch takes: at least one.
     #fit(maxLines) {
         let bytes = 0;
         let count = 0;
-        for (const { size } of this.memory) {
-            bytes += size;
+        for (const { length } of this.memory) {
+            bytes += length;
             if (count === maxLines || (count && bytes > BATCH_BYTES)) {
                 break;
             }
@@ -160,8 +163,8 @@ class Outbox {
         return count;
     }
 
-    #forget(entries) {
-        this.bytes -= entries.reduce((sum, entry) => sum + entry.size, 0);
+    #forget(lines) {
+        this.bytes -= lines.reduce((sum, line) => sum + line.length, 0);
     }
 
     // Save what is not taken by then. A timer that is there stays, unless this one is for now.

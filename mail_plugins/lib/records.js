@@ -89,21 +89,30 @@ function encodeHeader(resource, scope) {
     return `{"resource":{"attributes":[${attributes.join(',')}]},"scope":${JSON.stringify(scope)}}`;
 }
 
-// The body of a request: an ExportLogsServiceRequest of these lines under this header.
+const COMMA = Buffer.from(',');
+const CLOSED = Buffer.from(']}]}]}');
+
+// The body of a request: an ExportLogsServiceRequest of these lines, each as bytes, under this header.
 function encodeRequest(header, lines) {
-    return `${opened(header)}${lines.join(',')}]}]}]}`;
+    const parts = [opened(header)];
+    for (const line of lines) {
+        parts.push(line, COMMA);
+    }
+    parts[parts.length - 1] = CLOSED;
+    return Buffer.concat(parts);
 }
 
 // A request up to its first record. Nearly all are under the header of the process itself.
-let last = { header: '', text: '' };
+let last = { header: '', bytes: null };
 
 function opened(header) {
     if (last.header !== header) {
         const { resource, scope } = JSON.parse(header);
         const scopeLogs = `{"scope":${JSON.stringify(scope)},"logRecords":[`;
-        last = { header, text: `{"resourceLogs":[{"resource":${JSON.stringify(resource)},"scopeLogs":[${scopeLogs}` };
+        const text = `{"resourceLogs":[{"resource":${JSON.stringify(resource)},"scopeLogs":[${scopeLogs}`;
+        last = { header, bytes: Buffer.from(text) };
     }
-    return last.text;
+    return last.bytes;
 }
 
 module.exports = { encodeHeader, encodeRecord, encodeRequest };

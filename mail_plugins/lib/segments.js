@@ -2,7 +2,8 @@
 
 // Events in files, for when nobody takes them: segments that a process appends to in a folder of its own.
 //
-// A segment is text: the header (resource and scope) in its first line, then an event a line. It is written with one
+// A segment is text: the header (resource and scope) in its first line, then an event a line. Lines are bytes that end
+// with a newline. A segment is written with one
 // append at a time, never synced (a file outlives the process, not the machine's power), and removed when all of it was
 // taken. Folders of processes that ended are adopted: a rename gives each file to exactly one process. Every operation
 // waits for the one before; none throws: what fails is said once, and told by the return value.
@@ -23,7 +24,7 @@ class Segments {
     constructor({ folder, header, maxBytes, counts, log, segmentBytes = SEGMENT_BYTES }) {
         this.folder = folder;
         this.own = folder && path.join(folder, ownName());
-        this.header = `${header}\n`;
+        this.header = Buffer.from(`${header}\n`);
         this.maxBytes = maxBytes;
         this.segmentBytes = segmentBytes;
         this.counts = counts;
@@ -75,7 +76,7 @@ class Segments {
         }
         try {
             fs.mkdirSync(this.own, { recursive: true, mode: 0o700 });
-            fs.writeFileSync(this.#newPath(), `${this.header}${lines.join('\n')}\n`, { mode: 0o600 });
+            fs.writeFileSync(this.#newPath(), Buffer.concat([this.header, ...lines]), { mode: 0o600 });
         } catch (error) {
             this.disk.begin(`events are lost at the end of the process, their folder takes none: ${error.message}`);
         }
@@ -111,8 +112,8 @@ class Segments {
         if (!this.own) {
             return null;
         }
-        const text = `${lines.join('\n')}\n`;
-        const size = Buffer.byteLength(text);
+        const bytes = Buffer.concat(lines);
+        const size = bytes.length;
         if (this.bytes + size > this.maxBytes) {
             this.full.begin(`${this.bytes} bytes of events wait in ${this.own}, which is all that it may hold`);
             return null;
@@ -122,9 +123,9 @@ class Segments {
             open = await this.#begin();
         }
         try {
-            await fs.promises.appendFile(open.path, text, { mode: 0o600 });
+            await fs.promises.appendFile(open.path, bytes, { mode: 0o600 });
         } catch (error) {
-            // A part of the text may be behind its end, where nobody reads; nothing must be written behind that.
+            // A part of them may be behind its end, where nobody reads; nothing must be written behind that.
             this.open = null;
             throw error;
         }
@@ -136,7 +137,7 @@ class Segments {
 
     async #begin() {
         await fs.promises.mkdir(this.own, { recursive: true, mode: 0o700 });
-        const size = Buffer.byteLength(this.header);
+        const size = this.header.length;
         const segment = { path: this.#newPath(), size, offset: size, lines: 0 };
         await fs.promises.writeFile(segment.path, this.header, { mode: 0o600, flag: 'wx' });
         this.list.push(segment);
@@ -185,7 +186,7 @@ class Segments {
             if (next === 0 || (lines.length && bytes + next - end > maxBytes)) {
                 break;
             }
-            lines.push(content.toString('utf8', end, next - 1));
+            lines.push(content.subarray(end, next));
             bytes += next - end;
             end = next;
         }

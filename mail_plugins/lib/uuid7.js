@@ -11,12 +11,19 @@ let counter = randomBytes(4).readUInt32BE();
 
 const hex = (number, digits) => number.toString(16).padStart(digits, '0');
 
+// What many have in common: those of a millisecond, and of 1M of the counter.
+let last = { milliseconds: NaN, high: NaN, text: '' };
+
 function uuid7(milliseconds) {
     counter = (counter + 1) >>> 0;
-    const time = hex(Math.trunc(milliseconds), 12);
     // The counter's 32 bits: 12 behind the version, 14 behind the variant (binary 10), 6 in front of the random ones.
+    const high = counter >>> 20;
     const low = counter & 0xfffff;
-    return `${time.slice(0, 8)}-${time.slice(8)}-7${hex(counter >>> 20, 3)}-${hex(0x8000 | (low >>> 6), 4)}-${hex(low & 0x3f, 2)}${RANDOM}`;
+    if (last.milliseconds !== milliseconds || last.high !== high) {
+        const time = hex(Math.trunc(milliseconds), 12);
+        last = { milliseconds, high, text: `${time.slice(0, 8)}-${time.slice(8)}-7${hex(high, 3)}-` };
+    }
+    return `${last.text}${(0x8000 | (low >>> 6)).toString(16)}-${hex(low & 0x3f, 2)}${RANDOM}`;
 }
 
 module.exports = { uuid7 };

@@ -13,6 +13,7 @@ const { HttpClient } = require('../http-client');
 const { readSettings } = require('../settings');
 const { temporaryFolder } = require('../testing/emitting');
 
+const BODY = Buffer.from('{}');
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}';
 
 function newClient(t, endpoint, settings = {}) {
@@ -59,7 +60,7 @@ test('requests share one connection and are what Node\'s server takes', async t 
     const client = newClient(t, `http://127.0.0.1:${port}/otlp`, { token: 'secret', headers: { 'X-Tenant': 'a', Host: 'other.test' } });
     const large = `{"text":"${'\u00e9\ud83d\udcec'.repeat(100_000)}"}`;
     for (const body of ['{}', large, '{"last":1}']) {
-        const answer = await client.post(body);
+        const answer = await client.post(Buffer.from(body));
         assert.deepEqual([answer.status, answer.body], [200, '{"partialSuccess":{}}']);
     }
     assert.deepEqual(seen.map(each => each.body), ['{}', large, '{"last":1}']);
@@ -83,7 +84,7 @@ test('an answer that comes in pieces, after interim ones, is whole', async t => 
     });
     const client = newClient(t, endpoint);
     for (let times = 0; times < 2; times += 1) {
-        const { status, body } = await client.post('{}');
+        const { status, body } = await client.post(BODY);
         assert.deepEqual({ status, body }, { status: 503, body: '{}' });
     }
 });
@@ -92,7 +93,7 @@ test('a connection that the server closed while it was idle is not used again', 
     const { endpoint, sockets } = await bytesServer(t, socket => socket.end(OK));
     const client = newClient(t, endpoint);
     for (let times = 0; times < 3; times += 1) {
-        assert.equal((await client.post('{}')).status, 200);
+        assert.equal((await client.post(BODY)).status, 200);
         await pause(20);
     }
     assert.equal(sockets.size, 3);
@@ -105,17 +106,17 @@ test('a connection on which bytes come unasked is closed', async t => {
         socket.write('HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n');
     });
     const client = newClient(t, endpoint);
-    assert.equal((await client.post('{}')).status, 200);
+    assert.equal((await client.post(BODY)).status, 200);
     await pause(50);
-    assert.equal((await client.post('{}')).status, 200);
+    assert.equal((await client.post(BODY)).status, 200);
     assert.equal(sockets.size, 2);
 });
 
 test('a request that a closing connection swallowed is sent once more, on a new one', async t => {
     const { endpoint, asked } = await bytesServer(t, (socket, number) => (number === 2 ? socket.destroy() : socket.write(OK)));
     const client = newClient(t, endpoint);
-    await client.post('{}');
-    assert.equal((await client.post('{}')).status, 200);
+    await client.post(BODY);
+    assert.equal((await client.post(BODY)).status, 200);
     assert.equal(asked(), 3);
 });
 
@@ -123,11 +124,11 @@ test('a request that was answered in part, or on a new connection not at all, fa
     let beginning = 'HTTP/1.1 200 OK\r\nContent-Le';
     const { endpoint, asked } = await bytesServer(t, (socket, number) => (number === 1 ? socket.write(OK) : socket.end(beginning)));
     const client = newClient(t, endpoint);
-    await client.post('{}');
-    await assert.rejects(client.post('{}'), /closed before the answer/);
+    await client.post(BODY);
+    await assert.rejects(client.post(BODY), /closed before the answer/);
     assert.equal(asked(), 2);
     beginning = '';
-    await assert.rejects(client.post('{}'), /closed before the answer/);
+    await assert.rejects(client.post(BODY), /closed before the answer/);
     assert.equal(asked(), 3);
 });
 
@@ -136,15 +137,15 @@ test('silence ends with the timeout, also amid an answer, and a late answer is n
     const { endpoint, sockets } = await bytesServer(t, socket => answer(socket));
     const client = newClient(t, endpoint, { timeout: 0.2 });
     const begun = Date.now();
-    await assert.rejects(client.post('{"first":1}'), /no answer within 0.2 s/);
+    await assert.rejects(client.post(Buffer.from('{"first":1}')), /no answer within 0.2 s/);
     answer = socket => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{');
-    await assert.rejects(client.post('{}'), /no answer within 0.2 s/);
+    await assert.rejects(client.post(BODY), /no answer within 0.2 s/);
     assert.ok(Date.now() - begun < 1000);
     answer = socket => {
         sockets.forEach(each => each !== socket && each.destroyed === false && each.write('HTTP/1.1 500 Late\r\nContent-Length: 0\r\n\r\n'));
         socket.write(OK);
     };
-    assert.equal((await client.post('{}')).status, 200);
+    assert.equal((await client.post(BODY)).status, 200);
     assert.equal(sockets.size, 3);
 });
 
@@ -154,19 +155,19 @@ test('a refusal that comes before the body is read counts', async t => {
             socket.write('HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
         }
     });
-    const { status } = await newClient(t, endpoint).post('x'.repeat(600_000));
+    const { status } = await newClient(t, endpoint).post(Buffer.alloc(600_000, 'x'));
     assert.equal(status, 413);
 });
 
 test('another protocol, nobody, and an unknown host are errors that say so', async t => {
     const { endpoint } = await bytesServer(t, socket => socket.write('220 mail.test ESMTP\r\n'));
-    await assert.rejects(newClient(t, endpoint).post('{}'), /not HTTP\/1.1, it begins with "220 mai"/);
+    await assert.rejects(newClient(t, endpoint).post(BODY), /not HTTP\/1.1, it begins with "220 mai"/);
     const nobody = net.createServer();
     const { port } = await listening(t, nobody);
     await new Promise(resolve => nobody.close(resolve));
-    await assert.rejects(newClient(t, `http://127.0.0.1:${port}`).post('{}'), /ECONNREFUSED/);
-    await assert.rejects(newClient(t, 'http://nowhere.invalid:1').post('{}'), /ENOTFOUND|EAI_AGAIN/);
-    await assert.rejects(newClient(t, 'unix:/nowhere/at.all').post('{}'), /ENOENT/);
+    await assert.rejects(newClient(t, `http://127.0.0.1:${port}`).post(BODY), /ECONNREFUSED/);
+    await assert.rejects(newClient(t, 'http://nowhere.invalid:1').post(BODY), /ENOTFOUND|EAI_AGAIN/);
+    await assert.rejects(newClient(t, 'unix:/nowhere/at.all').post(BODY), /ENOENT/);
 });
 
 test('an IPv6 address is an endpoint', async t => {
@@ -182,14 +183,14 @@ test('an IPv6 address is an endpoint', async t => {
         t.skip('this machine has no IPv6');
         return;
     }
-    assert.equal((await newClient(t, `http://[::1]:${port}`).post('{}')).status, 200);
+    assert.equal((await newClient(t, `http://[::1]:${port}`).post(BODY)).status, 200);
     assert.deepEqual(hosts, [`[::1]:${port}`]);
 });
 
 test('a client that is closed ends its request and its connection', async t => {
     const { endpoint, sockets } = await bytesServer(t, () => {});
     const client = newClient(t, endpoint);
-    const posted = client.post('{}');
+    const posted = client.post(BODY);
     await pause(50);
     client.close();
     await assert.rejects(posted, /the client was closed/);
@@ -204,10 +205,10 @@ test('neither a request nor a kept connection keeps the process alive', async t 
         const target = { protocol: 'http:', hostname: '127.0.0.1', port: '${new URL(endpoint).port}', path: '/' };
         const client = new HttpClient({ target, token: '', headers: {}, timeout: 60 });
         const anchor = setInterval(() => {}, 1000);
-        client.post('{}').then(({ status }) => {
+        client.post(Buffer.from('{}')).then(({ status }) => {
             console.log(status);
             clearInterval(anchor);
-            client.post('{}');
+            client.post(Buffer.from('{}'));
         });`;
     const begun = Date.now();
     const { stdout } = await promisify(execFile)(process.execPath, ['-e', code], { timeout: 20_000 });
@@ -234,7 +235,7 @@ test('over TLS a certificate must be one that Node trusts', async t => {
     let connections = 0;
     server.on('secureConnection', () => (connections += 1));
     const { port } = await listening(t, server);
-    await assert.rejects(newClient(t, `https://127.0.0.1:${port}`).post('{}'), /self-signed certificate/);
+    await assert.rejects(newClient(t, `https://127.0.0.1:${port}`).post(BODY), /self-signed certificate/);
     connections = 0;
     // Such certificates are read when Node starts.
     const code = `
@@ -243,7 +244,7 @@ test('over TLS a certificate must be one that Node trusts', async t => {
             for (const hostname of ['localhost', '127.0.0.1']) {
                 const target = { protocol: 'https:', hostname, port: '${port}', path: '/' };
                 const client = new HttpClient({ target, token: '', headers: {}, timeout: 5 });
-                console.log((await client.post('{}')).status, (await client.post('x'.repeat(300_000))).body);
+                console.log((await client.post(Buffer.from('{}'))).status, (await client.post(Buffer.alloc(300_000, 'x'))).body);
                 client.close();
             }
         })();

@@ -82,7 +82,7 @@ test('strings are bounded and well-formed', () => {
 
 test('a request holds the resource, the scope and its records', () => {
     const header = encodeHeader({ 'service.name': 'zone-mta', 'server.port': 12080, 'service.version': undefined }, { name: 's' });
-    const lines = [1, 2].map(number => encodeRecord(EVENTS.accepted, TYPES, { 'zonemta.attempt.number': number }, TIMES));
+    const lines = [1, 2].map(number => Buffer.from(encodeRecord(EVENTS.accepted, TYPES, { 'zonemta.attempt.number': number }, TIMES)));
     const records = recordsOf(JSON.parse(encodeRequest(header, lines)));
     assert.deepEqual(
         records.map(record => record.attributes),
