@@ -22,16 +22,14 @@ const CAUSES = [
     ['tls', /TLS/]
 ];
 
-// In the notes: { messageId, relaying, begun: Map of delivery id -> time }. Haraka writes the notes to its queue's files,
-// but nothing that is named by a symbol.
-const KNOWN = Symbol('postel');
+// In the notes: { messageId, relaying, begun: Map of delivery id -> time }. Not enumerable: neither Haraka, which writes notes
+// to its queue's files, nor a plugin that copies them for a message of its own takes it along.
+const KNOWN = Symbol('postel.deliveries');
 
 class Deliveries {
-    // What of a transaction its deliveries do not say.
-    learn({ notes, header }, relaying) {
-        const known = this.#of(notes);
-        known.messageId = header.get('Message-ID').trim() || undefined;
-        known.relaying = Boolean(relaying);
+    // What of a transaction its deliveries do not say: { messageId, relaying } or one of them.
+    learn({ notes }, facts) {
+        Object.assign(this.#of(notes), facts);
     }
 
     // An attempt begins.
@@ -91,7 +89,7 @@ class Deliveries {
 
     #of(notes) {
         if (!notes[KNOWN]) {
-            notes[KNOWN] = { begun: new Map() };
+            Object.defineProperty(notes, KNOWN, { value: { begun: new Map() } });
         }
         return notes[KNOWN];
     }

@@ -95,4 +95,4 @@ function messageIdOf({ header }) {
     return header.get('Message-ID').trim() || undefined;
 }
 
-module.exports = { describeTransaction };
+module.exports = { describeTransaction, messageIdOf };

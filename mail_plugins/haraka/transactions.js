@@ -40,7 +40,7 @@ class Seen {
 }
 
 // Kept in the transaction itself: a WeakMap costs each message more than the hook's work.
-const SEEN = Symbol('postel');
+const SEEN = Symbol('postel.seen');
 
 function begin(transaction, time) {
     transaction[SEEN] = new Seen(time);

@@ -8,7 +8,7 @@ const { Deliveries } = require('./deliveries');
 const { begin, seenOf } = require('./transactions');
 const { addressOf, describeRecipient, refusedByHaraka, refusedByPlugin } = require('./recipients');
 const { clientOf, describeClosed, describeDenied } = require('./connections');
-const { describeTransaction } = require('./messages');
+const { describeTransaction, messageIdOf } = require('./messages');
 const { readDenial } = require('./denials');
 
 // haraka-constants: connection.state.DISCONNECTING
@@ -42,7 +42,12 @@ class Watch {
         // Haraka takes from this very list, and puts another in its place when a plugin has decided.
         const rest = connection.hooks_to_run || [];
         seenOf(transaction).queue = { rest, plugins: rest.map(([plugin]) => plugin.name) };
-        this.deliveries.learn(transaction, connection.relaying);
+        this.deliveries.learn(transaction, { relaying: Boolean(connection.relaying) });
+    }
+
+    // Haraka delivers it itself, and has given it a Message-ID where it had none.
+    sending({ transaction }) {
+        this.deliveries.learn(transaction, { messageId: messageIdOf(transaction) });
     }
 
     deny(connection, params) {

@@ -1,6 +1,6 @@
 'use strict';
 
-// Brings the outbox's events to the receiver: one request at a time, at once where none is under way.
+// Brings the outbox's events to the receiver: one request at a time, at once after a pause.
 //
 // A request carries all that came while the one before was under way. What a receiver refuses for its bytes is halved
 // until the one event is found that it will not have. Everything else is tried again, later each time.
@@ -8,18 +8,21 @@
 const { judge } = require('./verdict');
 const { QUIET_MS, Trouble } = require('./trouble');
 
-// From one request's begin to the next one's, whatever the load: a request costs as much CPU as ten events. With what the
-// outbox adds until it writes a file, it stays below the second of events that a killed process may lose.
+// From one request's begin to the next one's: a request costs as much CPU as ten events. With what the outbox adds until
+// it writes a file, it stays below the second of events that a killed process may lose.
 const PAUSE_MS = 750;
-// The same where much waits, after an outage or because so much happens: all of it has to leave before the outbox begins
-// to write files.
-const HURRY_MS = 10;
+// The same where files wait, of which each request reads one anew.
+const FILES_MS = 50;
+// The same where so much happens that a request is full: all has to leave before the outbox writes files.
+const FULL_MS = 10;
 const MAX_LINES = 512;
 const FIRST_DELAY_MS = 500;
 const MAX_DELAY_MS = 30_000;
 
 class Courier {
-    // prepare: makes the events of work that was deferred; client: an HttpClient; encode: (header, lines) -> body; counts: `delivered` and `refused` are counted up
+    // prepare: makes the events of work that was deferred
+    // client: an HttpClient; encode: (header, lines) -> body
+    // counts: `delivered` and `refused` are counted up
     constructor({ prepare, outbox, client, encode, endpoint, counts, log }) {
         this.prepare = prepare;
         this.outbox = outbox;
@@ -49,7 +52,7 @@ class Courier {
         if (!this.running) {
             this.running = true;
             this.#rest();
-        } else if (this.resting === PAUSE_MS && this.outbox.isBehind) {
+        } else if (this.resting > FULL_MS && this.outbox.isFull) {
             clearTimeout(this.timer);
             this.#rest();
         }
@@ -57,7 +60,7 @@ class Courier {
 
     // Run when the pause is over.
     #rest() {
-        const pause = this.outbox.isBehind ? HURRY_MS : PAUSE_MS;
+        const pause = this.#pause();
         const rest = this.begun + pause - Date.now();
         if (rest > 0) {
             this.resting = pause;
@@ -68,17 +71,28 @@ class Courier {
         }
     }
 
+    #pause() {
+        if (this.outbox.isFull) {
+            return FULL_MS;
+        }
+        return this.outbox.hasFiles ? FILES_MS : PAUSE_MS;
+    }
+
     close() {
         this.closed = true;
+        clearTimeout(this.timer);
         this.client.close();
     }
 
     async #run() {
         this.resting = 0;
+        if (this.closed) {
+            return;
+        }
         try {
             this.prepare();
-            const batch = this.closed ? null : await this.outbox.take(this.limit);
-            if (batch) {
+            const batch = await this.outbox.take(this.limit);
+            if (batch && !this.closed) {
                 this.begun = Date.now();
                 const verdict = await this.#send(batch);
                 // What was under way when the courier was closed is in a file.

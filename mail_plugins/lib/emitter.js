@@ -98,16 +98,16 @@ class Emitter {
     }
 
     #emit(event, types, attributes, time, body) {
-        const line = encodeRecord(event, types, attributes, { time, observed: Date.now(), body });
+        const text = encodeRecord(event, types, attributes, { time, observed: Date.now(), body });
         this.counts.emitted += 1;
-        if (this.outbox.push(line)) {
+        if (this.outbox.push(text)) {
             this.full.end('there is room for events again', QUIET_MS);
             this.courier.wake();
         } else {
             this.counts.dropped += 1;
             this.full.begin('events are dropped and counted: neither memory nor files have room for them');
         }
-        this.publisher.publish(() => encodeRequest(this.header, [Buffer.from(line)]).toString());
+        this.publisher.publish(() => encodeRequest(this.header, [Buffer.from(text)]).toString());
     }
 
     #failed(error) {

@@ -17,16 +17,16 @@ class HttpClient {
         this.connection = null;
     }
 
-    // { status, headers, body }
-    //   body: bytes
-    async post(body) {
+    // { status, headers, body }, the body a text
+    //   bytes: the request's body
+    async post(bytes) {
         const reused = this.connection?.isOpen;
         try {
-            return await this.#post(body);
+            return await this.#post(bytes);
         } catch (error) {
             // The server closed the kept connection at the moment of its use: it saw nothing of the request.
             if (reused && error.unseen) {
-                return this.#post(body);
+                return this.#post(bytes);
             }
             throw error;
         }
@@ -36,16 +36,16 @@ class HttpClient {
         this.connection?.close(new Error('the client was closed'));
     }
 
-    #post(body) {
+    #post(bytes) {
         if (!this.connection?.isOpen) {
             this.connection = new Connection(this.place);
         }
         const { connection, timeout } = this;
-        const head = `${this.head}content-length: ${body.length}\r\n\r\n`;
+        const head = `${this.head}content-length: ${bytes.length}\r\n\r\n`;
         return new Promise((resolve, reject) => {
             const giveUp = () => connection.close(new Error(`no answer within ${timeout / 1000} s`));
             const timer = setTimeout(giveUp, timeout).unref();
-            connection.exchange(head, body, (error, answer) => {
+            connection.exchange(head, bytes, (error, answer) => {
                 clearTimeout(timer);
                 if (error) {
                     reject(error);

@@ -2,18 +2,18 @@
 
 // Events on their way: in memory while a receiver takes them, in files as soon as none does.
 //
-// Memory holds lines, as bytes, that are in no file yet. Where files hold any, those are older and go first. What is older than
-// SAVE_AFTER_MS and was not taken is written to a file, the batch that a request carries at that moment included: a
-// process that is killed loses what came after that. Half a full memory is written at once. Memory is bounded; where it
-// is full, because the disk takes nothing, `push` refuses.
+// Memory holds lines, as bytes, that are in no file yet. Where files hold any, those are older and go first. What is
+// older than SAVE_AFTER_MS and was not taken is written to a file, the batch that a request carries at that moment
+// included: a process that is killed loses what came after that. Half a full memory is written at once. Memory is
+// bounded; where it is full, because the disk takes nothing, `push` refuses.
 
-const { Lines } = require('./lines');
+const { LineWriter } = require('./lines');
 
 // With the 750 ms that an event may wait for its request: no second without being sent or saved.
 const SAVE_AFTER_MS = 200;
 // One batch: the sizes of agent, Collector and sink fit a request of up to 1 MiB.
 const BATCH_BYTES = 512 << 10;
-const BEHIND = 256;
+const MANY = 256;
 
 class Outbox {
     // segments: a Segments; header: of this process; memoryBytes: of lines that are in no file
@@ -21,12 +21,14 @@ class Outbox {
         this.segments = segments;
         this.header = header;
         this.memoryBytes = memoryBytes;
-        this.lines = new Lines();
+        this.writer = new LineWriter();
         this.memory = [];
         this.bytes = 0;
         this.flight = null;
         this.saving = null;
         this.timer = null;
+        // So many of memory's lines were there when the timer began.
+        this.late = 0;
         // The timer is for now: memory is half full.
         this.urgent = false;
         // The disk took nothing the last time.
@@ -41,7 +43,7 @@ class Outbox {
 
     // Take a line's text; false where there is no room for it.
     push(text) {
-        const line = this.lines.write(text, this.memoryBytes - this.bytes);
+        const line = this.writer.write(text, this.memoryBytes - this.bytes);
         if (!line) {
             return false;
         }
@@ -59,12 +61,18 @@ class Outbox {
 
     // True where `take` would give a batch.
     get hasMore() {
-        return this.memory.length > 0 || !this.segments.isEmpty;
+        return this.memory.length > 0 || this.hasFiles;
     }
 
-    // True where more waits than one request should take long for.
-    get isBehind() {
-        return this.memory.length > BEHIND || !this.segments.isEmpty;
+    // True where what waits fills a request, or is soon too much for memory.
+    get isFull() {
+        const flying = this.flight && !this.flight.saved ? this.flight.bytes : 0;
+        const full = Math.min(BATCH_BYTES, this.memoryBytes / 4);
+        return this.memory.length > MANY || this.bytes - flying > full;
+    }
+
+    get hasFiles() {
+        return !this.segments.isEmpty;
     }
 
     // The next batch { header, lines }, or null where nothing waits. It is `taken` or `returned` before the next one.
@@ -80,7 +88,8 @@ class Outbox {
         if (!lines.length) {
             return null;
         }
-        this.flight = { header: this.header, lines, saved: null };
+        this.late = Math.max(this.late - lines.length, 0);
+        this.flight = { header: this.header, lines, bytes: bytesOf(lines), saved: null };
         this.#saveLater();
         return this.flight;
     }
@@ -164,7 +173,7 @@ class Outbox {
     }
 
     #forget(lines) {
-        this.bytes -= lines.reduce((sum, line) => sum + line.length, 0);
+        this.bytes -= bytesOf(lines);
     }
 
     // Save what is not taken by then. A timer that is there stays, unless this one is for now.
@@ -174,6 +183,7 @@ class Outbox {
         }
         clearTimeout(this.timer);
         this.urgent = delay === 0;
+        this.late = this.memory.length;
         this.timer = setTimeout(() => {
             this.timer = null;
             this.save().then(() => {
@@ -185,7 +195,11 @@ class Outbox {
         }, delay).unref();
     }
 
+    // What the timer was for was taken, unless more came than one request could carry.
     #saveNoMore() {
+        if (this.late && this.memory.length) {
+            return;
+        }
         clearTimeout(this.timer);
         this.timer = null;
         if (this.memory.length && !this.segments.isEmpty) {
@@ -193,5 +207,7 @@ class Outbox {
         }
     }
 }
+
+const bytesOf = lines => lines.reduce((sum, line) => sum + line.length, 0);
 
 module.exports = { BATCH_BYTES, Outbox };

@@ -2,8 +2,7 @@
 
 // Events in files, for when nobody takes them: segments that a process appends to in a folder of its own.
 //
-// A segment is text: the header (resource and scope) in its first line, then an event a line. Lines are bytes that end
-// with a newline. A segment is written with one
+// A segment is text: the header (resource and scope) in its first line, then an event a line. It is written with one
 // append at a time, never synced (a file outlives the process, not the machine's power), and removed when all of it was
 // taken. Folders of processes that ended are adopted: a rename gives each file to exactly one process. Every operation
 // waits for the one before; none throws: what fails is said once, and told by the return value.
@@ -186,7 +185,7 @@ class Segments {
             if (next === 0 || (lines.length && bytes + next - end > maxBytes)) {
                 break;
             }
-            lines.push(content.subarray(end, next));
+            lines.push(Buffer.from(content.subarray(end, next)));
             bytes += next - end;
             end = next;
         }
@@ -228,6 +227,8 @@ class Segments {
         if (theirs === this.own || !hasEnded(owner, (await fs.promises.stat(theirs)).mtimeMs)) {
             return;
         }
+        // They are older than what this process wrote: each goes before that, and behind the one before it.
+        let place = 0;
         for (const name of (await fs.promises.readdir(theirs)).filter(each => NAME.test(each)).sort()) {
             const { size } = await fs.promises.stat(path.join(theirs, name));
             if (this.bytes + size > this.maxBytes) {
@@ -240,7 +241,8 @@ class Segments {
             // All but the header; what stands behind the last newline is half a line.
             const lines = Math.max(content.reduce((sum, byte) => sum + (byte === NEWLINE ? 1 : 0), 0) - 1, 0);
             this.counts.adopted += lines;
-            this.list.unshift({ path: adopted, size, offset: 0, lines });
+            this.list.splice(place, 0, { path: adopted, size, offset: 0, lines });
+            place += 1;
         }
         await fs.promises.rmdir(theirs);
     }

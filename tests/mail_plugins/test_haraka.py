@@ -402,6 +402,20 @@ def test_what_haraka_refuses_for_itself_is_told(watched_haraka: WatchedHaraka, o
     assert Counter(map(told, events(otlp_receiver, MESSAGE))) == Counter(mail.expected)
 
 
+def test_a_message_without_an_id_is_told_with_the_one_that_haraka_gives_it(
+    watched_haraka: WatchedHaraka, otlp_receiver: OtlpThread
+) -> None:
+    with running(SmtpSink(("lmtp",), LMTP_PROTOCOL)) as store:
+        server = watched_haraka(otlp_receiver.endpoint, storage=LMTP, lmtp_port=store.ports["lmtp"])
+        with server.client() as client:
+            client.sendmail("a@sender.test", ["ok+1@here.test"], "Subject: without\r\n\r\nText.\r\n")
+        until(lambda: events(otlp_receiver, DELIVERY), 10, "it is delivered")
+    (message,), (delivery,) = events(otlp_receiver, MESSAGE), events(otlp_receiver, DELIVERY)
+    assert message.attributes["email.message_id"].startswith("<")
+    assert delivery.attributes["email.message_id"] == message.attributes["email.message_id"]
+    assert delivery.attributes["haraka.transaction.id"] == message.attributes["haraka.transaction.id"]
+
+
 def test_a_store_that_refuses_some_recipients_after_the_message(
     watched_haraka: WatchedHaraka, otlp_receiver: OtlpThread
 ) -> None:

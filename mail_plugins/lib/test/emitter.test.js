@@ -61,6 +61,22 @@ test('what comes while a request is under way goes with the next one', async t =
     assert.equal(server.sockets.size, 1);
 });
 
+test('what fills a request does not wait, so that beside a receiver that takes all no file is written', async t => {
+    const server = await receiver(t);
+    const { emitter } = newEmitter(t, { endpoint: server.endpoint, settings: { memorySize: 0.5 } });
+    emit(emitter, 1);
+    await until(() => server.events.length === 1);
+    // In the 750 ms of the pause as much as memory holds; above half of it a file is written.
+    for (let first = 1; first < 1501; first += 50) {
+        emit(emitter, 50, first);
+        await new Promise(resolve => setTimeout(resolve, 20));
+    }
+    await until(() => server.events.length === 1501);
+    assert.deepEqual(ids(server.events), expected(1501));
+    assert.equal(emitter.segments.serial, 0);
+    assert.ok(server.requests.length <= 10, `${server.requests.length} requests`);
+});
+
 test('token, headers and a path of the endpoint are sent', async t => {
     const server = await receiver(t);
     const settings = { token: 'secret', headers: { 'x-tenant': 'a' } };
