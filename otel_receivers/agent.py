@@ -101,20 +101,14 @@ class Collecting:
         build = SOURCES.get(source)
         return build(replace(self._context, where=where, which=which), target) if build else ()
 
-    def doors(
-        self,
-        where: Callable[[str], Target | None],
-        all_of: Callable[[str], Sequence[Target]],
-        ingest: Ingest = not_now,
-    ) -> Sequence[Door]:
+    def doors(self, all_of: Callable[[str], Sequence[Target]], ingest: Ingest = not_now) -> Sequence[Door]:
         """What sources answer at the intake's address.
 
         Args:
-            where: as of :meth:`source`.
             all_of: tells all targets of a source.
             ingest: takes the events that they are told.
         """
-        context = replace(self._context, where=where, all_of=all_of, ingest=ingest)
+        context = replace(self._context, all_of=all_of, ingest=ingest)
         return [build(context) for build in DOORS]
 
     def spool(self, spool: Spool) -> Receiver:
@@ -251,7 +245,7 @@ async def run(settings: Settings) -> None:
             privacy = Privacy(settings.privacy.addresses)
             beats = Heartbeats(load_all()["agent"].event("plugin_heartbeat").name, state.get(heartbeats.KEY, ""))
             intake = Intake(node, spool, privacy, request_bytes=otlp.request_bytes, heartbeats=beats)
-            doors = collecting.doors(watch.where, watch.all_of, intake)
+            doors = collecting.doors(watch.all_of, intake)
             async with _until_stopped(), serving(settings, intake, doors):
                 await _run(agent, collecting, spool, sending, watch)
         finally:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from opentelemetry.sdk.resources import Resource
 
 from otel_receivers.derived import Series
+from otel_receivers.epochs import AHEAD_NANOS
 from otel_receivers.node import Node
 from otel_receivers.points import Attributes, Recorder, UndeclaredError
 from otel_receivers.receiver import Batch, Problem, ScrapeError, Target, Tick
@@ -24,7 +25,6 @@ NAME = "derived"
 LAST = f"{NAME}/last"
 # A plugin's heartbeat comes every 30 seconds. Long enough for what was counted last to be told again and again.
 _QUIET_SECONDS = 900.0
-_DAY_NANOS = 86_400_000_000_000
 _SET_BACK = Problem("clock", "the clock was set back: what events add up to is told again when it is past where it was")
 
 
@@ -64,12 +64,12 @@ class DerivedReceiver:
             ScrapeError: the disk does not give what was counted.
         """
         now = tick.time_unix_nano
-        if 0 <= self._last - now <= _DAY_NANOS:
+        if 0 <= self._last - now <= AHEAD_NANOS:
             # The clock was set back: rows of these times are there. The first point after them has it all.
             return Batch(problems=[_SET_BACK])
         try:
             told = await self._spool.told()
-            if any(each.sender.start - now > _DAY_NANOS for each in told):
+            if any(each.sender.start - now > AHEAD_NANOS for each in told):
                 await self._spool.begin_anew()
                 told = await self._spool.told()
         except SpoolError as error:

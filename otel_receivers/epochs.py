@@ -31,9 +31,9 @@ from otel_receivers.receiver import Tick
 # Process start times are whole seconds in most servers; a restart moves them by more than this.
 _SAME_LIFE_NANOS = 2_000_000_000
 # PostgreSQL keeps microseconds, JavaScript milliseconds: starts that must differ do so by this much.
-_STEP_NANOS = 1_000_000
+STEP_NANOS = 1_000_000
 # A clock that was further ahead is believed now: what it said then was refused by the sink, or is soon out of sight.
-_AHEAD_NANOS = 86_400_000_000_000
+AHEAD_NANOS = 86_400_000_000_000
 # Series that come and go (network interfaces of containers) are forgotten, longest unseen first, beyond this many.
 _SERIES_KEPT = 5_000
 PREFIX = "epochs/"
@@ -134,7 +134,7 @@ class Epochs:
         self, source: str, now: int, values: Mapping[str, float], life: Life | None, *, together: bool, sums: bool
     ) -> dict[str, int]:
         known = self._sources.get(source)
-        if known is not None and known.last - _AHEAD_NANOS <= now <= known.last:
+        if known is not None and known.last - AHEAD_NANOS <= now <= known.last:
             return dict.fromkeys(values, now)
         if known is None or now <= known.last or (sums and _fell(known, values)):
             known = _Source(life, now, whole=False, last=now)
@@ -216,7 +216,7 @@ def _new_start(known: _Source, now: int, life: Life | None) -> int:
     """After every point of the life before, before the point at hand, and never a start that was used before."""
     changed = life is not None and known.life is not None and not life.same(known.life)
     began = life.began_unix_nano if changed and life is not None else known.last
-    return min(max(began, known.last + _STEP_NANOS), now - _STEP_NANOS)
+    return min(max(began, known.last + STEP_NANOS), now - STEP_NANOS)
 
 
 def _series_start(known: _Source, name: str, value: float, now: int, *, together: bool) -> int:
@@ -224,7 +224,7 @@ def _series_start(known: _Source, name: str, value: float, now: int, *, together
     if before is not None and value >= before.value:
         return before.start
     if before is not None:
-        return min(before.seen + _STEP_NANOS, now - _STEP_NANOS)
+        return min(before.seen + STEP_NANOS, now - STEP_NANOS)
     # A series that was not there: of a process, it counted 0 so far. Of a host, it may have been there all along.
     return known.start if together or known.whole else now
 

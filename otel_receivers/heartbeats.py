@@ -7,12 +7,14 @@ a mail server on another host may be another.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import orjson
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
+
+from otel_receivers.answers import count
 
 KEY = "plugins"
 # Anybody who may send events may claim any process: this many are kept, and each of them for a day.
@@ -20,7 +22,6 @@ _MOST = 256
 _KEPT_SECONDS = 86400.0
 _MAX_TEXT = 200
 _COUNTS = "postel.plugin.events."
-_MAX_COUNT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Heartbeats:
             before = self._last.pop(each.process, None)
             # Where it has emitted less, it is another process with the same id.
             if before and before.counts.get("emitted", 0) <= each.counts.get("emitted", 0):
-                each = _since(each, before.first)  # noqa: PLW2901 - the same one, known for longer
+                each = replace(each, first=before.first)  # noqa: PLW2901 - the same one, known for longer
             self._last[each.process] = each
         if heard:
             self._forget(now)
@@ -111,10 +112,6 @@ def read(text: str) -> list[Heartbeat]:
         return [Heartbeat(**each) for each in orjson.loads(text)] if text else []
     except (orjson.JSONDecodeError, TypeError):
         return []
-
-
-def _since(heartbeat: Heartbeat, first: float) -> Heartbeat:
-    return Heartbeat(**{**asdict(heartbeat), "first": first})
 
 
 def _heartbeat(logs: ResourceLogs, record: LogRecord, now: float) -> Heartbeat:
@@ -145,10 +142,7 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    # JavaScript's numbers may come as doubles; true is no number, although Python's is.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_COUNT:
-        return 0
-    return int(value)
+    return count(value) or 0
 
 
 _COUNTED = frozenset(

@@ -31,15 +31,16 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope as SdkScope
 
 from otel_receivers.receiver import Batch, Problem, Tick
-from otel_receivers.totals import OVERFLOW
 from postel import __version__
-from postel.signals import SEVERITY_NUMBER, Attribute, Declaration, Kind
+from postel.signals import SEVERITY_NUMBER, Attribute, AttributeValue, Declaration, Kind
 from postel.signals import Metric as DeclaredMetric
 
 Value = str | bool | int | float | Sequence[str]
 Attributes = Mapping[str, Value]
 
 INT64_MAX = 2**63 - 1
+# Source: OpenTelemetry specification, Metrics SDK, "Overflow attribute".
+OVERFLOW: Mapping[str, AttributeValue] = {"otel.metric.overflow": True}
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "string": str,
     "int": int,

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
 
 from otel_receivers.derived import Instance, Occurrence, Series
-from postel.signals import AttributeValue
+from otel_receivers.epochs import AHEAD_NANOS, STEP_NANOS
+from otel_receivers.points import INT64_MAX, OVERFLOW
 
-# Source: OpenTelemetry specification, Metrics SDK, "Overflow attribute".
-OVERFLOW: Mapping[str, AttributeValue] = {"otel.metric.overflow": True}
 # Of a metric of one instance, and of all together. A Zone-MTA has three series for each of its zones.
 SERIES_OF_METRIC = 500
 SERIES = 20_000
@@ -31,9 +30,6 @@ INSTANCES = 1_000
 QUIET_SECONDS = 86_400
 # How far behind the time is that is remembered of a sender; it is written with what is counted anyway.
 HEARD_SECONDS = 600
-_INT64_MAX = 2**63 - 1
-_STEP_NANOS = 1_000_000
-_AHEAD_NANOS = 86_400_000_000_000
 
 # As it is stored: the sender, the series ('' for the sender itself), the state.
 Row = tuple[str, str, str]
@@ -47,7 +43,7 @@ class Sum:
 
     def plus(self, values: Sequence[float]) -> Sum:
         """The sum with more values; it stays where it is when a point could not carry more."""
-        return Sum(min(self.value + sum(values), _INT64_MAX))
+        return Sum(min(self.value + sum(values), INT64_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +190,12 @@ class Totals:
         """
         change = Change()
         for instance, sender in self.senders.items():
-            if sender.start - now > _AHEAD_NANOS:
-                change.senders[instance] = replace(sender, start=now - _STEP_NANOS)
+            if sender.start - now > AHEAD_NANOS:
+                change.senders[instance] = replace(sender, start=now - STEP_NANOS)
         for instance, totals in self.totals.items():
             for series, total in totals.items():
-                if isinstance(total, Histogram) and total.start - now > _AHEAD_NANOS:
-                    change.totals[instance, series] = replace(total, start=now - _STEP_NANOS)
+                if isinstance(total, Histogram) and total.start - now > AHEAD_NANOS:
+                    change.totals[instance, series] = replace(total, start=now - STEP_NANOS)
         return change
 
     def keep(self, change: Change) -> None:
@@ -234,7 +230,7 @@ class Totals:
                 instance, host_name = Instance(instance.source, "", "", next(iter(OVERFLOW))), ""
                 known = self._known(instance, change)
         if known is None:
-            change.senders[instance] = Sender(work.now - _STEP_NANOS, host_name, seconds)
+            change.senders[instance] = Sender(work.now - STEP_NANOS, host_name, seconds)
         elif abs(seconds - known.heard) > HEARD_SECONDS:
             change.senders[instance] = replace(known, heard=seconds)
         change.heard.add(instance)
@@ -268,7 +264,7 @@ class Totals:
         else:
             # Where it was declared otherwise, what the other one counted was told.
             known = self._known(instance, work.change)
-            start = known.start if before is None and known is not None else work.now - _STEP_NANOS
+            start = known.start if before is None and known is not None else work.now - STEP_NANOS
             total = Histogram(start, bounds, (0,) * (len(bounds) + 1), 0.0, float("inf"), float("-inf"))
         work.change.totals[instance, series] = total.plus(added)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from otel_receivers import totals
 from otel_receivers.derived import Instance, Measurement, Occurrence, Series
-from otel_receivers.totals import OVERFLOW, Histogram, Sum, Totals
+from otel_receivers.points import OVERFLOW
+from otel_receivers.totals import Histogram, Sum, Totals
 
 NOW = 1_768_471_200_000_000_000
 SECOND = 1_000_000_000

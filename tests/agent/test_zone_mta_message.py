@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from otel_receivers.agent import Collecting
-from otel_receivers.building import nowhere
 from otel_receivers.epochs import Epochs
 from otel_receivers.intake import Intake, serving
 from otel_receivers.node import identify
@@ -202,7 +201,7 @@ async def door(
     intake = Intake(node, spool, Privacy("keep"), request_bytes=1 << 20)
     try:
         async with (
-            serving(settings, intake, collecting.doors(nowhere, lambda source: targets.get(source, []))),
+            serving(settings, intake, collecting.doors(lambda source: targets.get(source, []))),
             httpx.AsyncClient(base_url=f"http://{settings.intake.address}", trust_env=False) as http,
         ):
             yield http
