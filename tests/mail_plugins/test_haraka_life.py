@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import smtplib
 import socket
 import ssl
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,7 +19,6 @@ from testbed.haraka import DISCARD, Haraka
 from testbed.program import until
 
 from support.otlp_thread import OtlpThread
-from support.requirements import require
 
 HEARTBEAT = "postel.plugin.heartbeat"
 
@@ -160,32 +157,21 @@ def seconds_of(server: Haraka) -> float:
     return time.monotonic() - begun
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> dict[str, str]:
-    """A self-signed one and its key, as files of Haraka's configuration."""
-    openssl = shutil.which("openssl")
-    require("openssl", available=openssl, how="it makes a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *(str(openssl), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=mx.haraka.test", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return {"tls_key.pem": key.read_text(), "tls_cert.pem": certificate.read_text()}
-
-
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2])
 def test_tls_and_who_authenticated_are_told_and_no_password(
-    watched_haraka: WatchedHaraka, otlp_receiver: OtlpThread, certificate: dict[str, str], version: ssl.TLSVersion
+    watched_haraka: WatchedHaraka,
+    otlp_receiver: OtlpThread,
+    haraka_certificate: dict[str, str],
+    version: ssl.TLSVersion,
 ) -> None:
     server = watched_haraka(
         otlp_receiver.endpoint,
         storage=DISCARD,
         plugins=["tls", "auth/flat_file"],
-        config={**certificate, "auth_flat_file.ini": "[core]\nmethods=PLAIN\n[users]\na-user=a-secret-password\n"},
+        config={
+            **haraka_certificate,
+            "auth_flat_file.ini": "[core]\nmethods=PLAIN\n[users]\na-user=a-secret-password\n",
+        },
     )
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

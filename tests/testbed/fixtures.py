@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import shutil
+import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from testbed import haraka
@@ -49,6 +51,13 @@ NewRspamd = Callable[..., Rspamd]
 """`new_rspamd(**options of Rspamd)`: started."""
 
 
+class Startable(Protocol):
+    """What the testbed starts."""
+
+    def start(self) -> None:
+        """Returns when it can be used."""
+
+
 @pytest.fixture(scope="session")
 def node() -> Node:
     found = find_node()
@@ -82,31 +91,49 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
         backends.stop()
 
 
+class Servers:
+    """The servers of a test, each in a folder of its own; they end with it, the last one first."""
+
+    def __init__(self, folder: Path, ending: contextlib.ExitStack) -> None:
+        self._folder = folder
+        self._ending = ending
+        self._count = 0
+
+    def folder(self, name: str) -> Path:
+        """Where the next one lies, not made yet."""
+        self._count += 1
+        return self._folder / f"{name}-{self._count}"
+
+    def start(self, server: Startable, end: Callable[[], None]) -> None:
+        """Start it; it is ended also where it does not come up."""
+        self._ending.callback(end)
+        server.start()
+
+
 @pytest.fixture
-def new_zone_mta(tmp_path: Path, node: Node, backends: Backends) -> Iterator[NewZoneMta]:
+def servers(tmp_path: Path) -> Iterator[Servers]:
     with contextlib.ExitStack() as ending:
-        count = 0
+        yield Servers(tmp_path, ending)
 
-        def new(zones: tuple[str, ...] = ("default", "bulk"), version: str = NEWEST, **options: Any) -> ZoneMta:
-            nonlocal count
-            count += 1
-            sink = SmtpSink(zones)
-            sink.start()
-            ending.callback(sink.stop)
-            server = ZoneMta(
-                tmp_path / f"zone-mta-{count}",
-                node=node,
-                packages=_packages(RELEASES[version].folder, node),
-                version=version,
-                backends=backends,
-                sink=sink,
-                **options,
-            )
-            ending.callback(server.kill)
-            server.start()
-            return server
 
-        yield new
+@pytest.fixture
+def new_zone_mta(servers: Servers, node: Node, backends: Backends) -> NewZoneMta:
+    def new(zones: tuple[str, ...] = ("default", "bulk"), version: str = NEWEST, **options: Any) -> ZoneMta:
+        sink = SmtpSink(zones)
+        servers.start(sink, sink.stop)
+        server = ZoneMta(
+            servers.folder("zone-mta"),
+            node=node,
+            packages=_packages(RELEASES[version].folder, node),
+            version=version,
+            backends=backends,
+            sink=sink,
+            **options,
+        )
+        servers.start(server, server.kill)
+        return server
+
+    return new
 
 
 @pytest.fixture
@@ -155,20 +182,14 @@ def haraka_plugin(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def new_haraka(tmp_path: Path, node: Node) -> Iterator[NewHaraka]:
-    with contextlib.ExitStack() as ending:
-        count = 0
+def new_haraka(servers: Servers, node: Node) -> NewHaraka:
+    def new(*, version: str = haraka.NEWEST, **options: Any) -> Haraka:
+        packages = _packages(haraka.RELEASES[version], node)
+        server = Haraka(servers.folder("haraka"), node=node, packages=packages, version=version, **options)
+        servers.start(server, server.kill)
+        return server
 
-        def new(*, version: str = haraka.NEWEST, **options: Any) -> Haraka:
-            nonlocal count
-            count += 1
-            packages = _packages(haraka.RELEASES[version], node)
-            server = Haraka(tmp_path / f"haraka-{count}", node=node, packages=packages, version=version, **options)
-            ending.callback(server.kill)
-            server.start()
-            return server
-
-        yield new
+    return new
 
 
 @pytest.fixture
@@ -181,21 +202,33 @@ def watched_haraka(new_haraka: NewHaraka, haraka_plugin: Path, tmp_path: Path) -
 
 
 @pytest.fixture
-def new_wildduck(tmp_path: Path, node: Node, backends: Backends) -> Iterator[NewWildDuck]:
-    with contextlib.ExitStack() as ending:
-        count = 0
+def haraka_certificate(tmp_path: Path) -> dict[str, str]:
+    """A self-signed one, its key and parameters, as files of Haraka's configuration, which lets it offer STARTTLS."""
+    openssl = shutil.which("openssl")
+    require("openssl", available=openssl, how="it makes a certificate")
+    key, certificate, parameters = tmp_path / "key.pem", tmp_path / "certificate.pem", tmp_path / "dhparams.pem"
+    request = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mx.haraka.test")
+    # Where there are none, Haraka lets a process look for some for half a minute.
+    group = ("genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048", "-out", parameters)
+    for command in ((*request, "-keyout", key, "-out", certificate), group):
+        subprocess.run([str(openssl), *command], check=True, capture_output=True)
+    return {
+        "tls.ini": "dhparam=dhparams.pem\n",
+        "tls_key.pem": key.read_text(),
+        "tls_cert.pem": certificate.read_text(),
+        "dhparams.pem": parameters.read_text(),
+    }
 
-        def new(version: str = "1.51", **options: Any) -> WildDuck:
-            nonlocal count
-            count += 1
-            folder = tmp_path / f"wildduck-{count}"
-            packages = _packages(f"wildduck-{version}", node)
-            server = WildDuck(folder, node=node, packages=packages, backends=backends, **options)
-            ending.callback(server.close)
-            server.start()
-            return server
 
-        yield new
+@pytest.fixture
+def new_wildduck(servers: Servers, node: Node, backends: Backends) -> NewWildDuck:
+    def new(version: str = "1.51", **options: Any) -> WildDuck:
+        packages = _packages(f"wildduck-{version}", node)
+        server = WildDuck(servers.folder("wildduck"), node=node, packages=packages, backends=backends, **options)
+        servers.start(server, server.close)
+        return server
+
+    return new
 
 
 @pytest.fixture
@@ -204,22 +237,17 @@ def wildduck(new_wildduck: NewWildDuck) -> WildDuck:
 
 
 @pytest.fixture
-def new_rspamd(tmp_path: Path) -> Iterator[NewRspamd]:
+def new_rspamd(servers: Servers) -> NewRspamd:
     program = find_rspamd()
     require("rspamd", available=program)
     assert program
-    with contextlib.ExitStack() as ending:
-        count = 0
 
-        def new(**options: Any) -> Rspamd:
-            nonlocal count
-            count += 1
-            server = Rspamd(tmp_path / f"rspamd-{count}", program=program, **options)
-            ending.callback(server.close)
-            server.start()
-            return server
+    def new(**options: Any) -> Rspamd:
+        server = Rspamd(servers.folder("rspamd"), program=program, **options)
+        servers.start(server, server.close)
+        return server
 
-        yield new
+    return new
 
 
 @pytest.fixture
