@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ class Observation:
     """Of one process, since the observation before.
 
     Args:
-        delay_p99: 99th percentile of the event loop's delay, in ms; it holds the 10 ms from one look to the next.
+        delay_p99: 99th percentile of the event loop's delay while it was looked at, in ms; it holds the 10 ms from one
+            look to the next.
         held: bytes of the heap and outside it (buffers) after a collection of garbage.
     """
 
@@ -35,6 +36,15 @@ class NodeObserver:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.environment = {"NODE_OPTIONS": f"--require {OBSERVER}", "OBSERVER_FOLDER": str(folder)}
+
+    @contextlib.contextmanager
+    def looking(self, pids: Collection[int]) -> Iterator[None]:
+        """Look at the event loops of these processes during the block."""
+        for pid in pids:
+            os.kill(pid, signal.SIGWINCH)
+        yield
+        for pid in pids:
+            os.kill(pid, signal.SIGWINCH)
 
     def observe(self, pids: Iterable[int]) -> dict[int, Observation]:
         """Of each process what it was since the last time; it begins anew.

@@ -1,8 +1,9 @@
-"""Compares a server with a plugin to the same without: turns by pairs, and what of a difference is sure.
+"""Compares a server with a plugin to the same without: by pairs, and what of a difference is sure.
 
-Two servers run side by side and carry mail by turns, never at once, the first of a pair changing: what else the machine
-does falls on both. A pair gives one difference; Student's t over the pairs gives the bound that the true one is below
-with 95 %.
+A pair is two servers, begun anew, that carry mail by turns of less than a second, never at once: what else the machine
+does falls on both. The servers are new because two processes of the same server differ, for as long as they run, by
+some percent of CPU a message. A pair gives one difference; Student's t over the pairs gives the bound that the true one
+is below with 95 %.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from testbed.program import Program
@@ -21,14 +23,20 @@ from support.node_observer import NodeObserver, cpu_seconds
 PAIRS = 20
 T_95 = 1.729
 """Student's t for 19 degrees of freedom, one-sided 95 %."""
+WARMING_TURNS = 8
+"""Which do not count: until then Node compiles."""
+TURNS = 15
 TAIL_S = 1.3
-"""What a plugin sends and saves of a turn's last message comes within a second."""
+"""What a plugin sends and saves of a pair's last message comes within a second."""
 
 
 class Server(Protocol):
     """What the testbed starts."""
 
     program: Program
+
+    def stop(self) -> None:
+        """End it."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +47,24 @@ class Subject:
     carry: Callable[[int], None]
 
 
+Pair = tuple[Subject, Subject]
+"""Without and with the plugin."""
+
+
 @dataclass(frozen=True)
-class Turn:
-    """One turn of one server.
+class Half:
+    """What one server of a pair took.
 
     Args:
         cpu: seconds of CPU of all its processes, for one message.
         delay_p99: of the process whose event loop was the latest, in ms.
-        held: bytes of memory that each process holds after it, in the order of their ids.
+        grown: bytes that each process holds more at the end, in the order of their ids.
         rate: messages a second.
     """
 
     cpu: float
     delay_p99: float
-    held: tuple[int, ...]
+    grown: tuple[int, ...]
     rate: float
 
 
@@ -69,16 +81,17 @@ class Cost:
     """What the plugin adds.
 
     Args:
-        plain, watched: the turns without and with it, pair by pair.
+        plain, watched: without and with it, pair by pair.
     """
 
-    plain: Sequence[Turn]
-    watched: Sequence[Turn]
+    plain: Sequence[Half]
+    watched: Sequence[Half]
 
     @property
     def cpu(self) -> Bound:
         """Of CPU for a message, as a part of what it takes without."""
-        return _bound([with_it.cpu / without.cpu - 1 for without, with_it in self._pairs()])
+        base = statistics.mean(half.cpu for half in self.plain)
+        return _bound([(with_it.cpu - without.cpu) / base for without, with_it in self._pairs()])
 
     @property
     def delay(self) -> Bound:
@@ -87,22 +100,24 @@ class Cost:
 
     @property
     def growth(self) -> float:
-        """Bytes by which a process grew more with it than the same without, from the first third to the last."""
-        return max(
-            with_it - without for without, with_it in zip(_growth(self.plain), _growth(self.watched), strict=True)
-        )
+        """Bytes by which a process grows more with it than the same without, on the average of the pairs."""
+        grown = [
+            [more - less for less, more in zip(without.grown, with_it.grown, strict=True)]
+            for without, with_it in self._pairs()
+        ]
+        return max(statistics.fmean(of_process) for of_process in zip(*grown, strict=True))
 
     def row(self, what: str) -> str:
         """A line of the table under `HEADER`."""
-        base = statistics.mean(turn.cpu for turn in self.plain)
-        late = statistics.mean(turn.delay_p99 for turn in self.plain)
-        rate = statistics.mean(turn.rate for turn in (*self.plain, *self.watched))
+        base = statistics.mean(half.cpu for half in self.plain)
+        late = statistics.mean(half.delay_p99 for half in self.plain)
+        rate = statistics.mean(half.rate for half in (*self.plain, *self.watched))
         return (
             f"{what:24} {rate:8.1f} {1000 * base:10.2f} {self.cpu.mean:+8.2%} {self.cpu.upper:+8.2%}"
             f" {late:9.2f} {self.delay.mean:+8.2f} {self.delay.upper:+8.2f} {self.growth / 2**20:+8.2f}"
         )
 
-    def _pairs(self) -> list[tuple[Turn, Turn]]:
+    def _pairs(self) -> list[tuple[Half, Half]]:
         return list(zip(self.plain, self.watched, strict=True))
 
 
@@ -112,48 +127,57 @@ HEADER = (
 )
 
 
-def compare(plain: Subject, watched: Subject, observer: NodeObserver, *, messages: int, pairs: int = PAIRS) -> Cost:
-    """Let both carry so many messages in each of so many pairs of turns, after one turn each that does not count."""
-    for subject in (plain, watched):
-        _turn(subject, observer, messages)
-    without, with_it = [], []
-    for number in range(pairs):
-        # By turns, who is second finds the machine as the other one left it.
-        if number % 2:
-            without.append(_turn(plain, observer, messages))
-            with_it.append(_turn(watched, observer, messages))
-        else:
-            with_it.append(_turn(watched, observer, messages))
-            without.append(_turn(plain, observer, messages))
-    return Cost(without, with_it)
+def compare(start: Callable[[], Pair], observer: NodeObserver, *, messages: int, abreast: int) -> Cost:
+    """Measure `PAIRS` pairs.
+
+    Args:
+        start: a pair.
+        observer: in whose environment they start.
+        messages: in a turn.
+        abreast: so many pairs are there at a time; of all their servers one carries mail.
+    """
+    halves: list[tuple[Half, Half]] = []
+    while len(halves) < PAIRS:
+        pairs = [start() for _ in range(min(abreast, PAIRS - len(halves)))]
+        halves += _measure(pairs, observer, messages)
+        for subject in chain.from_iterable(pairs):
+            subject.server.stop()
+    return Cost([without for without, _ in halves], [with_it for _, with_it in halves])
 
 
-def _turn(subject: Subject, observer: NodeObserver, messages: int) -> Turn:
-    pids = sorted(subject.server.program.pids())
-    observer.observe(pids)
-    used, begun = cpu_seconds(pids), time.monotonic()
-    subject.carry(messages)
-    taken = time.monotonic() - begun
+def _measure(pairs: Sequence[Pair], observer: NodeObserver, messages: int) -> list[tuple[Half, Half]]:
+    subjects = list(chain.from_iterable(pairs))
+    for _ in range(WARMING_TURNS):
+        for subject in subjects:
+            subject.carry(messages)
     time.sleep(TAIL_S)
-    used = cpu_seconds(pids) - used
-    seen = observer.observe(pids)
-    return Turn(
-        cpu=used / messages,
-        delay_p99=max(each.delay_p99 for each in seen.values()),
-        held=tuple(seen[pid].held for pid in pids),
-        rate=messages / taken,
-    )
+    pids = [sorted(subject.server.program.pids()) for subject in subjects]
+    before = observer.observe(chain.from_iterable(pids))
+    used = [cpu_seconds(each) for each in pids]
+    taken = [0.0] * len(subjects)
+    for turn in range(TURNS):
+        # The first one of a turn and the order change.
+        order = range(len(subjects)) if turn % 2 else range(len(subjects) - 1, -1, -1)
+        for which in order:
+            with observer.looking(pids[which]):
+                begun = time.monotonic()
+                subjects[which].carry(messages)
+                taken[which] += time.monotonic() - begun
+    time.sleep(TAIL_S)
+    used = [cpu_seconds(each) - earlier for each, earlier in zip(pids, used, strict=True)]
+    after = observer.observe(chain.from_iterable(pids))
+    halves = [
+        Half(
+            cpu=cpu / (TURNS * messages),
+            delay_p99=max(after[pid].delay_p99 for pid in each),
+            grown=tuple(after[pid].held - before[pid].held for pid in each),
+            rate=TURNS * messages / seconds,
+        )
+        for each, cpu, seconds in zip(pids, used, taken, strict=True)
+    ]
+    return list(zip(halves[::2], halves[1::2], strict=True))
 
 
 def _bound(differences: Sequence[float]) -> Bound:
     mean = statistics.mean(differences)
     return Bound(mean, mean + T_95 * statistics.stdev(differences) / math.sqrt(len(differences)))
-
-
-def _growth(turns: Sequence[Turn]) -> list[float]:
-    """Bytes that each process held more in the last third of the turns than in the first, on the average."""
-    third = max(len(turns) // 3, 1)
-    return [
-        statistics.mean(held[-third:]) - statistics.mean(held[:third])
-        for held in zip(*(turn.held for turn in turns), strict=True)
-    ]

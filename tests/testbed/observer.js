@@ -1,7 +1,8 @@
 'use strict';
 
-// What a process of a server holds and how late its event loop is, told to `support.node_observer` by SIGUSR2.
-// Loaded by `node --require`, so into each process of any server, with no plugin of its own.
+// What a process of a server holds and how late its event loop was, told to `support.node_observer` by SIGUSR2. SIGWINCH
+// begins and ends a time in which the event loop is looked at. Loaded by `node --require`, so into each process of any
+// server, with no plugin of its own.
 
 const fs = require('fs');
 const path = require('path');
@@ -12,7 +13,16 @@ const { monitorEventLoopDelay } = require('perf_hooks');
 v8.setFlagsFromString('--expose-gc');
 const collectGarbage = vm.runInNewContext('gc');
 const delay = monitorEventLoopDelay({ resolution: 10 });
-delay.enable();
+let isLooking = false;
+
+process.on('SIGWINCH', () => {
+    isLooking = !isLooking;
+    if (isLooking) {
+        delay.enable();
+    } else {
+        delay.disable();
+    }
+});
 
 process.on('SIGUSR2', () => {
     const p99 = delay.percentile(99) / 1e6;
