@@ -39,15 +39,15 @@ function clientAttributes(client) {
 const directionOf = relaying => (relaying ? 'outbound' : 'inbound');
 
 // The event of a denial that ended no transaction and refused no recipient.
-//   transaction: the one that is open, or null
-function describeDenied(client, transaction, relaying, denial) {
+//   id: of the transaction that is open, undefined where none is
+function describeDenied(client, id, relaying, denial) {
     const { code, enhancedCode, text } = parseReply(denial.code ? `${denial.code} ${denial.text}` : denial.text);
     return {
         key: 'connection_denied',
         time: denial.time,
         attributes: {
             'haraka.connection.id': client.id,
-            'haraka.transaction.id': transaction ? transaction.uuid : undefined,
+            'haraka.transaction.id': id,
             ...denialAttributes(denial),
             'email.direction': directionOf(relaying),
             'smtp.response.status_code': code,

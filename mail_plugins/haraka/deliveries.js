@@ -22,14 +22,14 @@ const CAUSES = [
     ['tls', /TLS/]
 ];
 
-// In the notes: { messageId, relaying, begun: Map of delivery id -> time }. Not enumerable: neither Haraka, which writes notes
-// to its queue's files, nor a plugin that copies them for a message of its own takes it along.
+// In the notes: { transaction: { uuid, messageId, relaying }, begun: Map of delivery id -> time }. It is not enumerable:
+// neither Haraka, which writes notes to its queue's files, nor a plugin that copies them takes it along.
 const KNOWN = Symbol('postel.deliveries');
 
 class Deliveries {
-    // What of a transaction its deliveries do not say: { messageId, relaying } or one of them.
-    learn({ notes }, facts) {
-        Object.assign(this.#of(notes), facts);
+    // What of a transaction its deliveries do not say.
+    learn({ uuid, notes }, messageId, relaying) {
+        this.#of(notes).transaction = { uuid, messageId, relaying };
     }
 
     // An attempt begins.
@@ -73,9 +73,12 @@ class Deliveries {
 
     #common(delivery, time, number, isLmtp) {
         const { todo, notes } = delivery;
-        const { messageId, relaying = !isLmtp, begun } = this.#of(notes);
+        const { transaction, begun } = this.#of(notes);
+        const id = todo.uuid.replace(/\.\d+$/, '');
+        // A plugin may give the notes to a message of its own.
+        const { messageId, relaying = !isLmtp } = transaction && transaction.uuid === id ? transaction : {};
         return {
-            'haraka.transaction.id': todo.uuid.replace(/\.\d+$/, ''),
+            'haraka.transaction.id': id,
             'haraka.delivery.id': todo.uuid,
             'haraka.attempt.number': number,
             'haraka.attempt.duration': seconds(begun.get(todo.uuid), time),

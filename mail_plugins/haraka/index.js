@@ -23,7 +23,6 @@ const HOOKS = {
     data: { method: 'data', priority: FIRST },
     queue: { method: 'queue', priority: FIRST },
     queue_outbound: { method: 'queue', priority: FIRST },
-    pre_send_trans_email: { method: 'sending', priority: LAST },
     // Behind the plugins that may take a denial back.
     deny: { method: 'deny', priority: LAST },
     reset_transaction: { method: 'reset', priority: FIRST },

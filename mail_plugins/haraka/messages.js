@@ -64,7 +64,7 @@ function phaseOf(transaction, seen) {
     if (seen.data) {
         return 'data';
     }
-    return transaction.results.get('rcpt_to') ? 'rcpt' : 'mail';
+    return transaction.results.rcpt_to ? 'rcpt' : 'mail';
 }
 
 // Until DATA is answered Haraka counts its own Received header.

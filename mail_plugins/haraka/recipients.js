@@ -17,8 +17,8 @@ const addressOf = address => address.format().slice(1, -1);
 
 // The answered ones in their order: [{ address, action: accept | reject | tempfail, msg, code }]
 function answered(transaction) {
-    const results = transaction.results.get('rcpt_to');
-    return (results && results.recipient) || [];
+    const { rcpt_to: result } = transaction.results;
+    return (result && result.recipient) || [];
 }
 
 // { accepted, refused }: addresses

@@ -11,7 +11,7 @@ const SYMBOL = /([A-Za-z][\w.-]*)\((-?\d+(?:\.\d+)?)\)/g;
 
 //   spamHeaders: of settings.js
 function rspamdAttributes(transaction, spamHeaders) {
-    const result = transaction.results.get('rspamd');
+    const result = transaction.results.rspamd;
     return result ? fromResult(result) : fromHeaders(transaction.header, spamHeaders);
 }
 

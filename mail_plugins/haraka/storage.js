@@ -16,7 +16,7 @@ function storageAttributes(transaction, seen, outcome) {
     if (!seen.queue) {
         return {};
     }
-    const answer = transaction.results.get('queue') || { pass: [], fail: [] };
+    const answer = transaction.results.queue || { pass: [], fail: [] };
     const plugin = outcome === 'accepted' && answer.pass.length ? lastAsked(seen.queue) : undefined;
     return {
         'haraka.storage.status': statusOf(transaction, outcome, plugin),
@@ -35,7 +35,7 @@ function statusOf(transaction, outcome, plugin) {
     if (outcome !== 'accepted') {
         return { deferred: 'deferred', rejected: 'refused' }[outcome] || 'unknown';
     }
-    const outbound = transaction.results.get('outbound');
+    const outbound = transaction.results.outbound;
     if (outbound && outbound.pass.includes('queued')) {
         return 'queued';
     }

@@ -16,6 +16,8 @@ class Seen {
         this.data = undefined;
         // The plugins that are asked to store the message, and those of them that were not asked yet.
         this.queue = undefined;
+        // Whether the client may send to anywhere, when the message was to be stored.
+        this.relaying = undefined;
         // The denial that ended the transaction.
         this.denial = undefined;
         // The denial of a recipient that ended the connection, and so the transaction.
@@ -54,4 +56,29 @@ function seenOf(transaction) {
     return transaction[SEEN];
 }
 
-module.exports = { begin, seenOf };
+// What events need of a transaction. What waits to be told must hold neither the message nor the connection: each
+// collection of garbage would copy thousands of objects (docs/decisions/0066).
+function partOf(transaction) {
+    const { uuid, mail_from, rcpt_count, data_bytes, data_post_start, data_post_delay, msg_status, header } = transaction;
+    const { notes, results } = transaction;
+    return {
+        uuid,
+        mail_from,
+        rcpt_count,
+        data_bytes,
+        data_post_start,
+        data_post_delay,
+        msg_status,
+        header,
+        notes: { id: notes.id, targets: notes.targets },
+        // Of Haraka itself, and of haraka-plugin-rspamd.
+        results: {
+            rcpt_to: results.get('rcpt_to'),
+            queue: results.get('queue'),
+            outbound: results.get('outbound'),
+            rspamd: results.get('rspamd')
+        }
+    };
+}
+
+module.exports = { begin, partOf, seenOf };

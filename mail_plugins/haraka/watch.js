@@ -5,7 +5,7 @@
 // A transaction's own object changes no more once it is reset; of its connection is copied what the events need.
 
 const { Deliveries } = require('./deliveries');
-const { begin, seenOf } = require('./transactions');
+const { begin, partOf, seenOf } = require('./transactions');
 const { addressOf, describeRecipient, refusedByHaraka, refusedByPlugin } = require('./recipients');
 const { clientOf, describeClosed, describeDenied } = require('./connections');
 const { describeTransaction, messageIdOf } = require('./messages');
@@ -41,13 +41,9 @@ class Watch {
         const { transaction } = connection;
         // Haraka takes from this very list, and puts another in its place when a plugin has decided.
         const rest = connection.hooks_to_run || [];
-        seenOf(transaction).queue = { rest, plugins: rest.map(([plugin]) => plugin.name) };
-        this.deliveries.learn(transaction, { relaying: Boolean(connection.relaying) });
-    }
-
-    // Haraka delivers it itself, and has given it a Message-ID where it had none.
-    sending({ transaction }) {
-        this.deliveries.learn(transaction, { messageId: messageIdOf(transaction) });
+        const seen = seenOf(transaction);
+        seen.queue = { rest, plugins: rest.map(([plugin]) => plugin.name) };
+        seen.relaying = Boolean(connection.relaying);
     }
 
     deny(connection, params) {
@@ -63,7 +59,8 @@ class Watch {
             this.#tellRecipient(connection, refusedByPlugin(address, denial));
         } else if (!transaction || !seenOf(transaction).deny(denial)) {
             const client = clientOf(connection);
-            this.#tell(() => describeDenied(client, transaction, relaying, denial));
+            const id = transaction ? transaction.uuid : undefined;
+            this.#tell(() => describeDenied(client, id, relaying, denial));
         }
     }
 
@@ -73,8 +70,9 @@ class Watch {
             return;
         }
         const seen = seenOf(transaction);
+        const part = partOf(transaction);
         const facts = {
-            transaction,
+            transaction: part,
             seen,
             client: clientOf(connection),
             relaying: connection.relaying,
@@ -85,7 +83,11 @@ class Watch {
             time: this.now()
         };
         this.#tell(() => describeTransaction(facts, this.spamHeaders));
-        for (const refused of refusedByHaraka(transaction, seen, facts.time)) {
+        if (part.results.outbound) {
+            // Haraka delivers it itself, and has given it a Message-ID where it had none.
+            this.deliveries.learn(transaction, messageIdOf(transaction), seen.relaying);
+        }
+        for (const refused of refusedByHaraka(part, seen, facts.time)) {
             this.#tellRecipient(connection, refused);
         }
     }
@@ -115,9 +117,10 @@ class Watch {
     }
 
     #tellRecipient(connection, refused) {
-        const { transaction, relaying } = connection;
+        const { relaying } = connection;
+        const { uuid, mail_from } = connection.transaction;
         const client = clientOf(connection);
-        this.#tell(() => describeRecipient(client, transaction, relaying, refused));
+        this.#tell(() => describeRecipient(client, { uuid, mail_from }, relaying, refused));
     }
 
     #tellDeliveries(events) {

@@ -11,8 +11,8 @@ const { QUIET_MS, Trouble } = require('./trouble');
 // From one request's begin to the next one's: a request costs as much CPU as ten events. With what the outbox adds until
 // it writes a file, it stays below the second of events that a killed process may lose.
 const PAUSE_MS = 750;
-// The same where files wait, of which each request reads one anew.
-const FILES_MS = 50;
+// The same where lines wait that were in time for no request: before they are written to a file, and where they are.
+const LATE_MS = 50;
 // The same where so much happens that a request is full: all has to leave before the outbox writes files.
 const FULL_MS = 10;
 const MAX_LINES = 512;
@@ -75,7 +75,7 @@ class Courier {
         if (this.outbox.isFull) {
             return FULL_MS;
         }
-        return this.outbox.hasFiles ? FILES_MS : PAUSE_MS;
+        return this.outbox.isLate ? LATE_MS : PAUSE_MS;
     }
 
     close() {

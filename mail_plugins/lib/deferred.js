@@ -5,8 +5,7 @@
 
 // The courier comes by then; this is for when it waits for a receiver that is away.
 const LATEST_MS = 750;
-// Few enough to be gone before the next collection of garbage: what waits longer, a whole transaction of the server's, is
-// copied by each.
+// Few enough to be gone before the next collection of garbage, which copies what still waits.
 const MANY = 32;
 // So much work only piles up where the event loop never comes to an end; then it is done on the spot.
 const MOST = 4096;

@@ -27,6 +27,8 @@ class Outbox {
         this.flight = null;
         this.saving = null;
         this.timer = null;
+        // The last batch left lines behind, or was of a file: the next one is not to wait until that is true again.
+        this.crowded = false;
         // So many of memory's lines were there when the timer began.
         this.late = 0;
         // The timer is for now: memory is half full.
@@ -61,7 +63,7 @@ class Outbox {
 
     // True where `take` would give a batch.
     get hasMore() {
-        return this.memory.length > 0 || this.hasFiles;
+        return this.memory.length > 0 || !this.segments.isEmpty;
     }
 
     // True where what waits fills a request, or is soon too much for memory.
@@ -71,8 +73,9 @@ class Outbox {
         return this.memory.length > MANY || this.bytes - flying > full;
     }
 
-    get hasFiles() {
-        return !this.segments.isEmpty;
+    // True where lines wait that were in time for no request.
+    get isLate() {
+        return this.crowded || !this.segments.isEmpty;
     }
 
     // The next batch { header, lines }, or null where nothing waits. It is `taken` or `returned` before the next one.
@@ -82,12 +85,14 @@ class Outbox {
             if (this.memory.length) {
                 this.#saveLater();
             }
+            this.crowded = true;
             return this.segments.read(maxLines, BATCH_BYTES);
         }
         const lines = this.memory.splice(0, this.#fit(maxLines));
         if (!lines.length) {
             return null;
         }
+        this.crowded = this.memory.length > 0;
         this.late = Math.max(this.late - lines.length, 0);
         this.flight = { header: this.header, lines, bytes: bytesOf(lines), saved: null };
         this.#saveLater();
@@ -103,6 +108,7 @@ class Outbox {
         this.flight = null;
         this.#saveNoMore();
         if (batch.saved) {
+            this.crowded = true;
             await this.segments.advance(batch.saved);
         } else {
             this.#forget(batch.lines);
@@ -187,8 +193,8 @@ class Outbox {
         this.timer = setTimeout(() => {
             this.timer = null;
             this.save().then(() => {
-                // The disk took nothing, or a request still carries what came before.
-                if (this.memory.length) {
+                // The disk took nothing, or more came meanwhile.
+                if (this.memory.length || (this.flight && !this.flight.saved)) {
                     this.#saveLater();
                 }
             });

@@ -227,8 +227,8 @@ class Segments {
         if (theirs === this.own || !hasEnded(owner, (await fs.promises.stat(theirs)).mtimeMs)) {
             return;
         }
-        // They are older than what this process wrote: each goes before that, and behind the one before it.
-        let place = 0;
+        // They are older than what this process wrote: each goes before that, and behind those that came before it.
+        let place = this.list.filter(segment => segment.isAdopted).length;
         for (const name of (await fs.promises.readdir(theirs)).filter(each => NAME.test(each)).sort()) {
             const { size } = await fs.promises.stat(path.join(theirs, name));
             if (this.bytes + size > this.maxBytes) {
@@ -241,7 +241,7 @@ class Segments {
             // All but the header; what stands behind the last newline is half a line.
             const lines = Math.max(content.reduce((sum, byte) => sum + (byte === NEWLINE ? 1 : 0), 0) - 1, 0);
             this.counts.adopted += lines;
-            this.list.splice(place, 0, { path: adopted, size, offset: 0, lines });
+            this.list.splice(place, 0, { path: adopted, size, offset: 0, lines, isAdopted: true });
             place += 1;
         }
         await fs.promises.rmdir(theirs);

@@ -98,8 +98,7 @@ test('the last attempt is not counted twice', () => {
 test('a split-off delivery keeps what is known of the one that it comes from', () => {
     const deliveries = new Deliveries();
     const txn = transaction();
-    deliveries.learn(txn, { relaying: true });
-    deliveries.learn(txn, { messageId: '<m@x.test>' });
+    deliveries.learn(txn, '<m@x.test>', true);
     deliveries.begin(delivery({ notes: txn.notes }), NOW - 500);
     deliveries.begin(delivery({ notes: txn.notes, todo: { uuid: 'C.1.2' } }), NOW - 100);
     const split = delivery({ notes: txn.notes, num_failures: 1 });

@@ -5,6 +5,7 @@ const test = require('node:test');
 const { describeTransaction } = require('../messages');
 const { clientOf } = require('../connections');
 const { refusedByHaraka } = require('../recipients');
+const { partOf } = require('../transactions');
 const { CONFIG, answered, connection, recorded, revivedTransaction, transaction } = require('../testing/haraka');
 
 const NOW = 60_000;
@@ -13,7 +14,7 @@ function described(txn, { seen = {}, relaying = false, ...given } = {}) {
     const host = connection(given.connection);
     return describeTransaction(
         {
-            transaction: txn,
+            transaction: partOf(txn),
             seen: { denied: [], unknown: [], ...seen },
             client: clientOf(host),
             relaying,
@@ -113,7 +114,7 @@ test('recipients are told as they were answered', () => {
 test('who was refused without a plugin is told once, at the time when no plugin knew him', () => {
     const named = { rcpt_to: answered(['a@x.test', 'reject', 'No'], ['a@x.test', 'reject', 'I cannot'], ['b@x.test', 'accept']) };
     const seen = { denied: ['a@x.test'], unknown: [{ address: 'a@x.test', time: 7 }] };
-    assert.deepEqual(refusedByHaraka(transaction({ named }), seen, NOW), [{ address: 'a@x.test', code: 550, text: 'I cannot', time: 7 }]);
+    assert.deepEqual(refusedByHaraka(partOf(transaction({ named })), seen, NOW), [{ address: 'a@x.test', code: 550, text: 'I cannot', time: 7 }]);
 });
 
 test('what Rspamd said, in the form of older versions of its plugin too', () => {

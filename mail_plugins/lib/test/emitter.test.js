@@ -123,6 +123,50 @@ test('while the receiver is away events wait in files, and none is missing or tw
     assert.equal(emitter.counts.delivered, 3061);
 });
 
+test('once it is back no more files are written, though events never pause', async t => {
+    const server = await receiver(t);
+    await server.stop();
+    const { emitter } = newEmitter(t, { endpoint: server.endpoint });
+    emit(emitter, 10);
+    await until(() => emitter.segments.lines === 11);
+    await server.start();
+    let sent = 10;
+    const more = () => emitter.defer(() => emit(emitter, 1, sent++));
+    const timer = setInterval(more, 20);
+    t.after(() => clearInterval(timer));
+    await until(() => server.events.length > 10, 10);
+    await new Promise(resolve => setTimeout(resolve, 500));
+    const written = emitter.segments.serial;
+    await new Promise(resolve => setTimeout(resolve, 2500));
+    assert.equal(emitter.segments.serial, written);
+    clearInterval(timer);
+    await until(() => server.events.length === sent);
+    assert.deepEqual(sorted(ids(server.events)), expected(sent));
+});
+
+test('adopted files go in their order', async t => {
+    const server = await receiver(t);
+    const folder = temporaryFolder();
+    const first = newEmitter(t, { endpoint: 'http://127.0.0.1:9', folder });
+    for (const start of [0, 10, 20]) {
+        emit(first.emitter, 10, start);
+        await until(() => first.emitter.segments.lines >= start + 10);
+        // The next one begins another file.
+        first.emitter.segments.open = null;
+    }
+    first.emitter.close();
+    for (const file of files(folder)) {
+        // As of a process that ended long ago.
+        const ended = path.join(path.dirname(path.dirname(file)), '4194304-1-1');
+        fs.mkdirSync(ended, { recursive: true });
+        fs.renameSync(file, path.join(ended, path.basename(file)));
+        fs.utimesSync(ended, 0, 0);
+    }
+    newEmitter(t, { endpoint: server.endpoint, folder });
+    await until(() => server.events.length === 30);
+    assert.deepEqual(ids(server.events), expected(30));
+});
+
 test('a receiver that answers 503 is asked again after its Retry-After', async t => {
     const server = await receiver(t);
     server.answer = () => (server.requests.length <= 2 ? { status: 503, headers: { 'retry-after': '1' } } : {});
