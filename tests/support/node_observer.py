@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ class NodeObserver:
         yield
         for pid in pids:
             os.kill(pid, signal.SIGWINCH)
+        # Two signals of a kind are one, where the first was not taken yet.
+        time.sleep(0.02)
 
     def observe(self, pids: Iterable[int]) -> dict[int, Observation]:
         """Of each process what it was since the last time; it begins anew.

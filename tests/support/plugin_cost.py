@@ -20,12 +20,12 @@ from testbed.program import Program
 
 from support.node_observer import NodeObserver, cpu_seconds
 
-PAIRS = 20
-T_95 = 1.729
-"""Student's t for 19 degrees of freedom, one-sided 95 %."""
+PAIRS = 40
+T_95 = 1.685
+"""Student's t for 39 degrees of freedom, one-sided 95 %."""
 WARMING_TURNS = 8
 """Which do not count: until then Node compiles."""
-TURNS = 15
+TURNS = 16
 TAIL_S = 1.3
 """What a plugin sends and saves of a pair's last message comes within a second."""
 

@@ -8,19 +8,30 @@ const fs = require('fs');
 const path = require('path');
 const v8 = require('v8');
 const vm = require('vm');
-const { monitorEventLoopDelay } = require('perf_hooks');
+const { createHistogram } = require('perf_hooks');
+
+const RESOLUTION_MS = 10;
 
 v8.setFlagsFromString('--expose-gc');
 const collectGarbage = vm.runInNewContext('gc');
-const delay = monitorEventLoopDelay({ resolution: 10 });
-let isLooking = false;
+const delay = createHistogram();
+let looking = null;
+
+// As monitorEventLoopDelay of perf_hooks does, which cannot be interrupted: it takes the pause for a delay.
+function look(since) {
+    looking = setTimeout(() => {
+        const now = process.hrtime.bigint();
+        delay.record(now - since);
+        look(now);
+    }, RESOLUTION_MS).unref();
+}
 
 process.on('SIGWINCH', () => {
-    isLooking = !isLooking;
-    if (isLooking) {
-        delay.enable();
+    if (looking) {
+        clearTimeout(looking);
+        looking = null;
     } else {
-        delay.disable();
+        look(process.hrtime.bigint());
     }
 });
 
