@@ -15,31 +15,41 @@ const HEADERS = {
 // { emitter: settings, spamHeaders: { score, report, action: names, the first that is there counts } }
 //   config: of Haraka's plugin object
 function readConfig(config) {
-    const { main, headers, resource, spam_headers: named = {} } = config.get(FILE);
+    const { main, headers, resource, spam_headers: named = {} } = withTexts(config.get(FILE), config.get(FILE, 'data') || []);
     const renamed = config.get('rspamd.ini').header || {};
     const spamHeaders = {};
     for (const [part, known] of Object.entries(HEADERS)) {
         spamHeaders[part] = named[part] === undefined ? [].concat(renamed[part] || [], known) : listed(named[part]);
     }
-    return { emitter: { ...texts(main, NUMBERS), ...sections({ headers, resource }) }, spamHeaders };
+    return { emitter: { ...main, ...(headers && { headers }), ...(resource && { resource }) }, spamHeaders };
 }
 
-// Haraka reads a number where a text looks like one: a token, for instance.
+// The settings that are numbers. All others are texts.
 const NUMBERS = ['timeout', 'bufferSize', 'memorySize', 'heartbeatInterval'];
 
-function texts(section, numbers) {
-    return Object.fromEntries(
-        Object.entries(section).map(([key, value]) => [key, numbers.includes(key) ? value : String(value)])
-    );
+// Haraka reads a number where a text looks like one, and 12 where a token is 0012: what is written in the file counts.
+function withTexts(sections, lines) {
+    const written = {};
+    let section = 'main';
+    for (const line of lines) {
+        const title = /^\s*\[\s*([^\]]*?)\s*\]/.exec(line);
+        const setting = /^\s*([\w.-]+)\s*=\s*(.*?)\s*$/.exec(line);
+        if (title) {
+            section = title[1];
+        } else if (setting) {
+            written[`${section}.${setting[1]}`] = setting[2];
+        }
+    }
+    const meant = (value, name, key) => {
+        if (value === undefined || (name === 'main' && NUMBERS.includes(key))) {
+            return value;
+        }
+        return typeof value === 'number' ? written[`${name}.${key}`] || String(value) : String(value);
+    };
+    return mapped(sections, (settings, name) => mapped(settings, (value, key) => meant(value, name, key)));
 }
 
-function sections(given) {
-    return Object.fromEntries(
-        Object.entries(given)
-            .filter(([, section]) => section)
-            .map(([name, section]) => [name, texts(section, [])])
-    );
-}
+const mapped = (object, map) => Object.fromEntries(Object.entries(object).map(([key, value]) => [key, map(value, key)]));
 
 const listed = text => String(text).split(/[\s,]+/).filter(Boolean);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import smtplib
@@ -127,6 +128,16 @@ def test_a_wrong_setting_is_named_and_mail_goes_on(watched_haraka: WatchedHaraka
     assert mail.hand_over()[0] == 250
     assert "nothing is told to Postel: the setting timeout must be a number" in server.program.said()
     assert not otlp_receiver.records()
+
+
+def test_a_token_that_looks_like_a_number_is_sent_as_it_is_written(watched_haraka: WatchedHaraka) -> None:
+    written = "0012345"
+    with contextlib.closing(OtlpThread(token=written)) as receiver:
+        receiver.start()
+        server = watched_haraka(receiver.endpoint, plugin=f"token={written}")
+        mail = Mailer(server, known="box")
+        mail.hand_over()
+        until(lambda: events(receiver, MESSAGE), 10, "the message is told to who asks for the token")
 
 
 @pytest.mark.slow

@@ -30,9 +30,14 @@ class LogRecord:
 
 
 class OtlpThread:
-    """A `Receiver` that blocking code starts and stops; what it took stays over both."""
+    """A `Receiver` that blocking code starts and stops; what it took stays over both.
 
-    def __init__(self) -> None:
+    Args:
+        token: that requests must bring; None: none.
+    """
+
+    def __init__(self, token: str | None = None) -> None:
+        self._token = token
         self.receiver = Receiver()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="otlp-receiver", daemon=True)
@@ -70,7 +75,7 @@ class OtlpThread:
     async def _start(self) -> None:
         self._running = AsyncExitStack()
         await self._running.enter_async_context(
-            running_receiver(self.receiver, http_address=f"127.0.0.1:{self.receiver.http_port}")
+            running_receiver(self.receiver, http_address=f"127.0.0.1:{self.receiver.http_port}", token=self._token)
         )
 
     async def _stop(self) -> None:

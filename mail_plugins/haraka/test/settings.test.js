@@ -31,6 +31,13 @@ test('what Haraka takes for a number is a text where a text is meant', () => {
     assert.deepEqual(emitter, { token: '123456', timeout: 5, memorySize: 0.5, headers: { 'x-id': '7' }, resource: { 'host.name': 'mx1' } });
 });
 
+test('a text that looks like a number is as it is written', () => {
+    const read = { main: { token: 12345, timeout: 5 }, headers: { 'x-id': 1.5, token: 7 } };
+    const lines = [';token = 1', '  token=0012345 ', 'timeout = 005', '[headers]', 'x-id = 1.50', 'token = 007'];
+    const { emitter } = readConfig(config({ 'postel.ini': read }, lines));
+    assert.deepEqual(emitter, { token: '0012345', timeout: 5, headers: { 'x-id': '1.50', token: '007' } });
+});
+
 test('headers as rspamd.ini names them come first, and what is given here replaces all', () => {
     const { score } = readConfig(config({ 'rspamd.ini': { header: { score: 'X-Own' } } })).spamHeaders;
     assert.deepEqual(score.slice(0, 2), ['X-Own', 'X-Rspamd-Score']);

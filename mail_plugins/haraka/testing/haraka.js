@@ -75,8 +75,8 @@ function revivedDelivery({ hmail }) {
     return { ...hmail, todo: { ...todo, mail_from: revive(todo.mail_from), rcpt_to: todo.rcpt_to.map(revive) } };
 }
 
-// An object of Haraka's configuration, of sections by file.
-const config = (files = {}) => ({ get: name => ({ main: {}, ...files[name] }) });
+// An object of Haraka's configuration, of sections by file; lines: those of postel.ini, where they matter.
+const config = (files = {}, lines = []) => ({ get: (name, type) => (type === 'data' ? lines : { main: {}, ...files[name] }) });
 
 const CONFIG = readConfig(config());
 
