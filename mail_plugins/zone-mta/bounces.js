@@ -6,7 +6,8 @@
 // the time that events are made the link is mostly known; else the event waits for a moment, and where no QUEUE_BOUNCE
 // comes (another plugin's bounces) it goes out without the link.
 
-const PATIENCE_MS = 50;
+// A turn of a loaded server's event loop may take as long as a tenth of a second.
+const PATIENCE_MS = 200;
 const MAX_HELD = 1000;
 
 class Bounces {
