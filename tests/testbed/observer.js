@@ -1,7 +1,7 @@
 'use strict';
 
-// What a process of a server holds and how late its event loop was, told to `support.node_observer` by SIGUSR2. SIGWINCH
-// begins and ends a time in which the event loop is looked at. Loaded by `node --require`, so into each process of any
+// What a process of a server holds and how late its event loop was, told to `support.node_observer` by SIGUSR2. The event
+// loop is looked at from SIGWINCH to SIGURG. Loaded by `node --require`, so into each process of any
 // server, with no plugin of its own.
 
 const fs = require('fs');
@@ -26,14 +26,8 @@ function look(since) {
     }, RESOLUTION_MS).unref();
 }
 
-process.on('SIGWINCH', () => {
-    if (looking) {
-        clearTimeout(looking);
-        looking = null;
-    } else {
-        look(process.hrtime.bigint());
-    }
-});
+process.on('SIGWINCH', () => look(process.hrtime.bigint()));
+process.on('SIGURG', () => clearTimeout(looking));
 
 process.on('SIGUSR2', () => {
     const p99 = delay.percentile(99) / 1e6;
