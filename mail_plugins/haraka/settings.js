@@ -15,13 +15,20 @@ const HEADERS = {
 // { emitter: settings, spamHeaders: { score, report, action: names, the first that is there counts } }
 //   config: of Haraka's plugin object
 function readConfig(config) {
-    const { main, headers, resource, spam_headers: named = {} } = withTexts(config.get(FILE), config.get(FILE, 'data') || []);
+    const { main, headers, resource, spam_headers: named = {} } = withTexts(config.get(FILE), linesOf(config));
     const renamed = config.get('rspamd.ini').header || {};
     const spamHeaders = {};
     for (const [part, known] of Object.entries(HEADERS)) {
         spamHeaders[part] = named[part] === undefined ? [].concat(renamed[part] || [], known) : listed(named[part]);
     }
     return { emitter: { ...main, ...(headers && { headers }), ...(resource && { resource }) }, spamHeaders };
+}
+
+// Haraka 3.1 keeps one reading of a file for all types of it, but another one for each options: without them it gives the
+// sections again.
+function linesOf(config) {
+    const lines = config.get(FILE, 'data', {});
+    return Array.isArray(lines) ? lines : [];
 }
 
 // The settings that are numbers. All others are texts.

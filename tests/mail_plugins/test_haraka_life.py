@@ -16,7 +16,7 @@ import psutil
 import pytest
 from mail_plugins.haraka_mail import CLOSED, MESSAGE, Mailer, events, told, wait_until_told
 from testbed.fixtures import WatchedHaraka
-from testbed.haraka import DISCARD, Haraka
+from testbed.haraka import DISCARD, RELEASES, Haraka
 from testbed.program import until
 
 from support.otlp_thread import OtlpThread
@@ -130,11 +130,12 @@ def test_a_wrong_setting_is_named_and_mail_goes_on(watched_haraka: WatchedHaraka
     assert not otlp_receiver.records()
 
 
-def test_a_token_that_looks_like_a_number_is_sent_as_it_is_written(watched_haraka: WatchedHaraka) -> None:
+@pytest.mark.parametrize("version", RELEASES)
+def test_a_token_that_looks_like_a_number_is_sent_as_it_is_written(watched_haraka: WatchedHaraka, version: str) -> None:
     written = "0012345"
     with contextlib.closing(OtlpThread(token=written)) as receiver:
         receiver.start()
-        server = watched_haraka(receiver.endpoint, plugin=f"token={written}")
+        server = watched_haraka(receiver.endpoint, version=version, plugin=f"token={written}")
         mail = Mailer(server, known="box")
         mail.hand_over()
         until(lambda: events(receiver, MESSAGE), 10, "the message is told to who asks for the token")

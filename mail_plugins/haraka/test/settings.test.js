@@ -38,6 +38,11 @@ test('a text that looks like a number is as it is written', () => {
     assert.deepEqual(emitter, { token: '0012345', timeout: 5, headers: { 'x-id': '1.50', token: '007' } });
 });
 
+test('where the lines cannot be had, the settings count as they were read', () => {
+    const sections = { main: { token: 12345, timeout: 5 } };
+    assert.deepEqual(readConfig({ get: () => sections }).emitter, { token: '12345', timeout: 5 });
+});
+
 test('headers as rspamd.ini names them come first, and what is given here replaces all', () => {
     const { score } = readConfig(config({ 'rspamd.ini': { header: { score: 'X-Own' } } })).spamHeaders;
     assert.deepEqual(score.slice(0, 2), ['X-Own', 'X-Rspamd-Score']);
