@@ -26,76 +26,74 @@ const CAUSES = [
 // neither Haraka, which writes notes to its queue's files, nor a plugin that copies them takes it along.
 const KNOWN = Symbol('postel.deliveries');
 
-class Deliveries {
-    // What of a transaction its deliveries do not say.
-    learn({ uuid, notes }, messageId, relaying) {
-        this.#of(notes).transaction = { uuid, messageId, relaying };
-    }
+// What of a transaction its deliveries do not say.
+function learn({ uuid, notes }, messageId, relaying) {
+    knownOf(notes).transaction = { uuid, messageId, relaying };
+}
 
-    // An attempt begins.
-    begin(delivery, time) {
-        this.#of(delivery.notes).begun.set(delivery.todo.uuid, time);
-    }
+// An attempt begins.
+function begin(delivery, time) {
+    knownOf(delivery.notes).begun.set(delivery.todo.uuid, time);
+}
 
-    delivered(delivery, [host, address, response, , , mode, recipients, isSecure], time) {
-        const is = {
-            ...this.#common(delivery, time, delivery.num_failures + 1, mode === 'LMTP'),
-            'server.address': host,
-            'network.peer.address': ipOf(address),
-            'tls.established': Boolean(isSecure),
-            'smtp.response.text': parseReply(response).text
-        };
-        return recipients.map(recipient => event('delivery_accepted', is, recipient, time, `Accepted by ${host}`));
-    }
+function delivered(delivery, [host, address, response, , , mode, recipients, isSecure], time) {
+    const is = {
+        ...attemptAttributes(delivery, time, delivery.num_failures + 1, mode === 'LMTP'),
+        'server.address': host,
+        'network.peer.address': ipOf(address),
+        'tls.established': Boolean(isSecure),
+        'smtp.response.text': parseReply(response).text
+    };
+    return recipients.map(recipient => event('delivery_accepted', is, recipient, time, `Accepted by ${host}`));
+}
 
-    deferred(delivery, { delay, err, fail_recips: recipients, mx }, time) {
-        const is = {
-            ...this.#failed(delivery, time, delivery.num_failures, mx),
-            'haraka.next_attempt.time': timestamp(time + delay * 1000)
-        };
-        return failures('delivery_deferred', is, delivery, recipients, err, time, 'Deferred');
-    }
+function deferred(delivery, { delay, err, fail_recips: recipients, mx }, time) {
+    const is = {
+        ...failedAttributes(delivery, time, delivery.num_failures, mx),
+        'haraka.next_attempt.time': timestamp(time + delay * 1000)
+    };
+    return failures('delivery_deferred', is, delivery, recipients, err, time, 'Deferred');
+}
 
-    bounced(delivery, { message, mx, bounced_rcpt: rejected, deferred_rcpt: deferred }, time) {
-        const isLast = LAST.test(message);
-        const is = this.#failed(delivery, time, delivery.num_failures + (isLast ? 0 : 1), mx);
-        return failures('delivery_rejected', is, delivery, rejected || deferred, message, time, 'Rejected');
-    }
+function bounced(delivery, { message, mx, bounced_rcpt: rejected, deferred_rcpt: deferred }, time) {
+    const isLast = LAST.test(message);
+    const is = failedAttributes(delivery, time, delivery.num_failures + (isLast ? 0 : 1), mx);
+    return failures('delivery_rejected', is, delivery, rejected || deferred, message, time, 'Rejected');
+}
 
-    #failed(delivery, time, number, mx) {
-        const { using_lmtp: isLmtp } = mx || delivery.todo.notes;
-        return {
-            ...this.#common(delivery, time, number, Boolean(isLmtp)),
-            'server.address': mx ? mx.from_dns || mx.exchange : delivery.todo.domain,
-            'network.peer.address': mx ? ipOf(mx.exchange) : undefined
-        };
-    }
+function failedAttributes(delivery, time, number, mx) {
+    const { using_lmtp: isLmtp } = mx || delivery.todo.notes;
+    return {
+        ...attemptAttributes(delivery, time, number, Boolean(isLmtp)),
+        'server.address': mx ? mx.from_dns || mx.exchange : delivery.todo.domain,
+        'network.peer.address': mx ? ipOf(mx.exchange) : undefined
+    };
+}
 
-    #common(delivery, time, number, isLmtp) {
-        const { todo, notes } = delivery;
-        const { transaction, begun } = this.#of(notes);
-        const id = todo.uuid.replace(/\.\d+$/, '');
-        // A plugin may give the notes to a message of its own.
-        const { messageId, relaying = !isLmtp } = transaction && transaction.uuid === id ? transaction : {};
-        return {
-            'haraka.transaction.id': id,
-            'haraka.delivery.id': todo.uuid,
-            'haraka.attempt.number': number,
-            'haraka.attempt.duration': seconds(begun.get(todo.uuid), time),
-            'haraka.delivery.duration': seconds(todo.queue_time, time),
-            'email.message_id': messageId,
-            'email.from.address': addressOf(todo.mail_from),
-            'email.direction': directionOf(relaying),
-            'network.protocol.name': isLmtp ? 'lmtp' : 'smtp'
-        };
-    }
+function attemptAttributes(delivery, time, number, isLmtp) {
+    const { todo, notes } = delivery;
+    const { transaction, begun } = knownOf(notes);
+    const id = todo.uuid.replace(/\.\d+$/, '');
+    // A plugin may give the notes to a message of its own.
+    const { messageId, relaying = !isLmtp } = transaction && transaction.uuid === id ? transaction : {};
+    return {
+        'haraka.transaction.id': id,
+        'haraka.delivery.id': todo.uuid,
+        'haraka.attempt.number': number,
+        'haraka.attempt.duration': seconds(begun.get(todo.uuid), time),
+        'haraka.delivery.duration': seconds(todo.queue_time, time),
+        'email.message_id': messageId,
+        'email.from.address': addressOf(todo.mail_from),
+        'email.direction': directionOf(relaying),
+        'network.protocol.name': isLmtp ? 'lmtp' : 'smtp'
+    };
+}
 
-    #of(notes) {
-        if (!notes[KNOWN]) {
-            Object.defineProperty(notes, KNOWN, { value: { begun: new Map() } });
-        }
-        return notes[KNOWN];
+function knownOf(notes) {
+    if (!notes[KNOWN]) {
+        Object.defineProperty(notes, KNOWN, { value: { begun: new Map() } });
     }
+    return notes[KNOWN];
 }
 
 const ipOf = address => (net.isIP(address) ? address : undefined);
@@ -126,4 +124,4 @@ function causeOf(text) {
     return found ? found[0] : 'other';
 }
 
-module.exports = { Deliveries };
+module.exports = { begin, bounced, deferred, delivered, learn };

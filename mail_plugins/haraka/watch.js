@@ -4,7 +4,7 @@
 //
 // A transaction's own object changes no more once it is reset; of its connection is copied what the events need.
 
-const { Deliveries } = require('./deliveries');
+const deliveries = require('./deliveries');
 const { begin, partOf, seenOf } = require('./transactions');
 const { addressOf, describeRecipient, refusedByHaraka, refusedByPlugin } = require('./recipients');
 const { clientOf, describeClosed, describeDenied } = require('./connections');
@@ -20,7 +20,6 @@ class Watch {
         this.emitter = emitter;
         this.spamHeaders = spamHeaders;
         this.now = now;
-        this.deliveries = new Deliveries();
     }
 
     mail({ transaction }) {
@@ -85,7 +84,7 @@ class Watch {
         this.#tell(() => describeTransaction(facts, this.spamHeaders));
         if (part.results.outbound) {
             // Haraka delivers it itself, and has given it a Message-ID where it had none.
-            this.deliveries.learn(transaction, messageIdOf(transaction), seen.relaying);
+            deliveries.learn(transaction, messageIdOf(transaction), seen.relaying);
         }
         for (const refused of refusedByHaraka(part, seen, facts.time)) {
             this.#tellRecipient(connection, refused);
@@ -101,19 +100,19 @@ class Watch {
     }
 
     attempt(delivery) {
-        this.deliveries.begin(delivery, this.now());
+        deliveries.begin(delivery, this.now());
     }
 
     delivered(delivery, params) {
-        this.#tellDeliveries(this.deliveries.delivered(delivery, params, this.now()));
+        this.#tellDeliveries(deliveries.delivered(delivery, params, this.now()));
     }
 
     deferred(delivery, params) {
-        this.#tellDeliveries(this.deliveries.deferred(delivery, params, this.now()));
+        this.#tellDeliveries(deliveries.deferred(delivery, params, this.now()));
     }
 
     bounce(delivery, error) {
-        this.#tellDeliveries(this.deliveries.bounced(delivery, error, this.now()));
+        this.#tellDeliveries(deliveries.bounced(delivery, error, this.now()));
     }
 
     #tellRecipient(connection, refused) {

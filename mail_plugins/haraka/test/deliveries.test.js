@@ -2,7 +2,7 @@
 
 const assert = require('node:assert/strict');
 const test = require('node:test');
-const { Deliveries } = require('../deliveries');
+const deliveries = require('../deliveries');
 const { address, recorded, revivedDelivery, transaction } = require('../testing/haraka');
 
 const NOW = Date.parse('2026-11-24T17:00:00Z');
@@ -30,7 +30,7 @@ const revived = ({ user, host, ...rest }) => ({ ...rest, ...address(`${user}@${h
 test('a recorded delivery by LMTP', () => {
     const found = recorded('delivered.1');
     const params = found.params.map(each => (Array.isArray(each) ? each.map(revived) : each));
-    const [event, ...others] = new Deliveries().delivered(revivedDelivery(found), params, NOW);
+    const [event, ...others] = deliveries.delivered(revivedDelivery(found), params, NOW);
     assert.deepEqual(others, []);
     assert.equal(event.key, 'delivery_accepted');
     assert.equal(event.attributes['network.protocol.name'], 'lmtp');
@@ -47,7 +47,7 @@ test('a recorded delivery by LMTP', () => {
 test('a recorded deferral has the server\'s reply to each recipient, and when the next attempt is due', () => {
     const found = recorded('deferred.1');
     const params = { ...found.params, fail_recips: found.params.fail_recips.map(revived) };
-    const [event] = new Deliveries().deferred(revivedDelivery(found), params, NOW);
+    const [event] = deliveries.deferred(revivedDelivery(found), params, NOW);
     assert.equal(event.key, 'delivery_deferred');
     assert.equal(event.attributes['smtp.response.status_code'], 451);
     assert.equal(event.attributes['smtp.response.enhanced_code'], '4.7.1');
@@ -62,14 +62,14 @@ test('a recorded bounce', () => {
     const found = recorded('bounce.2');
     const error = Object.assign(new Error('Some recipients failed: <reject1@out.test>'), found.params);
     error.bounced_rcpt = error.bounced_rcpt.map(revived);
-    const [event] = new Deliveries().bounced(revivedDelivery(found), error, NOW);
+    const [event] = deliveries.bounced(revivedDelivery(found), error, NOW);
     assert.equal(event.key, 'delivery_rejected');
     assert.equal(event.attributes['smtp.response.enhanced_code'], '5.1.1');
     assert.deepEqual(event.attributes['email.to.address'], ['reject1@out.test']);
 });
 
 test('where no recipient has a reply of his own, all have that of the server, or what went wrong', () => {
-    const failed = (err, mx) => new Deliveries().deferred(delivery({ num_failures: 1 }), { delay: 64, err, mx }, NOW);
+    const failed = (err, mx) => deliveries.deferred(delivery({ num_failures: 1 }), { delay: 64, err, mx }, NOW);
     const events = failed('Upstream error: 421 4.3.2 Busy', { exchange: '192.0.2.1', from_dns: 'mx.far.test' });
     assert.deepEqual(events.map(({ attributes }) => attributes['email.to.address'][0]), ['a@far.test', 'b@far.test']);
     const [{ attributes }] = events;
@@ -87,7 +87,7 @@ test('where no recipient has a reply of his own, all have that of the server, or
 
 test('the last attempt is not counted twice', () => {
     const numberOf = (failures, message) =>
-        new Deliveries().bounced(delivery({ num_failures: failures }), new Error(message), NOW)[0].attributes;
+        deliveries.bounced(delivery({ num_failures: failures }), new Error(message), NOW)[0].attributes;
     assert.equal(numberOf(0, '550 No')['haraka.attempt.number'], 1);
     const last = numberOf(3, 'Too many failures (Upstream error: 451 Later)');
     assert.equal(last['haraka.attempt.number'], 3);
@@ -96,7 +96,6 @@ test('the last attempt is not counted twice', () => {
 });
 
 test('a split-off delivery keeps what is known of the one that it comes from', () => {
-    const deliveries = new Deliveries();
     const txn = transaction();
     deliveries.learn(txn, '<m@x.test>', true);
     deliveries.begin(delivery({ notes: txn.notes }), NOW - 500);
