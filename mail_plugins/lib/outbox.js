@@ -27,7 +27,7 @@ class Outbox {
         this.flight = null;
         this.saving = null;
         this.timer = null;
-        // The last batch left lines behind, or was of a file: the next one is not to wait until that is true again.
+        // The last batch left lines behind, or was of a file: what waits has waited for it, and is late.
         this.crowded = false;
         // So many of memory's lines were there when the timer began.
         this.late = 0;
