@@ -50,7 +50,19 @@ def seen(server: ZoneMta) -> Counter[tuple[str, str, str, str]]:
 
 
 def wait_until_told(server: ZoneMta, receiver: OtlpThread, seconds: float = 20) -> None:
-    until(lambda: sum(deliveries(receiver).values()) >= len(server.sink.attempts()), seconds, "all attempts are told")
+    """All attempts, and that their messages were queued: each process tells its own, and tries at times of its own."""
+
+    def ids(kind: str) -> set[str]:
+        return {event.attributes["zonemta.message.id"] for event in events(receiver, kind)}
+
+    until(
+        lambda: (
+            sum(deliveries(receiver).values()) >= len(server.sink.attempts())
+            and ids("zonemta.delivery.") <= ids("zonemta.message.queued")
+        ),
+        seconds,
+        "all attempts and their messages are told",
+    )
     # What would come twice, and what goes out last: 0.75 s until events are made, as much until they are sent.
     time.sleep(2.5)
 
