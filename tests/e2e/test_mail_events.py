@@ -40,6 +40,7 @@ def histogram(postel: RunningPostel, metric: str) -> Counter[tuple[str, str]]:
     return Counter({(zone, outcome): int(count) for zone, outcome, count, *_ in rows})
 
 
+@pytest.mark.soak
 def test_each_attempt_is_a_row_once_with_the_agent_killed_on_the_way(
     watched_zone_mta: WatchedZoneMta, tmp_path: Path
 ) -> None:

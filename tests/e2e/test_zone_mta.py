@@ -115,6 +115,7 @@ def test_the_table_agrees_with_the_page_and_the_increase_with_the_attempts(zone_
         assert postel.command("db", "check").returncode == 0
 
 
+@pytest.mark.soak
 def test_killed_under_load_it_falls_short_by_no_more_than_since_the_last_scrape(
     new_zone_mta: NewZoneMta, tmp_path: Path
 ) -> None:

@@ -332,17 +332,18 @@ def test_live_listeners_have_the_events_by_the_servers_own_redis(
         listener.sendall(b"SUBSCRIBE postel-live\r\n")
         assert [said.readline().strip() for _ in range(6)][-1] == ":1"
         (recipient,) = server.send(1)
-        names = []
-        while "zonemta.delivery.accepted" not in names:
+        names: set[str] = set()
+        # Two processes tell them, so that either may be the first.
+        while len(names) < 2:
             line = said.readline()
             if line.startswith('{"resourceLogs"'):
                 request = ExportLogsServiceRequest()
                 json_mapping.decode(line.encode(), request)
-                names += [r.name for r in records(request) if r.attributes.get("email.to.address") == [recipient]]
-    assert names == ["zonemta.message.queued", "zonemta.delivery.accepted"]
+                names |= {r.name for r in records(request) if r.attributes.get("email.to.address") == [recipient]}
+    assert names == {"zonemta.message.queued", "zonemta.delivery.accepted"}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_receiver_that_never_answers_costs_mail_neither_time_nor_memory(
     watched_zone_mta: WatchedZoneMta, otlp_receiver: OtlpThread, tmp_path: Path
 ) -> None:

@@ -20,12 +20,11 @@ from testbed.program import Program
 
 from support.node_observer import NodeObserver, cpu_seconds
 
-PAIRS = 40
-T_95 = 1.685
-"""Student's t for 39 degrees of freedom, one-sided 95 %."""
-WARMING_TURNS = 8
+T_95 = {20: 1.729, 40: 1.685, 80: 1.664}
+"""Pairs -> Student's t, one-sided 95 %, for one degree of freedom less."""
+WARMING_TURNS = 12
 """Which do not count: until then Node compiles."""
-TURNS = 16
+TURNS = 10
 TAIL_S = 1.3
 """What a plugin sends and saves of a pair's last message comes within a second."""
 
@@ -127,20 +126,21 @@ HEADER = (
 )
 
 
-def compare(start: Callable[[], Pair], observer: NodeObserver, *, messages: int, abreast: int) -> Cost:
-    """Measure `PAIRS` pairs.
+def compare(start: Callable[[], Pair], observer: NodeObserver, *, pairs: int, messages: int, abreast: int) -> Cost:
+    """Measure so many pairs.
 
     Args:
         start: a pair.
         observer: in whose environment they start.
+        pairs: a key of `T_95`.
         messages: in a turn.
         abreast: so many pairs are there at a time; of all their servers one carries mail.
     """
     halves: list[tuple[Half, Half]] = []
-    while len(halves) < PAIRS:
-        pairs = [start() for _ in range(min(abreast, PAIRS - len(halves)))]
-        halves += _measure(pairs, observer, messages)
-        for subject in chain.from_iterable(pairs):
+    while len(halves) < pairs:
+        under_way = [start() for _ in range(min(abreast, pairs - len(halves)))]
+        halves += _measure(under_way, observer, messages)
+        for subject in chain.from_iterable(under_way):
             subject.server.stop()
     return Cost([without for without, _ in halves], [with_it for _, with_it in halves])
 
@@ -180,4 +180,4 @@ def _measure(pairs: Sequence[Pair], observer: NodeObserver, messages: int) -> li
 
 def _bound(differences: Sequence[float]) -> Bound:
     mean = statistics.mean(differences)
-    return Bound(mean, mean + T_95 * statistics.stdev(differences) / math.sqrt(len(differences)))
+    return Bound(mean, mean + T_95[len(differences)] * statistics.stdev(differences) / math.sqrt(len(differences)))

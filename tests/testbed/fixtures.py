@@ -118,7 +118,12 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 
 @pytest.fixture
 def new_zone_mta(servers: Servers, node: Node, backends: Backends) -> NewZoneMta:
-    def new(zones: tuple[str, ...] = ("default", "bulk"), version: str = NEWEST, **options: Any) -> ZoneMta:
+    def new(
+        zones: tuple[str, ...] = ("default", "bulk"),
+        version: str = NEWEST,
+        backends: Backends = backends,
+        **options: Any,
+    ) -> ZoneMta:
         sink = SmtpSink(zones)
         servers.start(sink, sink.stop)
         server = ZoneMta(
