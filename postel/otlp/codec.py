@@ -1,8 +1,8 @@
 """Bytes to OTLP messages and back: compression, limits, protobuf and JSON.
 
 Contract: `decode` returns a message or raises a kind of `Refused`, for every input whatever; it never allocates more
-than the limit for what a body decompresses to. Pure, but for `decode_aside`, which keeps big bodies off the event
-loop.
+than the limit for what a body decompresses to; wrong UTF-8 is put right (`utf8`). Pure, but for `decode_aside`, which
+keeps big bodies off the event loop.
 
 Sources: OTLP specification 1.x, "OTLP/HTTP" (media types, gzip) and "JSON Protobuf Encoding"; RFC 1950 and 1952
 (zlib, gzip); RFC 9110 section 8.4.1 (content codings). OTLP asks receivers for gzip; deflate is taken too, as the
@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from postel.otlp import json_mapping
 from postel.otlp.errors import Malformed, TooLarge, UnsupportedMedia
 from postel.otlp.signal import ExportRequest, Signal
+from postel.otlp.utf8 import mend_protobuf
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -90,12 +91,8 @@ def decode(
     request = signal.request_class()
     if media == JSON:
         json_mapping.decode(body, request)
-        return request
-    try:
-        request.ParseFromString(body)
-    except DecodeError as error:
-        # Truncated, invalid UTF-8 in a string, nested deeper than 100: protobuf tells no more.
-        raise Malformed(f"the body is no protobuf {request.DESCRIPTOR.name}: {error}") from error
+    else:
+        _parse(body, request)
     return request
 
 
@@ -125,6 +122,17 @@ def encode(message: Message, content_type: str) -> bytes:
     if media_type(content_type) == JSON:
         return json_mapping.encode(message)
     return message.SerializeToString()
+
+
+def _parse(body: bytes, request: ExportRequest) -> None:
+    try:
+        request.ParseFromString(body)
+    except DecodeError as error:
+        # Truncated, no UTF-8 in a string, nested deeper than 100: protobuf tells no more.
+        try:
+            request.ParseFromString(mend_protobuf(body, request.DESCRIPTOR))
+        except (DecodeError, ValueError):
+            raise Malformed(f"the body is no protobuf {request.DESCRIPTOR.name}: {error}") from error
 
 
 def _decompress(body: bytes, coding: str, limit: int) -> bytes:

@@ -6,9 +6,9 @@ is read as the Collector reads it, more liberally: enum names and the ``snake_ca
 64-bit integers may be strings or numbers.
 
 Every input has a fate: a message, or `Malformed` with the path of the field. Malformed are NaN and Infinity as bare
-words, numbers out of range, invalid UTF-8, lone surrogates, two members of one oneof, one field under both of its
-names, and messages nested deeper than protobuf itself reads (100). Of a key given twice the last counts, as RFC 8259
-section 4 says that most do and as the Collector does.
+words, numbers out of range, two members of one oneof, one field under both of its names, and messages nested deeper
+than protobuf itself reads (100). Wrong UTF-8 and lone surrogates are put right (`utf8`). Of a key given twice the last
+counts, as RFC 8259 section 4 says that most do and as the Collector does.
 
 `json_format.ParseDict` builds its table of field names for every message anew; here one table per message type is
 kept, which reads a request several times faster.
@@ -30,6 +30,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.message import Message
 
 from postel.otlp.errors import Malformed
+from postel.otlp.utf8 import mend_json
 
 # Messages below the request. upb, which reads and writes protobuf, goes no deeper either; a deeper message could be
 # read here but never be sent on.
@@ -54,10 +55,7 @@ def decode(body: bytes, message: Message) -> None:
     Raises:
         Malformed: the body is no JSON, or does not fit the message.
     """
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"the body is no JSON: {error}") from error
+    value = _read(body)
     try:
         _fill(message, value, 0)
     except _WrongError as error:
@@ -70,6 +68,16 @@ def encode(message: Message) -> bytes:
     value = json_format.MessageToDict(message, use_integers_for_enums=True)
     _ids_to_hex(value)
     return orjson.dumps(value)
+
+
+def _read(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        try:
+            return orjson.loads(mend_json(body))
+        except orjson.JSONDecodeError:
+            raise Malformed(f"the body is no JSON: {error}") from error
 
 
 class _WrongError(Exception):
