@@ -21,7 +21,7 @@ from postel.otlp.signal import ExportRequest, Signal
 from postel.signals import Column, Declarations, Kind, Table
 from timescale_sink.ingest.events import EventMapper, TypedEvent
 from timescale_sink.ingest.letters import Part, bury
-from timescale_sink.ingest.points import point_row
+from timescale_sink.ingest.points import differ, point_row
 from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, Rows, Sighting, WideKey, WideRow
 from timescale_sink.ingest.series import MetricIdentity, Origin, encode_scope, metric_identity, origin_of
 from timescale_sink.ingest.values import (
@@ -241,7 +241,7 @@ def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, ro
     key = (series.series_id, at)
     if key in rows.points:
         tally.duplicate += 1
-        tally.conflicting += rows.points[key] != row
+        tally.conflicting += differ(rows.points[key], row)
         return
     rows.series.setdefault(series.series_id, series)
     rows.points[key] = row

@@ -43,6 +43,11 @@ def point_row(series_id: UUID, kind: str, point: Any, at: datetime) -> PointRow:
             )
 
 
+def differ(one: PointRow, other: PointRow) -> bool:
+    """Whether two points of a key are contradictory: NaN is what NaN is, as in the database."""
+    return one != other and repr(one) != repr(other)
+
+
 def _number(common: dict[str, Any], point: Any) -> PointRow:
     match point.WhichOneof("value"):
         case "as_int":
@@ -70,7 +75,7 @@ def _exponential(common: dict[str, Any], point: Any) -> PointRow:
     detail = {
         "scale": point.scale,
         "zero_count": point.zero_count,
-        "zero_threshold": point.zero_threshold,
+        "zero_threshold": _json_number(point.zero_threshold),
         "positive": {"offset": point.positive.offset, "counts": list(point.positive.bucket_counts)},
         "negative": {"offset": point.negative.offset, "counts": list(point.negative.bucket_counts)},
     }
