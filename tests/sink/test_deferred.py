@@ -11,8 +11,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from contract.contract import send
+from contract.wires import Answer, http_wire
 
+from postel.otlp import codec
 from postel.signals import load_all
 from support.postgres import fresh_database, migrate_now
 from support.sink import ingesting
@@ -70,8 +71,12 @@ async def stored(url: str, *events: Event) -> None:
             {"resource": {"attributes": attributes(RESOURCE)}, "scopeLogs": [{"logRecords": list(events)}]}
         ]
     }
-    async with ingesting(url) as ingest:
-        assert await send(ingest, {"logs": body["resourceLogs"]}) == (200, {})
+    await taken(url, body["resourceLogs"])
+
+
+async def taken(url: str, logs: list[dict[str, Any]]) -> None:
+    async with ingesting(url) as ingest, http_wire(ingest, codec.JSON) as wire:
+        assert await wire({"logs": logs}) == Answer(200)
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -119,9 +124,7 @@ async def test_deferred_by_another_instance_and_accepted_here_it_waits_no_more(u
     await stored(url, deferred(50, "m1"))
     other = {**RESOURCE, "host.id": "n2", "service.instance.id": "n2:12080"}
     accepted = event("zonemta.delivery.accepted", 20, "m1")
-    async with ingesting(url) as ingest:
-        logs = [{"resource": {"attributes": attributes(other)}, "scopeLogs": [{"logRecords": [accepted]}]}]
-        assert await send(ingest, {"logs": logs}) == (200, {})
+    await taken(url, [{"resource": {"attributes": attributes(other)}, "scopeLogs": [{"logRecords": [accepted]}]}])
     assert waiting(url) == []
 
 
