@@ -1,4 +1,4 @@
-"""Whatever keeps the sink from committing, its sender hears "again" on every wire, and the repetition stores it once."""
+"""Whatever keeps the sink from committing, its sender hears "again" on every wire; the repetition stores it once."""
 
 from __future__ import annotations
 
