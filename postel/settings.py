@@ -111,7 +111,7 @@ class Intervals(_Section):
 
 
 class Otlp(_Section):
-    """``[otlp]``: where the agent sends, how much it keeps while nobody takes it, where `up` runs its Collector.
+    """``[otlp]``: where agent and sink send, how much the agent keeps meanwhile, where `up` runs its Collector.
 
     ``endpoint`` defaults to the Collector that ``postel up`` runs.
     """

@@ -69,8 +69,8 @@ def load_all() -> Declarations:
     Raises:
         DeclarationError: a file contradicts the schema, itself or another file.
     """
-    root = Path(str(files("otel_receivers")))
-    return load(sorted([*root.glob("metadata.yaml"), *root.glob("*/metadata.yaml")]))
+    agent, sink = (Path(str(files(package))) for package in ("otel_receivers", "timescale_sink"))
+    return load(sorted([*agent.glob("metadata.yaml"), *agent.glob("*/metadata.yaml"), sink / "metadata.yaml"]))
 
 
 def load(paths: Iterable[Path]) -> Declarations:

@@ -11,7 +11,8 @@ from recordings import haraka, zone_mta
 from postel.signals import load_all
 from support.replaying import recorded_requests, seen
 
-SOURCES = sorted(declaration.type for declaration in load_all().sources.values() if declaration.metrics)
+# What the sink says of itself no recording has: tests/sink/test_telemetry.py sees it.
+SOURCES = sorted({declaration.type for declaration in load_all() if declaration.metrics} - {"sink"})
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -28,6 +28,7 @@ from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.progress import FEWEST_RECORDS, TOGETHER_RECORDS, Pace, Progress, ProgressBook
 from timescale_sink.ingest.rows import Rows
 from timescale_sink.ingest.slices import Slices
+from timescale_sink.ingest.telemetry import Telemetry
 from timescale_sink.ingest.writer import COMMIT_SECONDS, Writer
 
 # Bytes of requests that wait at most, and that one transaction takes.
@@ -67,13 +68,15 @@ class _Waiting:
 class IngestQueue:
     """An :class:`postel.otlp.answers.Ingest` over one writer; :meth:`run` is its worker."""
 
-    def __init__(self, mapper: Mapper, writer: Writer) -> None:
+    def __init__(self, mapper: Mapper, writer: Writer, telemetry: Telemetry | None = None) -> None:
         self._mapper = mapper
         self._writer = writer
+        self._telemetry = telemetry
         self._waiting: deque[_Waiting] = deque()
         self._progress = ProgressBook()
         self._pace = Pace(TOGETHER_RECORDS)
         self._bytes = 0
+        self._writing = 0
         self._arrived = asyncio.Event()
         self._closed = False
         self._failing = False
@@ -179,6 +182,11 @@ class IngestQueue:
         """Bytes of requests that wait or are being written."""
         return self._bytes
 
+    @property
+    def requests(self) -> tuple[int, int]:
+        """How many wait, and how many are being written."""
+        return len(self._waiting), self._writing
+
     async def run(self) -> None:
         """Write what waits until :meth:`close`, then what is left."""
         while self._waiting or not self._closed:
@@ -197,7 +205,9 @@ class IngestQueue:
         # A method of its own: requests that are written must not stay with the names of a loop that waits for more.
         group = self._take()
         if wanted := [waiting for waiting in group if not waiting.answer.done()]:
+            self._writing = len(wanted)
             await self._write(wanted)
+            self._writing = 0
         self._bytes -= sum(waiting.size for waiting in group)
 
     def _take(self) -> list[_Waiting]:
@@ -255,6 +265,8 @@ class IngestQueue:
         return [self._mapper.map(waiting.signal, waiting.request, now, rows) for waiting in group]
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
+        if self._telemetry:
+            self._telemetry.failed(error)
         if not isinstance(error, _PASSING):
             _log.error("writing failed in a way that nobody foresaw; the senders try again", exc_info=error)
         elif not self._failing:

@@ -156,6 +156,14 @@ class Tally:
     conflicting: int = 0
     dead_lettered: int = 0
 
+    def add(self, other: Tally) -> None:
+        """Count what the other counted."""
+        self.received += other.received
+        self.stored += other.stored
+        self.duplicate += other.duplicate
+        self.conflicting += other.conflicting
+        self.dead_lettered += other.dead_lettered
+
 
 @dataclass(slots=True)
 class Rows:

@@ -29,10 +29,12 @@ from postel.otlp.signal import ExportRequest, Signal
 from postel.serving import Server
 from postel.settings import Settings
 from postel.signals import load_all
+from timescale_sink.ingest import reporter
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.queue import IngestQueue
+from timescale_sink.ingest.telemetry import State, Telemetry
 from timescale_sink.ingest.writer import Writer
-from timescale_sink.store.database import ask_server, check_rights, connect, create_pool, database_url
+from timescale_sink.store.database import Pool, ask_server, check_rights, connect, create_pool, database_url
 from timescale_sink.store.migrate import migrate
 
 # How soon a database that is away is asked again, however long it is away already.
@@ -45,16 +47,34 @@ _log = structlog.get_logger()
 
 
 class Service:
-    """The ingest behind both servers: "retry" until the database is ready, then its queue."""
+    """The ingest behind both servers: "retry" until the database is ready, then its queue.
+
+    Attributes:
+        name: of this sink, in the ledger and in its own report.
+        telemetry: what it counts.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._queue: IngestQueue | None = None
         # Since the last commit failed: whether the database has taken a probe, and nothing has failed after that.
         self._answers = False
+        self._pool: Pool | None = None
+        self.name = f"{socket.gethostname()} {settings.sink.grpc_address}"
+        self.telemetry = Telemetry()
 
     async def __call__(self, signal_: Signal, request: ExportRequest, /) -> Outcome:
         """See :class:`postel.otlp.answers.Ingest`."""
+        try:
+            outcome = await self._take(signal_, request)
+        except Exception:
+            # Whatever it is, the sender hears "retry".
+            self.telemetry.answers["retry"] += 1
+            raise
+        self.telemetry.answers["committed"] += 1
+        return outcome
+
+    async def _take(self, signal_: Signal, request: ExportRequest) -> Outcome:
         if self._queue is None:
             raise Retryable(1.0, "the sink is not ready: its database does not answer yet")
         try:
@@ -71,6 +91,15 @@ class Service:
         """
         return self._queue is not None and (self._answers or not self._queue.failing)
 
+    def state(self) -> State:
+        """How it is now, for its report."""
+        if self._queue is None or self._pool is None:
+            return State()
+        waiting, writing = self._queue.requests
+        connections = self._pool.get_stats()
+        idle = connections["pool_available"]
+        return State(self._queue.bytes, waiting, writing, self.ready, connections["pool_size"] - idle, idle)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Open the database, however long that takes, and write until ``stop``.
 
@@ -83,9 +112,9 @@ class Service:
         declarations = load_all()
         pool = create_pool(url, self._settings.database.connections)
         async with pool:
-            name = f"{socket.gethostname()} {self._settings.sink.grpc_address}"
-            writer = Writer(pool, declarations, name)
-            queue = IngestQueue(Mapper(declarations), writer)
+            self._pool = pool
+            writer = Writer(pool, declarations, self.name, self.telemetry)
+            queue = IngestQueue(Mapper(declarations), writer, self.telemetry)
             worker = asyncio.create_task(queue.run())
             helpers = [asyncio.create_task(self._keep_database(stop)), asyncio.create_task(self._probe(queue, writer))]
             self._queue = queue
@@ -178,11 +207,14 @@ async def run(settings: Settings) -> None:
     service = Service(settings)
     async with _servers(settings, service):
         work = asyncio.create_task(service.run(stop))
+        reports = asyncio.create_task(reporter.run(settings, service.telemetry, service.state, service.name))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
         stop.set()
+        reports.cancel()
         await work
         await stopped
+        await asyncio.gather(reports, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

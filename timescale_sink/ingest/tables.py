@@ -93,15 +93,8 @@ async def store(
         refused = await store(connection, writer, rows[:middle], fates)
         return refused + await store(connection, writer, rows[middle:], fates)
     for key, tally in attempt.ledger.items():
-        _add(fates.ledger.setdefault(key, Tally()), tally)
+        fates.ledger.setdefault(key, Tally()).add(tally)
     return []
-
-
-def _add(to: Tally, tally: Tally) -> None:
-    to.stored += tally.stored
-    to.duplicate += tally.duplicate
-    to.conflicting += tally.conflicting
-    to.dead_lettered += tally.dead_lettered
 
 
 async def _copy(connection: Connection, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> None:

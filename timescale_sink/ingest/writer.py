@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +28,7 @@ from timescale_sink.ingest.tables import (
     points_table,
     store,
 )
+from timescale_sink.ingest.telemetry import Telemetry
 from timescale_sink.store.database import Connection, Pool
 
 # The Collector waits 30 s for an answer; within this time it is committed or "retry".
@@ -54,10 +55,12 @@ class Writer:
         pool: open.
         declarations: which typed tables there are.
         sink: names this sink in the ledger.
+        telemetry: told of each transaction.
     """
 
-    def __init__(self, pool: Pool, declarations: Declarations, sink: str) -> None:
+    def __init__(self, pool: Pool, declarations: Declarations, sink: str, telemetry: Telemetry | None = None) -> None:
         self._pool = pool
+        self._telemetry = telemetry
         self._sink = sink
         self._wide = {table: WideTable(declarations, table) for table in sorted(declarations.tables)}
         self._points = points_table()
@@ -85,12 +88,16 @@ class Writer:
             psycopg.Error: the database is away, or something that only a retry can mend.
         """
         self._forget()
+        began = time.monotonic()
+        fates = Fates()
         async with asyncio.timeout(COMMIT_SECONDS), self._connection() as connection:
             async with connection.transaction():
-                refused = await self._write(connection, rows)
+                refused = await self._write(connection, rows, fates)
                 if refused and mixed:
                     raise MixedRefusalError
             self._remember(rows)
+        if self._telemetry:
+            self._telemetry.committed(_by_table(rows, fates), time.monotonic() - began)
         return refused
 
     async def probe(self) -> None:
@@ -114,8 +121,7 @@ class Writer:
                 await connection.close()
                 raise
 
-    async def _write(self, connection: Connection, rows: Rows) -> list[DeadLetter]:
-        fates = Fates()
+    async def _write(self, connection: Connection, rows: Rows, fates: Fates) -> list[DeadLetter]:
         refused: list[DeadLetter] = []
         for table, writer in self._wide.items():
             wide = rows.wide.get(table, {})
@@ -168,22 +174,10 @@ class Writer:
         return {id_: seen for id_, seen in nodes.items() if seen.tells_more_than(self._nodes.get(id_), _NODE_EVERY)}
 
     async def _add_ledger(self, connection: Connection, rows: Rows, fates: Fates) -> None:
-        lines = []
-        for key in sorted(rows.ledger.keys() | fates.ledger.keys()):
-            mapped, written = rows.ledger.get(key, Tally()), fates.ledger.get(key, Tally())
-            at, destination = key
-            lines.append(
-                (
-                    at,
-                    destination,
-                    self._sink,
-                    mapped.received,
-                    written.stored,
-                    mapped.duplicate + written.duplicate,
-                    mapped.conflicting + written.conflicting,
-                    written.dead_lettered,
-                )
-            )
+        lines = [
+            (at, table, self._sink, all_.received, all_.stored, all_.duplicate, all_.conflicting, all_.dead_lettered)
+            for (at, table), all_ in _lines(rows, fates)
+        ]
         async with connection.cursor() as cursor:
             await cursor.executemany(
                 """
@@ -199,6 +193,23 @@ class Writer:
                 """,
                 lines,
             )
+
+
+def _lines(rows: Rows, fates: Fates) -> Iterator[tuple[tuple[datetime, str], Tally]]:
+    """The lines of the ledger: what mapping found, and what became of the rest in the database."""
+    for key in sorted(rows.ledger.keys() | fates.ledger.keys()):
+        line = Tally()
+        for tally in (rows.ledger.get(key), fates.ledger.get(key)):
+            if tally:
+                line.add(tally)
+        yield key, line
+
+
+def _by_table(rows: Rows, fates: Fates) -> dict[str, Tally]:
+    tables: dict[str, Tally] = {}
+    for (_, table), line in _lines(rows, fates):
+        tables.setdefault(table, Tally()).add(line)
+    return tables
 
 
 async def _add_parts(connection: Connection, parts: Mapping[UUID, bytes]) -> None:
