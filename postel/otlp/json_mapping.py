@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,13 +50,18 @@ _BOUNDS = {
 }
 
 
-def decode(body: bytes, message: Message) -> None:
+def decode(body: bytes, message: Message, *, mend: bool = True) -> None:
     """Fill an empty `message` from OTLP JSON.
+
+    Args:
+        body: the JSON.
+        message: an empty one.
+        mend: put wrong UTF-8 right; False: it is malformed.
 
     Raises:
         Malformed: the body is no JSON, or does not fit the message.
     """
-    value = _read(body)
+    value = _read(body, mend=mend)
     try:
         _fill(message, value, 0)
     except _WrongError as error:
@@ -70,14 +76,14 @@ def encode(message: Message) -> bytes:
     return orjson.dumps(value)
 
 
-def _read(body: bytes) -> Any:
+def _read(body: bytes, *, mend: bool) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        try:
-            return orjson.loads(mend_json(body))
-        except orjson.JSONDecodeError:
-            raise Malformed(f"the body is no JSON: {error}") from error
+        if mend:
+            with contextlib.suppress(orjson.JSONDecodeError):
+                return orjson.loads(mend_json(body))
+        raise Malformed(f"the body is no JSON: {error}") from error
 
 
 class _WrongError(Exception):
