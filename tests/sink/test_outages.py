@@ -50,7 +50,7 @@ async def _committed(ingest: IngestQueue, number: int) -> float:
             return time.monotonic()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "seconds",
     [
@@ -92,7 +92,7 @@ async def _is_taken(ingest: IngestQueue, number: int) -> bool:
 @pytest.mark.parametrize(
     "seconds", [pytest.param(6, marks=pytest.mark.slow), pytest.param(300, marks=pytest.mark.soak)]
 )
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(600)
 async def test_a_full_disk_costs_nothing(seconds: float) -> None:
     """With the write-ahead log on it: the server cannot extend a table, and may end for want of a segment."""
     require("postgresql", available=_SERVERS)
