@@ -8,6 +8,7 @@ counted in the ledger under the hour of its own time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,12 +20,15 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, M
 
 from postel.otlp.signal import ExportRequest, Signal
 from postel.signals import Column, Declarations, Kind, Table
+from timescale_sink.ingest import numbers
 from timescale_sink.ingest.events import EventMapper, TypedEvent
 from timescale_sink.ingest.letters import Part, bury
 from timescale_sink.ingest.points import differ, point_row
-from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, Rows, Sighting, WideKey, WideRow
+from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, PointRow, Rows, Sighting, WideKey, WideRow
 from timescale_sink.ingest.series import MetricIdentity, Origin, encode_scope, metric_identity, origin_of
 from timescale_sink.ingest.values import (
+    AHEAD,
+    HOUR,
     UnstorableError,
     attributes,
     canonical,
@@ -32,7 +36,9 @@ from timescale_sink.ingest.values import (
     finite,
     hour,
     instant,
+    is_key,
     key_text,
+    microseconds,
     moment,
     optional_instant,
     plain,
@@ -73,6 +79,7 @@ class Mapper:
                 feed = _Feed(metric.kind, column, declarations.tables[column.table], dict(column.when))
                 self._feeds.setdefault(metric.name, []).append(feed)
         self._events = EventMapper(declarations)
+        self._series = numbers.SeriesBook()
         agent = declarations["agent"]
         self._sources = next(name for name in agent.attributes if name.endswith(".node.sources"))
         # The whole list of a node's sources, wherever it is told: when the node starts, and when one comes or goes.
@@ -100,16 +107,77 @@ class Mapper:
                 for metric in scope_metrics.metrics:
                     identity = metric_identity(origin, scope, metric)
                     above = _Above(identity, metric, (resource_part, scope_part, Part(metric)))
-                    for point in _points(metric):
-                        try:
-                            at = self._map_point(above, point, now, rows)
-                        except UnstorableError as error:
-                            reasons.append(str(error))
-                        else:
-                            seen = max(seen or at, at)
+                    take = self._take_numbers if self._is_generic(above) else self._take_points
+                    if at := take(above, now, rows, reasons):
+                        seen = max(seen or at, at)
             if seen:
                 _see(rows, origin, seen)
         return reasons
+
+    def _is_generic(self, above: _Above) -> bool:
+        """Whether all points of a metric are numbers for ``otel_metric_point``, which can hold them."""
+        identity = above.identity
+        return (
+            identity.kind in ("gauge", "sum")
+            and identity.name not in self._feeds
+            and not identity.origin.fault
+            and is_key(identity.name)
+        )
+
+    def _take_points(self, above: _Above, now: datetime, rows: Rows, reasons: list[str]) -> datetime | None:
+        """Map a metric's points; the latest time of those that a table can hold."""
+        times = [at for point in _points(above.metric) if (at := self._take_point(above, point, now, rows, reasons))]
+        return max(times, default=None)
+
+    def _take_point(self, above: _Above, point: Any, now: datetime, rows: Rows, reasons: list[str]) -> datetime | None:
+        """The point's time; None where it became a dead letter."""
+        try:
+            return self._map_point(above, point, now, rows)
+        except UnstorableError as error:
+            reasons.append(str(error))
+            return None
+
+    def _take_numbers(self, above: _Above, now: datetime, rows: Rows, reasons: list[str]) -> datetime | None:
+        """As `_take_points`, by `numbers`: of a metric that `_is_generic`."""
+        page = self._series.page(above.identity)
+        last = microseconds(now + AHEAD)
+        times: list[int] = []
+        seen: datetime | None = None
+        for encoded in numbers.elements(getattr(above.metric, above.identity.kind).SerializeToString()):
+            plain = numbers.read(encoded)
+            series = plain and (page.get(plain[3]) or self._new_series(above.identity, page, plain[3], encoded))
+            if not plain or not series or plain[1] > last:
+                at = self._take_point(above, NumberDataPoint.FromString(encoded), now, rows, reasons)
+                seen = max(seen or at, at) if at else seen
+                continue
+            start, time, value, _ = plain
+            times.append(time)
+            key = (series.series_id, time)
+            row = numbers.row(series.begin, start, time, value)
+            if key in rows.points:
+                tally = rows.tally(hour(instant(time * 1000)), POINTS)
+                tally.duplicate += 1
+                tally.conflicting += _differ(rows.points[key], row)
+            else:
+                rows.series[series.series_id] = series.row
+                rows.points[key] = row
+        for number, count in Counter(time // HOUR for time in times).items():
+            rows.tally(instant(number * HOUR * 1000), POINTS).received += count
+        if times:
+            at = instant(max(times) * 1000)
+            seen = max(seen or at, at)
+        return seen
+
+    def _new_series(
+        self, identity: MetricIdentity, page: dict[bytes, numbers.Series], rest: bytes, encoded: bytes
+    ) -> numbers.Series | None:
+        """The series of a plain point that is met for the first time; None where the point is not plain after all."""
+        point = NumberDataPoint.FromString(encoded)
+        if point.flags or point.exemplars:
+            return None
+        series = numbers.series_of(identity.series(list(point.attributes)))
+        self._series.add(page, rest, series)
+        return series
 
     def _map_point(self, above: _Above, point: Any, now: datetime, rows: Rows) -> datetime:
         """The point's time.
@@ -238,13 +306,20 @@ def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, ro
     row = point_row(series.series_id, kind, point, at)
     tally = rows.tally(hour(at), POINTS)
     tally.received += 1
-    key = (series.series_id, at)
+    key = (series.series_id.bytes, microseconds(at))
     if key in rows.points:
         tally.duplicate += 1
-        tally.conflicting += differ(rows.points[key], row)
+        tally.conflicting += _differ(rows.points[key], row)
         return
-    rows.series.setdefault(series.series_id, series)
+    rows.series.setdefault(series.series_id.bytes, series)
     rows.points[key] = row
+
+
+def _differ(one: PointRow | bytes, other: PointRow | bytes) -> bool:
+    if one == other:
+        return False
+    both = [numbers.restored(point) if isinstance(point, bytes) else point for point in (one, other)]
+    return differ(*both)
 
 
 def _time_of(record: LogRecord, now: datetime) -> datetime:

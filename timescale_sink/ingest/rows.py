@@ -52,6 +52,10 @@ class PointRow(NamedTuple):
     exemplars: bytes | None = None
 
 
+PointKey = tuple[bytes, int]
+"""The series' id and microseconds since 1970: ordered as the index is."""
+
+
 class SeriesRow(NamedTuple):
     """A row of ``otel_series``; the JSON columns are encoded bytes."""
 
@@ -170,13 +174,15 @@ class Rows:
     """All that one request, or several together, put into the database.
 
     Attributes:
+        series: by the bytes of their ids.
+        points: of plain numbers the bytes of COPY (`numbers.row`).
         logs: by table.
         parts: the rows of ``dead_letter_part``: what stands above dead letters, each once.
     """
 
     wide: dict[str, dict[WideKey, WideRow]] = field(default_factory=dict)
-    series: dict[UUID, SeriesRow] = field(default_factory=dict)
-    points: dict[tuple[UUID, datetime], PointRow] = field(default_factory=dict)
+    series: dict[bytes, SeriesRow] = field(default_factory=dict)
+    points: dict[PointKey, PointRow | bytes] = field(default_factory=dict)
     logs: dict[str, dict[tuple[UUID, datetime], LogRow | TypedEvent]] = field(default_factory=dict)
     dead: dict[UUID, DeadLetter] = field(default_factory=dict)
     parts: dict[UUID, bytes] = field(default_factory=dict)

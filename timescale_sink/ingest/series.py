@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
@@ -33,7 +33,7 @@ class Origin:
 
     node_id: str
     instance: str
-    resource: Mapping[str, Any]
+    resource: Mapping[str, Any] = field(compare=False)
     encoded: bytes
     fault: str = ""
 

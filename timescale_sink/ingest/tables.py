@@ -8,23 +8,29 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import psycopg
-from psycopg import sql
+from psycopg import AsyncCopy, sql
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
+from timescale_sink.ingest import numbers
 from timescale_sink.ingest.events import FIXED, TypedEvent
-from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, PointRow, Tally, WideKey, WideRow
-from timescale_sink.ingest.values import canonical, fingerprint, hour
+from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, PointKey, PointRow, Tally, WideKey, WideRow
+from timescale_sink.ingest.values import HOUR, canonical, fingerprint, hour, instant
 from timescale_sink.store.database import Connection
 
 Row_contra = TypeVar("Row_contra", contravariant=True)
 _KEY = ("node_id", "instance", "zone", "time")
+# What stands around the rows of a binary COPY: the signature, no flags, no extension; and the end.
+COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_END = b"\xff\xff"
 # A declared column's type as COPY takes it.
 _EVENT_TYPES = {
     "text": "text",
@@ -97,18 +103,24 @@ async def store(
     return []
 
 
-async def _copy(connection: Connection, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> None:
+@asynccontextmanager
+async def _copying(connection: Connection, table: str, columns: Iterable[str]) -> AsyncIterator[AsyncCopy]:
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
     )
     async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        yield copy
+
+
+async def _copy(connection: Connection, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> None:
+    async with _copying(connection, table, columns) as copy:
         copy.set_types(list(columns.values()))
         for row in rows:
             await copy.write_row(row)
 
 
-async def _stage(connection: Connection, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> str:
-    """Copy rows into a temporary twin of a table, made once a connection; returns its name."""
+async def _stage(connection: Connection, table: str) -> str:
+    """The name of an empty temporary twin of a table, made once a connection."""
     stage = f"stage_{table}"
     await connection.execute(
         sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS").format(
@@ -116,7 +128,6 @@ async def _stage(connection: Connection, table: str, columns: Mapping[str, str],
         )
     )
     await connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(stage)))
-    await _copy(connection, stage, columns, rows)
     return stage
 
 
@@ -181,17 +192,17 @@ class KeyedTable(Generic[Keyed]):
 
     async def copy(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
         """See :class:`TableWriter`."""
-        await _copy(connection, self.table, self._columns, self._encode(rows))
-        for row in rows:
-            fates.tally(row.time, self.table).stored += 1
+        await self._copy(connection, self.table, rows)
+        for at, count in self._hours(rows):
+            fates.tally(at, self.table).stored += count
 
     async def merge(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
         """See :class:`TableWriter`."""
-        await _stage(connection, self.table, self._columns, self._encode(rows))
+        await self._copy(connection, await _stage(connection, self.table), rows)
         conflicting = await (await connection.execute(self._conflicting)).fetchall()
         stored = await (await connection.execute(self._insert)).fetchall()
-        for row in rows:
-            fates.tally(row.time, self.table).duplicate += 1
+        for at, count in self._hours(rows):
+            fates.tally(at, self.table).duplicate += count
         for at, count in stored:
             tally = fates.tally(at, self.table)
             tally.stored += count
@@ -204,7 +215,14 @@ class KeyedTable(Generic[Keyed]):
         content = dict(zip(self._columns, map(_shown, row), strict=True))
         return [_letter(self.table, row.time, reason, content)]
 
-    def _encode(self, rows: Sequence[Keyed]) -> Iterator[Sequence[Any]]:
+    async def _copy(self, connection: Connection, table: str, rows: Sequence[Keyed]) -> None:
+        await _copy(connection, table, self._columns, self._encode(rows))
+
+    def _hours(self, rows: Sequence[Keyed]) -> Iterable[tuple[datetime, int]]:
+        """A moment of each hour, and how many rows are of it."""
+        return Counter(hour(row.time) for row in rows).items()
+
+    def _encode(self, rows: Iterable[Keyed]) -> Iterator[Sequence[Any]]:
         for row in rows:
             fields: list[Any] = list(row)
             for position in self._json:
@@ -213,25 +231,49 @@ class KeyedTable(Generic[Keyed]):
             yield fields
 
 
-def points_table() -> KeyedTable[PointRow]:
-    """The writer of ``otel_metric_point``."""
-    columns = {
-        "series_id": "uuid",
-        "time": "timestamptz",
-        "started_at": "timestamptz",
-        "flags": "int8",
-        "value": "float8",
-        "value_int": "int8",
-        "count": "numeric",
-        "sum": "float8",
-        "min": "float8",
-        "max": "float8",
-        "bounds": "float8[]",
-        "bucket_counts": "numeric[]",
-        "detail": "jsonb",
-        "exemplars": "jsonb",
-    }
-    return KeyedTable(POINTS, columns, ("series_id", "time"))
+Point = tuple[PointKey, PointRow | bytes]
+"""A row of ``otel_metric_point`` behind its key; of a plain number the bytes of COPY."""
+
+
+class PointsTable(KeyedTable[Any]):
+    """The writer of ``otel_metric_point``, whose rows are `Point`."""
+
+    def __init__(self) -> None:
+        super().__init__(POINTS, _POINT_COLUMNS, ("series_id", "time"))
+
+    def letters(self, row: Point, reason: str) -> list[DeadLetter]:
+        """See :class:`TableWriter`."""
+        _, point = row
+        return super().letters(numbers.restored(point) if isinstance(point, bytes) else point, reason)
+
+    async def _copy(self, connection: Connection, table: str, rows: Sequence[Point]) -> None:
+        if plain := [point for _, point in rows if type(point) is bytes]:
+            async with _copying(connection, table, self._columns) as copy:
+                await copy.write(b"".join([COPY_BEGIN, *plain, COPY_END]))
+        if others := [point for _, point in rows if type(point) is not bytes]:
+            await _copy(connection, table, self._columns, self._encode(others))
+
+    def _hours(self, rows: Sequence[Point]) -> Iterable[tuple[datetime, int]]:
+        counts = Counter(time // HOUR for (_, time), _ in rows)
+        return ((instant(hour_ * HOUR * 1000), count) for hour_, count in counts.items())
+
+
+_POINT_COLUMNS: Mapping[str, str] = {
+    "series_id": "uuid",
+    "time": "timestamptz",
+    "started_at": "timestamptz",
+    "flags": "int8",
+    "value": "float8",
+    "value_int": "int8",
+    "count": "numeric",
+    "sum": "float8",
+    "min": "float8",
+    "max": "float8",
+    "bounds": "float8[]",
+    "bucket_counts": "numeric[]",
+    "detail": "jsonb",
+    "exemplars": "jsonb",
+}
 
 
 def logs_table() -> KeyedTable[LogRow]:
@@ -321,7 +363,8 @@ class WideTable:
 
     async def merge(self, connection: Connection, rows: Sequence[WideRow], fates: Fates) -> None:
         """See :class:`TableWriter`."""
-        await _stage(connection, self.table, self._columns, map(self._encode, rows))
+        stage = await _stage(connection, self.table)
+        await _copy(connection, stage, self._columns, map(self._encode, rows))
         fresh = {WideKey(*key) for key in await (await connection.execute(self._insert)).fetchall()}
         found = await (await connection.execute(self._lock)).fetchall()
         await connection.execute(self._fill)

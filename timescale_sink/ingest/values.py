@@ -22,8 +22,11 @@ INT64_MIN = -(2**63)
 AHEAD = timedelta(days=1)
 # Bytes of a text that is part of a key: three of them and a time fit into PostgreSQL's index row (a third of a page).
 KEY_BYTES = 512
+# Microseconds.
+HOUR = 3_600_000_000
 SMALLINT_MAX = 2**15 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class UnstorableError(ValueError):
@@ -49,6 +52,11 @@ def instant(unix_nano: int) -> datetime:
     return _EPOCH + timedelta(microseconds=unix_nano // 1000)
 
 
+def microseconds(at: datetime) -> int:
+    """Since 1970."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
 def optional_instant(unix_nano: int) -> datetime | None:
     """None for 0, by which OTLP says that a time is unknown."""
     return instant(unix_nano) if unix_nano else None
@@ -70,9 +78,14 @@ def key_text(value: str, what: str) -> str:
     Raises:
         UnstorableError: it has more than `KEY_BYTES` bytes.
     """
-    if len(value) * 4 > KEY_BYTES and (size := len(value.encode())) > KEY_BYTES:
-        raise UnstorableError(f"{what} has {size} bytes, a key column holds {KEY_BYTES}")
+    if not is_key(value):
+        raise UnstorableError(f"{what} has {len(value.encode())} bytes, a key column holds {KEY_BYTES}")
     return text(value)
+
+
+def is_key(value: str) -> bool:
+    """Whether a key column can hold a text."""
+    return len(value) * 4 <= KEY_BYTES or len(value.encode()) <= KEY_BYTES
 
 
 def severity(number: int) -> int:

@@ -18,14 +18,14 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
-from timescale_sink.ingest.rows import LOGS, DeadLetter, Rows, Sighting, Tally
+from timescale_sink.ingest.rows import LOGS, DeadLetter, PointKey, Rows, Sighting, Tally
 from timescale_sink.ingest.tables import (
     Fates,
+    PointsTable,
     TableWriter,
     WideTable,
     events_table,
     logs_table,
-    points_table,
     store,
 )
 from timescale_sink.ingest.telemetry import Telemetry
@@ -63,12 +63,12 @@ class Writer:
         self._telemetry = telemetry
         self._sink = sink
         self._wide = {table: WideTable(declarations, table) for table in sorted(declarations.tables)}
-        self._points = points_table()
+        self._points = PointsTable()
         self._logs: dict[str, TableWriter[Any]] = {
             LOGS: logs_table(),
             **{table: events_table(declarations, table) for table in declarations.event_tables},
         }
-        self._series: set[Any] = set()
+        self._series: set[bytes] = set()
         self._series_since = time.monotonic()
         self._nodes: dict[str, Sighting] = {}
 
@@ -127,7 +127,7 @@ class Writer:
             wide = rows.wide.get(table, {})
             refused += await store(connection, writer, [wide[key] for key in sorted(wide)], fates)
         await self._add_series(connection, rows)
-        refused += await self._store_sorted(connection, self._points, rows.points, fates)
+        refused += await store(connection, self._points, sorted(rows.points.items(), key=_key), fates)
         for table, keyed in sorted(self._logs.items()):
             refused += await self._store_sorted(connection, keyed, rows.logs.get(table, {}), fates)
         await _add_parts(connection, rows.parts)
@@ -255,6 +255,10 @@ def _groups(letters: Sequence[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:
         size += len(letter.record)
     if letters:
         yield letters[start:]
+
+
+def _key(item: tuple[PointKey, Any]) -> PointKey:
+    return item[0]
 
 
 def _record_id(letter: DeadLetter) -> UUID:

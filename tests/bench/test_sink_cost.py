@@ -1,0 +1,123 @@
+"""What the sink costs beside the database's own work: `make bench`, figures in docs/benchmarks.md.
+
+By turns the sink takes requests over gRPC, and the rows that they became go by raw COPY into a twin of their table.
+`POSTEL_SINK_LOAD` is the number of records of a case, in millions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from postel.otlp.signal import Signal
+from support.node_observer import cpu_seconds
+from support.sink import RunningSink, running_sink
+from support.sink_load import SERIES, TICK, TIME, copy_again, events, points, send
+
+MILLIONS = float(os.environ.get("POSTEL_SINK_LOAD", "1"))
+TURNS = 5
+TOGETHER = 20_000
+"""Rows in a transaction of the sink's at most."""
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Records of one kind.
+
+    Args:
+        make: requests of so many from a number on.
+        time: of the record of a number, in nanoseconds.
+        table: where they are stored.
+        bound: CPU of the sink, by that of the database for COPY.
+    """
+
+    signal: Signal
+    make: Callable[[int, int], Iterator[bytes]]
+    time: Callable[[int], int]
+    table: str
+    bound: float
+
+    def until(self, number: int) -> str:
+        """The time of a record."""
+        return datetime.fromtimestamp(self.time(number) / 1e9, UTC).isoformat()
+
+
+POINTS = Load(Signal.METRICS, points, lambda number: TIME + (number // SERIES + 1) * TICK, "otel_metric_point", 1.0)
+EVENTS = Load(Signal.LOGS, events, lambda number: TIME + number * 500_000, "delivery_events", 1.5)
+
+
+@dataclass
+class Used:
+    """Seconds of CPU and of time, over all turns."""
+
+    sink: float = 0.0
+    database: float = 0.0
+    taken: float = 0.0
+    copy: float = 0.0
+    copy_taken: float = 0.0
+    peak: int = 0
+
+    def row(self, table: str, total: int) -> str:
+        """A line with the figures."""
+        each = 1e6 / total
+        return (
+            f"{table}, {total} records, CPU each: sink {self.sink * each:.2f} us, database {self.database * each:.2f},"
+            f" raw COPY {self.copy * each:.2f}; sink by COPY {self.sink / self.copy:.2f};"
+            f" {total / self.taken:.0f} a second, raw COPY {total / self.copy_taken:.0f},"
+            f" {self.copy_taken / self.taken:.0%} of it; {self.peak / 2**20:.0f} MiB"
+        )
+
+
+@pytest.mark.parametrize("load", [pytest.param(POINTS, id="points"), pytest.param(EVENTS, id="events")])
+def test_the_sink_costs_little_beside_the_database(
+    load: Load, migrated_database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = int(MILLIONS * 1e6 / TURNS) // SERIES * SERIES
+    used = Used()
+    with running_sink(tmp_path, migrated_database) as sink:
+        sink.start()
+        # Its connections, its caches and the database's.
+        asyncio.run(send(sink.grpc, load.signal, list(load.make(0, SERIES))))
+        for turn in range(TURNS):
+            take_turn(load, SERIES + turn * count, count, sink, used)
+        assert sink.command("db", "check").returncode == 0
+    with capsys.disabled():
+        print(f"\n{used.row(load.table, TURNS * count)}")  # noqa: T201 - the figures
+    assert used.sink <= load.bound * used.copy
+    assert used.taken <= used.copy_taken / 0.6
+    assert used.peak < 250 << 20
+
+
+def take_turn(load: Load, first: int, count: int, sink: RunningSink, used: Used) -> None:
+    """So many records through the sink, then their rows by COPY."""
+    assert sink.process
+    bodies = list(load.make(first, count))
+    before = cpu_seconds([sink.process.pid]), cpu_seconds(backends(sink.url))
+    used.taken += asyncio.run(send(sink.grpc, load.signal, bodies))
+    used.sink += cpu_seconds([sink.process.pid]) - before[0]
+    used.database += cpu_seconds(backends(sink.url)) - before[1]
+    used.peak = max(used.peak, psutil.Process(sink.process.pid).memory_info().rss)
+    copied = copy_again(sink.url, load.table, load.until(first), load.until(first + count), together=TOGETHER)
+    assert copied.rows == count
+    used.copy += copied.cpu
+    used.copy_taken += copied.taken
+
+
+def backends(url: str) -> list[int]:
+    """The processes of the server that serve this database's clients."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+        return [pid for (pid,) in found]

@@ -1,0 +1,86 @@
+"""Plain points go from protobuf's bytes to COPY's: what they become is what the way by objects makes of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Gauge, NumberDataPoint
+
+from postel.otlp.signal import Signal
+from postel.signals import load_all
+from support.otlp_requests import metric_requests
+from timescale_sink.ingest import numbers
+from timescale_sink.ingest.mapping import Mapper
+from timescale_sink.ingest.rows import Rows
+from timescale_sink.ingest.series import MetricIdentity, origin_of
+
+NOW = datetime(2026, 1, 15, 10, tzinfo=UTC)
+TIME = 1_768_471_200_000_000_000
+PLAIN = Mapper(load_all())
+BY_OBJECTS = Mapper(load_all())
+BY_OBJECTS._is_generic = lambda above: False  # type: ignore[method-assign]  # noqa: ARG005
+
+
+def mapped(mapper: Mapper, *requests: ExportMetricsServiceRequest) -> dict[str, Any]:
+    """All that comes of requests in one transaction, the points with their values."""
+    rows = Rows()
+    reasons = [mapper.map(Signal.METRICS, request, NOW, rows) for request in requests]
+    points = {
+        key: repr(numbers.restored(point) if isinstance(point, bytes) else point) for key, point in rows.points.items()
+    }
+    return {
+        "points": points,
+        "reasons": reasons,
+        **{name: getattr(rows, name) for name in ("series", "wide", "dead", "parts", "nodes", "ledger")},
+    }
+
+
+@settings(max_examples=300)
+@given(metric_requests, metric_requests)
+def test_both_ways_agree(one: ExportMetricsServiceRequest, other: ExportMetricsServiceRequest) -> None:
+    assert mapped(PLAIN, one, other, one) == mapped(BY_OBJECTS, one, other, one)
+
+
+@pytest.mark.parametrize("value", [{"as_int": -(2**63)}, {"as_double": float("nan")}, {"as_double": -0.0}, {}])
+@pytest.mark.parametrize("start", [0, 1, TIME, 2**64 - 1])
+@pytest.mark.parametrize("time", [0, 999, TIME, TIME + 86_400_000_000_000, TIME + 86_400_000_001_000, 2**64 - 1])
+@pytest.mark.parametrize("more", [{}, {"flags": 1}, {"exemplars": [{"as_int": 1}]}])
+def test_they_agree_at_every_edge(value: dict[str, Any], start: int, time: int, more: dict[str, Any]) -> None:
+    pair = KeyValue(key="k", value=AnyValue(string_value="v"))
+    request = ExportMetricsServiceRequest()
+    scope = request.resource_metrics.add().scope_metrics.add()
+    for attributes in ([pair], [], [pair, pair]):
+        point = NumberDataPoint(start_time_unix_nano=start, time_unix_nano=time, attributes=attributes, **value, **more)
+        scope.metrics.add(name="m", gauge=Gauge(data_points=[point, point]))
+    # Twice, since a series that is known is not looked at again.
+    for _ in range(2):
+        assert mapped(PLAIN, request) == mapped(BY_OBJECTS, request)
+
+
+@pytest.mark.parametrize("size", [0, 100, 127, 128, 16_383, 16_384, 3_000_000])
+def test_points_of_any_size_are_told_apart(size: int) -> None:
+    long = NumberDataPoint(
+        time_unix_nano=TIME, as_int=1, attributes=[KeyValue(key="k", value=AnyValue(string_value="x" * size))]
+    )
+    short = NumberDataPoint(time_unix_nano=TIME)
+    for points in ([long, short, long], [short], []):
+        found = list(numbers.elements(Gauge(data_points=points).SerializeToString()))
+        assert [NumberDataPoint.FromString(each) for each in found] == points
+
+
+def test_what_is_remembered_of_series_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "_REMEMBERED", 10)
+    book = numbers.SeriesBook()
+    origin = origin_of(ExportMetricsServiceRequest().resource_metrics.add().resource)
+    for number in range(100):
+        identity = MetricIdentity(origin, b"", f"m{number % 7}", "", "gauge", "", monotonic=False, description="")
+        page = book.page(identity)
+        series = numbers.series_of(identity.series([]))
+        book.add(page, b"%d" % number, series)
+        assert page[b"%d" % number] is series
+        assert len(book._pages) + sum(map(len, book._pages.values())) <= 10

@@ -1,0 +1,172 @@
+"""Plain number points, by far the most of all: from the bytes of protobuf to those of COPY. Pure.
+
+A plain point has a time, a value and attributes, perhaps a start, and nothing else. To read it through protobuf's
+objects and hand a tuple to the database's driver takes ten times the CPU that the database then takes for the row
+(`docs/decisions/0113`).
+
+Sources: protobuf's "Encoding"; ``opentelemetry/proto/metrics/v1/metrics.proto``, whose fields protobuf writes in the
+order of their numbers; PostgreSQL's manual, "COPY", "Binary Format".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from timescale_sink.ingest.rows import PointRow, SeriesRow
+from timescale_sink.ingest.series import MetricIdentity
+from timescale_sink.ingest.values import instant
+
+# start_time_unix_nano = 2 and time_unix_nano = 3 are fixed64, as_double = 4 is a double, as_int = 6 an sfixed64: a tag
+# of one byte, and eight bytes.
+_START, _TIME, _DOUBLE, _INT = 0x11, 0x19, 0x21, 0x31
+_SIZE = 9
+_STARTED = {_DOUBLE: struct.Struct("<xQxQxd"), _INT: struct.Struct("<xQxQxq")}
+_UNSTARTED = {_DOUBLE: struct.Struct("<xQxd"), _INT: struct.Struct("<xQxq")}
+_NANOSECONDS = 1000
+# Microseconds from 1970 to 2000, which PostgreSQL counts from.
+_FROM_2000 = 946_684_800_000_000
+# A row: how many fields, then each behind its length, which is -1 for NULL. The fields are series_id, time, started_at,
+# flags, value, value_int, and eight that plain points leave NULL.
+_BEGIN = struct.Struct(">hi16si")
+_ROW_STARTED = struct.Struct(">qiqiqidi")
+_ROW_UNSTARTED = struct.Struct(">qiiqidi")
+_FIELDS, _UUID, _EIGHT, _NULL = 14, 16, 8, -1
+_NULLS = struct.pack(">8i", *(_NULL,) * 8)
+_WHOLE = struct.Struct(">q")
+# Series, of about 700 bytes each.
+_REMEMBERED = 50_000
+# The highest bit of a byte says that the number goes on.
+_MORE = 0x80
+
+
+class Series(NamedTuple):
+    """What the rows of a series share.
+
+    Attributes:
+        series_id: its bytes.
+        begin: of each row.
+        row: of ``otel_series``.
+    """
+
+    series_id: bytes
+    begin: bytes
+    row: SeriesRow
+
+
+def series_of(row: SeriesRow) -> Series:
+    """Prepare a series."""
+    series_id = row.series_id.bytes
+    return Series(series_id, _BEGIN.pack(_FIELDS, _UUID, series_id, _EIGHT), row)
+
+
+class SeriesBook:
+    """The series that were met lately, by the bytes of their attributes: to make one costs more than its point."""
+
+    def __init__(self) -> None:
+        self._pages: dict[MetricIdentity, dict[bytes, Series]] = {}
+        self._entries = 0
+
+    def page(self, identity: MetricIdentity) -> dict[bytes, Series]:
+        """Those of a metric; to be added to by `add`."""
+        if identity not in self._pages:
+            self._make_room()
+            self._pages[identity] = {}
+        return self._pages[identity]
+
+    def add(self, page: dict[bytes, Series], attributes: bytes, series: Series) -> None:
+        """Remember one. A page that is no longer of the book is forgotten with the request that asked for it."""
+        self._make_room()
+        page[attributes] = series
+
+    def _make_room(self) -> None:
+        """For one entry more; when there are too many, the book begins anew."""
+        if self._entries == _REMEMBERED:
+            self._pages.clear()
+            self._entries = 0
+        self._entries += 1
+
+
+def elements(body: bytes) -> Iterator[bytes]:
+    """The data points of a serialized Gauge or Sum, whose field 1 they are, each as its bytes."""
+    position = 0
+    while body[position : position + 1] == b"\x0a":
+        size = body[position + 1]
+        position += 2
+        if size & _MORE:
+            size, position = _long_size(body, position - 1)
+        yield body[position : position + size]
+        position += size
+
+
+def _long_size(body: bytes, position: int) -> tuple[int, int]:
+    """A varint of several bytes, and where it ends."""
+    size = shift = 0
+    while (byte := body[position]) & _MORE:
+        size |= (byte ^ _MORE) << shift
+        shift, position = shift + 7, position + 1
+    return size | byte << shift, position + 1
+
+
+def read(point: bytes) -> tuple[int, int, float, bytes] | None:
+    """Microseconds of the start (-1 where there is none) and of the time, the value, and the rest of the bytes.
+
+    The rest is the attributes where the point is plain; it may hold flags or exemplars, or what no OTLP of today says,
+    so who meets it for the first time has to look. None where the point is not plain, whatever the rest says.
+    """
+    if len(point) < 2 * _SIZE:
+        return None
+    if point[0] == _TIME:
+        if layout := _UNSTARTED.get(point[_SIZE]):
+            time, value = layout.unpack_from(point)
+            return -1, time // _NANOSECONDS, value, point[2 * _SIZE :]
+    elif (
+        point[0] == _START
+        and point[_SIZE] == _TIME
+        and len(point) >= 3 * _SIZE
+        and (layout := _STARTED.get(point[2 * _SIZE]))
+    ):
+        start, time, value = layout.unpack_from(point)
+        return start // _NANOSECONDS, time // _NANOSECONDS, value, point[3 * _SIZE :]
+    return None
+
+
+def row(begin: bytes, start: int, time: int, value: float) -> bytes:
+    """The point as a row of ``otel_metric_point``; an integer fills ``value_int``, too."""
+    is_whole = type(value) is int
+    size = _EIGHT if is_whole else _NULL
+    if start < 0:
+        middle = _ROW_UNSTARTED.pack(time - _FROM_2000, _NULL, _EIGHT, 0, _EIGHT, value, size)
+    else:
+        middle = _ROW_STARTED.pack(time - _FROM_2000, _EIGHT, start - _FROM_2000, _EIGHT, 0, _EIGHT, value, size)
+    return begin + middle + (_WHOLE.pack(value) + _NULLS if is_whole else _NULLS)
+
+
+def restored(copied: bytes) -> PointRow:
+    """The row with its values again."""
+    series_id, time, started_at, flags, value, value_int = list(_fields(copied))[:6]
+    return PointRow(
+        UUID(bytes=series_id),
+        _instant(time),
+        _instant(started_at) if started_at else None,
+        int.from_bytes(flags, "big"),
+        struct.unpack(">d", value)[0],
+        int.from_bytes(value_int, "big", signed=True) if value_int else None,
+    )
+
+
+def _instant(field: bytes) -> datetime:
+    return instant((int.from_bytes(field, "big", signed=True) + _FROM_2000) * _NANOSECONDS)
+
+
+def _fields(copied: bytes) -> Iterator[bytes]:
+    """The fields of a row; NULL is empty."""
+    position = 2
+    while position < len(copied):
+        size = int.from_bytes(copied[position : position + 4], "big", signed=True)
+        position += 4
+        yield copied[position : position + max(size, 0)]
+        position += max(size, 0)
