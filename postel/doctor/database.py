@@ -67,11 +67,7 @@ async def _schema(connection: Connection) -> AsyncIterator[Result]:
     grant = f"GRANT CREATE ON SCHEMA {schema} TO {role}"
     known = await applied(connection)
     migrations = scripts("migrations")
-    missing = [
-        script.name
-        for script in migrations
-        if script.name not in known and not (script.timescale and server.timescale_version is None)
-    ]
+    missing = [script.name for script in migrations if script.name not in known and script.fits(server.tier)]
     try:
         check_applied(known, migrations)
         if missing:

@@ -108,7 +108,7 @@ async def test_a_counter_comes_behind_others_in_its_view_wherever_it_is_declared
 
 def test_an_edited_migration_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate_now(url)
-    edited = [Script(s.name, s.text + "-- edited", s.timescale) for s in scripts("migrations")]
+    edited = [Script(s.name, s.text + "-- edited") for s in scripts("migrations")]
     monkeypatch.setattr(migrations, "scripts", lambda folder: edited if folder == "migrations" else scripts(folder))
     with pytest.raises(DatabaseError, match=r"0001_tables\.sql was applied with another text"):
         migrate_now(url)
@@ -123,7 +123,7 @@ def test_a_database_of_a_newer_postel_is_refused(url: str) -> None:
 
 
 def test_a_failed_migration_leaves_nothing_of_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = [*scripts("migrations"), Script("0099_broken.sql", "CREATE TABLE half (); SELECT 1/0;", timescale=False)]
+    broken = [*scripts("migrations"), Script("0099_broken.sql", "CREATE TABLE half (); SELECT 1/0;")]
     monkeypatch.setattr(migrations, "scripts", lambda folder: broken if folder == "migrations" else scripts(folder))
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate_now(url)

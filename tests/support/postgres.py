@@ -180,9 +180,10 @@ def timescale() -> Iterator[str]:
 
 # TimescaleDB is a server like the others where there is one; where not, tests/sink/test_timescale.py says so once.
 _TIMESCALE = "POSTEL_TEST_TIMESCALE_URL" in os.environ or _TIMESCALE_SERVER
+SERVERS = ["postgres", "old_postgres", *(["timescale"] if _TIMESCALE else [])]
 
 
-@pytest.fixture(params=["postgres", "old_postgres", *(["timescale"] if _TIMESCALE else [])])
+@pytest.fixture(params=SERVERS)
 def any_server(request: pytest.FixtureRequest) -> str:
     """Each kind of server in turn."""
     url: str = request.getfixturevalue(request.param)

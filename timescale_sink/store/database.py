@@ -53,6 +53,14 @@ _SESSION = (
     "SET lock_timeout = 0",
 )
 _SESSION_17 = ("SET transaction_timeout = 0",)
+# A late batch, or what `demo --remove` deletes, may lie in chunks in columns, which take a change by unpacking rows.
+# Past TimescaleDB's limit on these the statement is an error, and would be one each time anew. Last of all: the
+# extension's settings are there once it has seen a statement.
+_SESSION_TIMESCALE = """
+    SELECT set_config(name, '0', false)
+    FROM (VALUES ('timescaledb.max_tuples_decompressed_per_dml_transaction')) AS setting (name)
+    WHERE current_setting(name, true) IS NOT NULL
+"""
 
 Connection = AsyncConnection[TupleRow]
 Pool = AsyncConnectionPool[Connection]
@@ -138,7 +146,7 @@ def _check_server(connection: Connection) -> None:
 async def _set_up(connection: Connection) -> None:
     """Make a session's settings those that Postel relies on."""
     later = _SESSION_17 if connection.info.server_version >= 170000 else ()  # noqa: PLR2004 - where the setting begins
-    await connection.execute("; ".join(_SESSION + later).encode())
+    await connection.execute("; ".join((*_SESSION, *later, _SESSION_TIMESCALE)).encode())
 
 
 def create_pool(url: str, connections: int) -> Pool:

@@ -30,7 +30,8 @@ def view(table: str, counters: Sequence[str]) -> str:
         counters: its columns; where there is a view, those that it has in its order, and further ones behind them.
     """
     columns = [
-        f"counter_increase(row.{name}, {name}_before.value, row.started_at, row.time) AS {name}" for name in counters
+        f"counter_increase(row.{name}, {_known_before(table, name)}, row.started_at, row.time) AS {name}"
+        for name in counters
     ]
     return "\n".join(
         [
@@ -45,18 +46,29 @@ def view(table: str, counters: Sequence[str]) -> str:
 async def make_views(connection: Connection, tables: Mapping[str, Sequence[str]]) -> None:
     """Make the views of these tables with these counters, as part of the caller's transaction."""
     for table, counters in tables.items():
-        ordered = [name async for name in _as_in_the_table(connection, table, counters)]
+        ordered = [name async for name in as_in_the_table(connection, table, counters)]
         await connection.execute(view(table, ordered).encode())
 
 
-async def _as_in_the_table(connection: Connection, table: str, columns: Collection[str]) -> AsyncIterator[str]:
-    """A view takes no new column but behind the others, and so it is in the table, wherever it is declared."""
+async def as_in_the_table(connection: Connection, table: str, columns: Collection[str]) -> AsyncIterator[str]:
+    """Those of these columns that the table has, in its order.
+
+    A view takes no new column but behind the others, and so it is in the table, wherever it is declared.
+    """
     found = await connection.execute(
         "SELECT attname::text FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum", (table,)
     )
     async for (name,) in found:
         if name in columns:
             yield name
+
+
+def _known_before(table: str, name: str) -> str:
+    # Of an epoch that began before what retention keeps, the point before may have been taken: all that is known is
+    # this one, and no increase.
+    return (
+        f"coalesce({name}_before.value, CASE WHEN row.started_at < (SELECT kept_since('{table}')) THEN row.{name} END)"
+    )
 
 
 def _before(table: str, name: str) -> str:

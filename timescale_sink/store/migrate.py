@@ -1,10 +1,10 @@
 """Brings a database to this version's schema.
 
 ``sql/migrations/NNNN_name.sql`` are applied once, in order, each in a transaction of its own, and never change: the
-hash of an applied one is kept and compared. ``NNNN_name.timescale.sql`` are for servers with TimescaleDB.
-``sql/views/*.sql`` are applied again, and the views that are made of the declarations made again
-(:mod:`timescale_sink.store.increase`), whenever one of them differs from what was applied last. An advisory lock lets
-one program at a time do this.
+hash of an applied one is kept and compared. ``NNNN_name.timescale.sql`` are for servers with TimescaleDB,
+``NNNN_name.community.sql`` for those with its Community features. ``sql/views/*.sql`` are applied again, and the views
+that are made of the declarations made again (:mod:`timescale_sink.store.increase` and ``rollup_views``), whenever one
+of them differs from what was applied last. An advisory lock lets one program at a time do this.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from psycopg import sql
 
 from postel.errors import DatabaseError
 from postel.signals import Declarations, load_all
-from timescale_sink.store import increase
+from timescale_sink.store import increase, rollup_views
 from timescale_sink.store.database import Connection, Tier, ask_server
 
 # Any number that no other program uses for an advisory lock: "postel" in ASCII.
@@ -32,25 +32,27 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A file of ``sql/``; ``timescale`` ones are for servers with TimescaleDB."""
+    """A file of ``sql/``, with its name and text."""
 
     name: str
     text: str
-    timescale: bool
 
     @property
     def checksum(self) -> str:
         """SHA-256 of the text, hexadecimal."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def fits(self, tier: Tier) -> bool:
+        """Whether it is for such a server, as its name says."""
+        if self.name.endswith(".community.sql"):
+            return tier is Tier.COMMUNITY
+        return tier is not Tier.PLAIN or not self.name.endswith(".timescale.sql")
+
 
 def scripts(folder: str) -> Sequence[Script]:
     """The files of ``sql/migrations`` or ``sql/views``, in order."""
     found = [entry for entry in files(__package__).joinpath("sql", folder).iterdir() if entry.name.endswith(".sql")]
-    return [
-        Script(entry.name, entry.read_text("utf-8"), entry.name.endswith(".timescale.sql"))
-        for entry in sorted(found, key=lambda entry: entry.name)
-    ]
+    return [Script(entry.name, entry.read_text("utf-8")) for entry in sorted(found, key=lambda entry: entry.name)]
 
 
 async def migrate(connection: Connection) -> list[str]:
@@ -103,30 +105,32 @@ async def _migrate(connection: Connection) -> list[str]:
             """
         )
     await _offer_timescale(connection)
-    timescale = (await ask_server(connection)).tier is not Tier.PLAIN
+    tier = (await ask_server(connection)).tier
     done = []
     for script in migrations:
-        if script.name not in known and (timescale or not script.timescale):
+        if script.name not in known and script.fits(tier):
             await _apply(connection, script.name, script.checksum, [script.text])
             done.append(script.name)
-    if await _make_views(connection, known.get(_VIEWS), load_all(), anew=bool(done), timescale=timescale):
+    if await _make_views(connection, known.get(_VIEWS), load_all(), anew=bool(done), tier=tier):
         done.append(_VIEWS)
     return done
 
 
 async def _make_views(
-    connection: Connection, known: str | None, declarations: Declarations, *, anew: bool, timescale: bool
+    connection: Connection, known: str | None, declarations: Declarations, *, anew: bool, tier: Tier
 ) -> bool:
     """Apply the files of ``sql/views`` and make the views of the declarations, where that is due."""
-    views = [script.text for script in scripts(_VIEWS) if timescale or not script.timescale]
+    views = [script.text for script in scripts(_VIEWS) if script.fits(tier)]
     tables = increase.counters_of(declarations)
     made = [increase.view(table, counters) for table, counters in tables.items()]
+    made.append(rollup_views.declared(declarations))
     checksum = hashlib.sha256("".join([*views, *made]).encode()).hexdigest()
     if not anew and known == checksum:
         return False
     async with connection.transaction():
         await _apply(connection, _VIEWS, checksum, views)
         await increase.make_views(connection, tables)
+        await rollup_views.make_views(connection, declarations, aggregated=tier is Tier.COMMUNITY)
         await _comment(connection, declarations)
     return True
 

@@ -1,0 +1,264 @@
+"""The rollups against the rows and a tally kept beside them, on every kind of server that runs here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from postel.signals import load_all
+from support.postgres import SERVERS, fresh_database, migrate_now
+from support.rollup_rows import Data, inserts, made
+from timescale_sink.store.event_rollups import EVENTS
+from timescale_sink.store.rollups import KEY, SIZES, state_columns, typed_tables
+
+BEGIN = datetime(2026, 3, 28, tzinfo=UTC)
+END = BEGIN + timedelta(days=2)
+LENGTHS = {"5m": timedelta(minutes=5), "1h": timedelta(hours=1), "daily": timedelta(days=1)}
+TABLES = typed_tables(load_all())
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A migrated database of the module's own; each test writes at another time or into another table."""
+    with fresh_database(request.getfixturevalue(request.param)) as url:
+        migrate_now(url)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return made(load_all(), begin=BEGIN, end=END, step=timedelta(seconds=151), seed=3)
+
+
+@pytest.fixture(scope="module")
+def filled(server: str, data: Data) -> str:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(inserts(data.rows).encode())
+    return server
+
+
+@pytest.fixture
+def database(filled: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(filled) as connection:
+        # Buckets are of UTC whatever a reader's zone is; this one changes its clocks on the second day.
+        connection.execute("SET timezone = 'Europe/Berlin'")
+        yield connection
+        connection.rollback()
+
+
+def _one(connection: psycopg.Connection[Any], query: str, *parameters: Any) -> Any:
+    row = connection.execute(query.encode(), parameters).fetchone()
+    assert row
+    return row[0]
+
+
+def test_each_typed_table_and_event_table_has_its_rollups(database: psycopg.Connection[Any]) -> None:
+    for size in SIZES:
+        for table in TABLES:
+            columns = database.execute(f"SELECT * FROM {table.name}_{size.name} LIMIT 0".encode()).description
+            assert columns
+            names = {column.name for column in columns}
+            assert names == {"bucket", *KEY, *state_columns(table), *table.columns}
+            assert table.columns.keys() == {column.name for column in load_all().columns_of(table.name)}
+        for name in load_all().event_tables:
+            columns = database.execute(f"SELECT * FROM {name}_{size.name} LIMIT 0".encode()).description
+            assert columns
+            assert [column.name for column in columns] == ["bucket", *EVENTS[name].columns]
+
+
+@pytest.mark.parametrize("size", LENGTHS)
+def test_increases_of_any_window_are_those_of_the_rows_and_of_the_tally(
+    database: psycopg.Connection[Any], data: Data, size: str
+) -> None:
+    chance = random.Random(size)  # noqa: S311 - repeatable
+    length, some = LENGTHS[size], 0
+    windows = int((END - BEGIN) / length)
+    for table, counter in data.rises.found:
+        for _ in range(2):
+            first, last = sorted(chance.choices(range(windows + 1), k=2))
+            window = (BEGIN + first * length, BEGIN + last * length)
+            truth = data.rises.over(table, counter, *window)
+            query = f"SELECT coalesce(sum({counter}), 0) FROM {table}{{}} WHERE {{}} >= %s AND {{}} < %s"
+            assert _one(database, query.format("_increase", "time", "time"), *window) == truth, (table, counter)
+            assert _one(database, query.format(f"_{size}", "bucket", "bucket"), *window) == truth, (table, counter)
+            some += truth
+    assert some > 0
+
+
+@pytest.mark.parametrize("size", LENGTHS)
+def test_no_bucket_says_that_a_counter_fell(database: psycopg.Connection[Any], size: str) -> None:
+    for table in TABLES:
+        for column in (name for name, counter in table.columns.items() if counter):
+            assert _one(database, f"SELECT count(*) FROM {table.name}_{size} WHERE {column} < 0") == 0
+            assert _one(database, f"SELECT count(*) FROM {table.name}_{size} WHERE {column} > 0") > 0
+
+
+@pytest.mark.parametrize("size", LENGTHS)
+def test_gauges_are_those_of_the_rows(database: psycopg.Connection[Any], data: Data, size: str) -> None:
+    for table in TABLES:
+        groups: dict[Any, list[dict[str, Any]]] = {}
+        for row in sorted(data.rows[table.name], key=lambda row: row["time"]):
+            bucket = BEGIN + (row["time"] - BEGIN) // LENGTHS[size] * LENGTHS[size]
+            groups.setdefault((bucket, *(row[key] for key in KEY)), []).append(row)
+        for column in (name for name, counter in table.columns.items() if not counter):
+            expected = {}
+            for key, rows in groups.items():
+                values = [(row[column], row["time"]) for row in rows if row[column] is not None]
+                numbers = [value for value, _ in values]
+                mean = sum(numbers) / len(numbers) if numbers else None
+                last = values[-1] if values else (None, None)
+                total = sum(numbers) if numbers else None
+                low, high = min(numbers, default=None), max(numbers, default=None)
+                expected[key] = (len(rows), mean, total, len(numbers), low, high, *last)
+            states = ", ".join(f"{column}_{name}" for name in ("sum", "count", "min", "max", "last", "last_time"))
+            found = database.execute(
+                f"SELECT bucket, {', '.join(KEY)}, row_count, {column}, {states} FROM {table.name}_{size}".encode()
+            ).fetchall()
+            assert {row[:5]: row[5:] for row in found} == expected
+            assert len(found) == len(expected)
+
+
+def test_event_rollups_count_and_sum_the_events(database: psycopg.Connection[Any], data: Data) -> None:
+    for size, length in LENGTHS.items():
+        expected: dict[Any, list[Any]] = {}
+        for row in data.rows["delivery_events"]:
+            bucket = BEGIN + (row["time"] - BEGIN) // length * length
+            key = (bucket, *(row[name] for name in ("node_id", "instance", "zone", "to_domain", "status", "category")))
+            counts = expected.setdefault(key, [0, 0, None, 0])
+            counts[0] += 1
+            counts[1] += row["attempt"] == 1
+            if row["duration"] is not None:
+                counts[2] = (counts[2] or 0) + row["duration"]
+                counts[3] += 1
+        found = database.execute(
+            "SELECT bucket, node_id, instance, zone, domain, status, category,"
+            f" attempts, first_attempts, duration_sum, duration_count FROM delivery_events_{size}".encode()
+        ).fetchall()
+        assert {row[:7]: [*row[7:]] for row in found} == expected
+        domains = database.execute(
+            "SELECT direction, domain, sum(messages)::int, sum(size_bytes_sum)::int, max(spam_score_max)"
+            f" FROM email_events_{size} GROUP BY 1, 2 ORDER BY 1, 2".encode()
+        ).fetchall()
+        assert domains == _domains(data)
+
+
+def _domains(data: Data) -> list[tuple[Any, ...]]:
+    """By hand: who sent what came in, where to what goes out."""
+    found: dict[tuple[str, str | None], list[Any]] = {}
+    for row in data.rows["email_events"]:
+        domain = row["to_domain"] if row["direction"] == "outbound" else row["from_domain"]
+        found.setdefault((row["direction"], domain), []).append(row)
+    return [
+        (
+            *key,
+            len(rows),
+            sum(row["size_bytes"] or 0 for row in rows),
+            max(row["spam_score"] for row in rows if row["spam_score"] is not None),
+        )
+        for key, rows in sorted(found.items(), key=lambda item: (item[0][0], item[0][1] is None, item[0][1]))
+    ]
+
+
+ROWS = """
+INSERT INTO metrics_zonemta (time, node_id, instance, zone, started_at, queue_id, delivered_total) VALUES
+"""
+
+
+def _delivered(connection: psycopg.Connection[Any], size: str) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT to_char(bucket AT TIME ZONE 'UTC', 'DD HH24:MI'), delivered_total::int, queue_id"
+        f" FROM metrics_zonemta_{size} WHERE node_id = 'x' ORDER BY bucket, started_at".encode()
+    ).fetchall()
+
+
+def test_a_queue_that_only_some_rows_name_splits_no_bucket(database: psycopg.Connection[Any]) -> None:
+    """Grouped by queue_id, each group would find a value before its first that the other counted from too."""
+    database.execute(
+        ROWS
+        + """
+        ('2026-05-01 00:00+00', 'x', '', 'z', '2026-05-01 00:00+00', 'q', 0),
+        ('2026-05-01 00:05+00', 'x', '', 'z', '2026-05-01 00:00+00', 'q', 5),
+        ('2026-05-01 00:06+00', 'x', '', 'z', '2026-05-01 00:00+00', NULL, 7),
+        ('2026-05-01 00:07+00', 'x', '', 'z', '2026-05-01 00:00+00', 'r', 9),
+        ('2026-05-01 00:08+00', 'x', '', 'z', '2026-05-01 00:00+00', NULL, 11)
+        """
+    )
+    assert _delivered(database, "5m") == [("01 00:00", 0, "q"), ("01 00:05", 11, "r")]
+    assert _delivered(database, "daily") == [("01 00:00", 11, "r")]
+
+
+def test_a_value_that_falls_without_a_new_start_began_anew(database: psycopg.Connection[Any]) -> None:
+    """Within a bucket, and between two of them; state of first, last, least and greatest could not tell."""
+    database.execute(
+        ROWS
+        + """
+        ('2026-05-01 00:00+00', 'x', '', 'z', NULL, NULL, 5),
+        ('2026-05-01 00:01+00', 'x', '', 'z', NULL, NULL, 9),
+        ('2026-05-01 00:02+00', 'x', '', 'z', NULL, NULL, 6),
+        ('2026-05-01 00:03+00', 'x', '', 'z', NULL, NULL, 12),
+        ('2026-05-01 00:07+00', 'x', '', 'z', NULL, NULL, 3),
+        ('2026-05-01 00:08+00', 'x', '', 'z', NULL, NULL, 4)
+        """
+    )
+    assert [rise for _, rise, _ in _delivered(database, "5m")] == [4 + 6 + 6, 3 + 1]
+    assert [rise for _, rise, _ in _delivered(database, "1h")] == [20]
+
+
+def test_where_retention_took_the_value_before_a_bucket_rose_by_what_it_shows(
+    database: psycopg.Connection[Any],
+) -> None:
+    day = _one(database, "SELECT date_trunc('day', now() - interval '3 days', 'UTC')")
+    rows = [
+        ("a", day - timedelta(hours=1), day + timedelta(minutes=1), 1_000),
+        ("a", day - timedelta(hours=1), day + timedelta(minutes=2), 1_004),
+        ("a", day - timedelta(hours=1), day + timedelta(minutes=7), 1_010),
+        # Its whole epoch is kept.
+        ("b", day, day + timedelta(minutes=2), 50),
+    ]
+    with database.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO metrics_zonemta (node_id, instance, zone, started_at, time, delivered_total)"
+            " VALUES ('x', '', %s, %s, %s, %s)",
+            rows,
+        )
+    rises = "SELECT zone, delivered_total::int FROM metrics_zonemta{} WHERE node_id = 'x' ORDER BY zone, {}"
+    assert database.execute(rises.format("_5m", "bucket").encode()).fetchall() == [("a", 1_004), ("a", 6), ("b", 50)]
+    database.execute("SELECT keep('metrics_zonemta', '3 days')")
+    assert database.execute(rises.format("_5m", "bucket").encode()).fetchall() == [("a", 4), ("a", 6), ("b", 50)]
+    assert database.execute(rises.format("_daily", "bucket").encode()).fetchall() == [("a", 10), ("b", 50)]
+    increases = database.execute(rises.format("_increase", "time").encode()).fetchall()
+    assert increases == [("a", 0), ("a", 4), ("a", 6), ("b", 50)]
+
+
+def test_what_a_setting_may_have_taken_stays_known(database: psycopg.Connection[Any]) -> None:
+    kept = "SELECT kept_since('metrics_zonemta') = date_trunc('day', now() - interval '3 days', 'UTC')"
+    assert _one(database, "SELECT kept_since('metrics_zonemta') = '-infinity'")
+    assert _one(database, "SELECT keep('metrics_zonemta', '3 days')")
+    assert _one(database, kept)
+    assert not _one(database, "SELECT keep('metrics_zonemta', '3 days')")
+    for longer in ("'30 days'", "NULL"):
+        assert _one(database, f"SELECT keep('metrics_zonemta', {longer})")
+        assert _one(database, kept)
+
+
+def test_a_window_of_a_rollup_reads_no_history(database: psycopg.Connection[Any]) -> None:
+    database.execute(
+        "INSERT INTO metrics_zonemta (time, node_id, instance, zone, started_at, queue_size, delivered_total)"
+        " SELECT to_timestamp(1000000 + 30 * i), 'n', 'i', z, to_timestamp(1000000), 1, CASE WHEN z <> '' THEN i END"
+        " FROM generate_series(1, 20000) AS i, (VALUES (''), ('default')) AS zones (z)"
+    )
+    database.execute("ANALYZE metrics_zonemta")
+    plan = database.execute(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT sum(delivered_total), sum(queue_size_sum)"
+        " FROM metrics_zonemta_5m WHERE bucket >= to_timestamp(1000000 + 30 * 19900)"
+        " AND bucket < to_timestamp(1000000 + 30 * 20000)"
+    ).fetchone()
+    assert plan
+    root = plan[0][0]["Plan"]
+    # 200 rows in ten buckets and a look into the index for each; the history has 40,000 in 600 pages.
+    assert root["Shared Hit Blocks"] + root["Shared Read Blocks"] < 400

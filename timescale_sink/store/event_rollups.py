@@ -1,0 +1,103 @@
+"""The rollups of the event tables: how many by node, zone or direction, domain, outcome, category; what they sum to.
+
+As for the typed tables (:mod:`timescale_sink.store.rollups`) the public names are views, over continuous aggregates on
+TimescaleDB Community and over the raw rows elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from timescale_sink.store.rollups import Size, stepping
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """How an event table is rolled up.
+
+    Attributes:
+        name: the table's.
+        by: column of the rollup -> the expression that the events of a bucket are told apart by.
+        counts: column -> what is counted.
+        sums: columns of which ``_sum``, ``_count``, ``_min`` and ``_max`` are kept.
+    """
+
+    name: str
+    by: Mapping[str, str]
+    counts: Mapping[str, str]
+    sums: Sequence[str]
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns of the rollup behind the bucket."""
+        return [*self.by, *self._measures(merging=False)]
+
+    def of_events(self) -> str:
+        """The columns behind the bucket, as a query over the events makes them."""
+        keys = [key if expression == key else f"{expression} AS {key}" for key, expression in self.by.items()]
+        return ",\n    ".join([*keys, *self._made(merging=False)])
+
+    def of_buckets(self) -> str:
+        """The same, as a query over smaller buckets makes them."""
+        return ",\n    ".join([*self.by, *self._made(merging=True)])
+
+    def _made(self, *, merging: bool) -> list[str]:
+        return [f"{expression} AS {name}" for name, expression in self._measures(merging=merging).items()]
+
+    def _measures(self, *, merging: bool) -> dict[str, str]:
+        made = {n: f"sum({n})::bigint" if merging else expression for n, expression in self.counts.items()}
+        for column in self.sums:
+            kept = {"sum": "sum", "count": "count", "min": "min", "max": "max"}
+            for name, function in kept.items():
+                own = f"{column}_{name}"
+                made[own] = f"{function}({column})"
+                if merging:
+                    made[own] = f"sum({own})::bigint" if name == "count" else f"{function}({own})"
+        return made
+
+
+EVENTS: Mapping[str, Events] = MappingProxyType(
+    {
+        "email_events": Events(
+            "email_events",
+            by={
+                "node_id": "node_id",
+                "instance": "instance",
+                "direction": "direction",
+                # Of the other side: who sent what came in, where to what goes out.
+                "domain": "CASE WHEN direction = 'outbound' THEN to_domain ELSE from_domain END",
+                "outcome": "outcome",
+                "spam_action": "spam_action",
+            },
+            counts={"messages": "count(*)"},
+            sums=("size_bytes", "recipients_accepted", "recipients_refused", "spam_score"),
+        ),
+        "delivery_events": Events(
+            "delivery_events",
+            by={
+                "node_id": "node_id",
+                "instance": "instance",
+                "zone": "zone",
+                "domain": "to_domain",
+                "status": "status",
+                "category": "category",
+            },
+            counts={"attempts": "count(*)", "first_attempts": "count(*) FILTER (WHERE attempt = 1)"},
+            sums=("duration",),
+        ),
+    }
+)
+
+
+def view(events: Events, size: Size, aggregates: Sequence[str]) -> str:
+    """The statement that makes the public view or replaces it; ``aggregates`` is empty where the raw rows are read."""
+    source = aggregates[0] if aggregates else _stepping(events, size)
+    columns = ", ".join(f"state.{column}" for column in ["bucket", *events.columns])
+    return f"CREATE OR REPLACE VIEW {events.name}_{size.name} AS SELECT {columns}\nFROM {source} AS state"
+
+
+def _stepping(events: Events, size: Size) -> str:
+    group = ", ".join(str(position) for position in range(1, len(events.by) + 1))
+    return stepping(events.name, size, f"SELECT\n    {events.of_events()}", f"GROUP BY {group}")

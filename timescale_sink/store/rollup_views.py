@@ -1,0 +1,64 @@
+"""Makes the public views of the rollups, of what the server has under them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from postel.signals import Declarations
+from timescale_sink.store import event_rollups, rollups
+from timescale_sink.store.database import Connection
+from timescale_sink.store.event_rollups import EVENTS
+from timescale_sink.store.increase import as_in_the_table
+from timescale_sink.store.rollups import SIZES
+
+Aggregates = Mapping[str, Sequence[str]]
+"""Continuous aggregate -> its columns."""
+
+
+def names(declarations: Declarations) -> list[str]:
+    """The public names, smaller buckets of a table before larger ones."""
+    tables = [*sorted(declarations.tables), *sorted(declarations.event_tables)]
+    return [f"{table}_{size.name}" for table in tables for size in SIZES]
+
+
+def declared(declarations: Declarations) -> str:
+    """What the views are made of as far as it is declared: another text asks for other views."""
+    return "".join(
+        [rollups.view(typed, size, {}) for typed in rollups.typed_tables(declarations) for size in SIZES]
+        + [event_rollups.view(EVENTS[table], size, []) for table in sorted(declarations.event_tables) for size in SIZES]
+    )
+
+
+async def make_views(connection: Connection, declarations: Declarations, *, aggregated: bool) -> None:
+    """Make or replace all of them, as part of the caller's transaction.
+
+    Args:
+        connection: to a migrated database.
+        declarations: which tables there are.
+        aggregated: whether continuous aggregates stand under the views.
+    """
+    for typed in rollups.typed_tables(declarations):
+        columns = {name: typed.columns[name] async for name in as_in_the_table(connection, typed.name, typed.columns)}
+        for size in SIZES:
+            found = await _aggregates(connection, f"{typed.name}_{size.name}") if aggregated else {}
+            await connection.execute(rollups.view(replace(typed, columns=columns), size, found).encode())
+    for table in sorted(declarations.event_tables):
+        for size in SIZES:
+            found = await _aggregates(connection, f"{table}_{size.name}") if aggregated else {}
+            await connection.execute(event_rollups.view(EVENTS[table], size, [*found]).encode())
+
+
+async def _aggregates(connection: Connection, rollup: str) -> Aggregates:
+    """Those under a rollup, in the order of their numbers."""
+    found = await connection.execute(
+        """
+        SELECT view_name::text, array_agg(attname::text ORDER BY attnum)
+        FROM timescaledb_information.continuous_aggregates
+        JOIN pg_attribute ON attrelid = format('%%I.%%I', view_schema, view_name)::regclass AND attnum > 0
+        WHERE view_schema = current_schema() AND view_name ~ %s
+        GROUP BY view_name ORDER BY length(view_name), view_name
+        """,
+        (f"^{rollup}_[0-9]+$",),
+    )
+    return {name: columns async for name, columns in found}

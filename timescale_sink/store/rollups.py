@@ -1,0 +1,274 @@
+"""The rollups ``<table>_5m``, ``_1h``, ``_daily`` of the typed tables: what is kept of a bucket, and the public views.
+
+A bucket's state is a row for each (bucket, node_id, instance, zone, started_at) with `row_count`, the last of each
+label, and of each column:
+
+- a gauge ``c``: ``c_sum``, ``c_count``, ``c_min``, ``c_max``, ``c_last``, ``c_last_time``;
+- a counter ``c``: ``c_min``, ``c_max``, ``c_first``, ``c_first_time``, ``c_last``, ``c_last_time`` and ``c_fallen``,
+  the sum of the values from which it fell within the bucket: 0 where a restart is a new epoch, as it should be.
+
+States of smaller buckets merge into that of a larger one. The public view adds the figure of the column's own name: a
+gauge's mean, a counter's increase. Buckets are of UTC.
+
+On TimescaleDB Community the states are continuous aggregates, ``<table>_<size>_<number>``, whose definitions are frozen
+(``sql/migrations/*.community.sql``, written by ``tools/rollups.py``); elsewhere the view makes them of the raw rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from postel.signals import Declarations
+
+KEY = ("node_id", "instance", "zone", "started_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A size of buckets.
+
+    Attributes:
+        name: ends the rollup's name.
+        interval: the bucket's length, as SQL. In hours where it is stepped through: a day has 24 of them in UTC, and
+            another number of them in a reader's zone.
+    """
+
+    name: str
+    interval: str
+
+
+SIZES = (Size("5m", "5 minutes"), Size("1h", "1 hour"), Size("daily", "24 hours"))
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A typed table.
+
+    Attributes:
+        name: the table's.
+        labels: its columns that say what a row is about.
+        columns: gauges and counters, in the table's order; whether it is a counter.
+    """
+
+    name: str
+    labels: Sequence[str]
+    columns: Mapping[str, bool]
+
+
+def typed_tables(declarations: Declarations) -> list[Typed]:
+    """The typed tables as they are declared."""
+    return [
+        Typed(
+            name,
+            sorted(declarations.tables[name].labels),
+            {column.name: column.counter for column in declarations.columns_of(name)},
+        )
+        for name in sorted(declarations.tables)
+    ]
+
+
+def state_columns(table: Typed) -> list[str]:
+    """The names of a state's columns behind the bucket and `KEY`."""
+    return [*_of_rows(table)]
+
+
+def state_of_rows(table: Typed) -> str:
+    """The columns of a state behind the bucket and `KEY`, as a query over raw rows makes them."""
+    return _select(_of_rows(table))
+
+
+def state_of_states(table: Typed) -> str:
+    """The same, as a query over smaller buckets makes them."""
+    return _select(_of_states(table))
+
+
+def view(table: Typed, size: Size, aggregates: Mapping[str, Sequence[str]]) -> str:
+    """The statement that makes the public view or replaces it.
+
+    Args:
+        table: where there is a view, with its columns in their order, and further ones behind them.
+        size: of the buckets.
+        aggregates: continuous aggregate -> its columns; the first has all rows, further ones hold columns that came
+            later. Empty: the states are made of the raw rows.
+    """
+    name = f"{table.name}_{size.name}"
+    source = _joined(aggregates) if aggregates else _stepping(table, size)
+    figures = []
+    for column, counter in table.columns.items():
+        figures.append(_increase(table, size, column, aggregates) if counter else _mean(column))
+        figures += [f"state.{state}" for state in _states(column, counter=counter)]
+    head = ["bucket", *KEY, *table.labels, "row_count"]
+    before = _bucket_before(size, aggregates) if aggregates and any(table.columns.values()) else ""
+    return "\n".join(
+        [
+            f"CREATE OR REPLACE VIEW {name} AS SELECT",
+            ",\n".join([", ".join(f"state.{column}" for column in head), *figures]),
+            f"FROM {source} AS state",
+            before,
+        ]
+    )
+
+
+def _select(columns: Mapping[str, str]) -> str:
+    return ",\n    ".join(f"{expression} AS {name}" for name, expression in columns.items())
+
+
+def _states(column: str, *, counter: bool) -> list[str]:
+    kept = ("min", "max", "first", "first_time", "last", "last_time", "fallen")
+    return [f"{column}_{name}" for name in (kept if counter else ("sum", "count", "min", "max", "last", "last_time"))]
+
+
+def _of_rows(table: Typed) -> dict[str, str]:
+    made = {"row_count": "count(*)"}
+    for label in table.labels:
+        made[label] = _last(label, "time", f"{label} IS NOT NULL")
+    for column, counter in table.columns.items():
+        there = f"{column} IS NOT NULL"
+        if counter:
+            # A row from before its epoch's start is in no increase (see increase.py).
+            there += " AND (time >= started_at) IS NOT FALSE"
+        only = f"FILTER (WHERE {there})"
+        values = f"array_agg({column} ORDER BY time) {only}"
+        parts = {
+            "sum": f"sum({column})",
+            "count": f"count({column})",
+            "min": f"min({column}) {only}" if counter else f"min({column})",
+            "max": f"max({column}) {only}" if counter else f"max({column})",
+            "first": f"({values})[1]",
+            "first_time": f"min(time) {only}",
+            "last": _last(column, "time", there),
+            "last_time": f"max(time) {only}",
+            "fallen": f"counter_fallen(\n        {values},\n        {values}\n    )",
+        }
+        made |= {state: parts[state.removeprefix(f"{column}_")] for state in _states(column, counter=counter)}
+    return made
+
+
+def _of_states(table: Typed) -> dict[str, str]:
+    made = {"row_count": "sum(row_count)::bigint"}
+    for label in table.labels:
+        made[label] = _last(label, "bucket", f"{label} IS NOT NULL")
+    for column, counter in table.columns.items():
+        only = f"FILTER (WHERE {column}_last IS NOT NULL)"
+        firsts, lasts = (f"array_agg({column}_{end} ORDER BY bucket) {only}" for end in ("first", "last"))
+        parts = {
+            "sum": f"sum({column}_sum)",
+            "count": f"sum({column}_count)::bigint",
+            "min": f"min({column}_min)",
+            "max": f"max({column}_max)",
+            "first": f"({firsts})[1]",
+            "first_time": f"min({column}_first_time)",
+            "last": _last(f"{column}_last", "bucket", f"{column}_last IS NOT NULL"),
+            "last_time": f"max({column}_last_time)",
+            "fallen": f"sum({column}_fallen) + counter_fallen(\n        {firsts},\n        {lasts}\n    )",
+        }
+        made |= {state: parts[state.removeprefix(f"{column}_")] for state in _states(column, counter=counter)}
+    return made
+
+
+def _last(column: str, order: str, there: str) -> str:
+    return f"(array_agg({column} ORDER BY {order} DESC) FILTER (WHERE {there}))[1]"
+
+
+def _stepping(table: Typed, size: Size) -> str:
+    return stepping(
+        table.name, size, f"SELECT\n    {', '.join(KEY)},\n    {state_of_rows(table)}", f"GROUP BY {', '.join(KEY)}"
+    )
+
+
+def stepping(table: str, size: Size, select: str, group: str) -> str:
+    """Buckets made of raw rows, one after the other.
+
+    Grouping by a function of time would read all history whatever window is asked for, because no index knows the
+    function. So the buckets that there can be are counted out, a condition picks some, and each is a range of time.
+    """
+    return f"""(
+SELECT step.bucket, made.*
+FROM generate_series(
+    date_bin('{size.interval}', (SELECT min(time) FROM {table}), 'epoch'),
+    (SELECT max(time) FROM {table}),
+    '{size.interval}'
+) AS step (bucket)
+CROSS JOIN LATERAL (
+{select}
+FROM {table} WHERE time >= step.bucket AND time < step.bucket + interval '{size.interval}'
+{group}
+) AS made
+)"""
+
+
+def _joined(aggregates: Mapping[str, Sequence[str]]) -> str:
+    first, *further = aggregates
+    if not further:
+        return first
+    taken = {"bucket", *KEY, *aggregates[first]}
+    columns = [f"{first}.*"]
+    joins = []
+    for name in further:
+        columns += [f"{name}.{column}" for column in aggregates[name] if column not in taken]
+        taken |= {*aggregates[name]}
+        joins.append(f"LEFT JOIN {name} ON {first}.bucket = {name}.bucket AND {_same(first, name)}")
+    return f"(SELECT {', '.join(columns)} FROM {first} {' '.join(joins)})"
+
+
+def _same(one: str, other: str) -> str:
+    *key, epoch = KEY
+    same = " AND ".join(f"{one}.{column} = {other}.{column}" for column in key)
+    return f"{same} AND {one}.{epoch} IS NOT DISTINCT FROM {other}.{epoch}"
+
+
+def _mean(column: str) -> str:
+    return f"state.{column}_sum::double precision / nullif(state.{column}_count, 0) AS {column}"
+
+
+def _increase(table: Typed, size: Size, column: str, aggregates: Mapping[str, Sequence[str]]) -> str:
+    """The increase within the bucket, and that from the last value before it to its first."""
+    kept = f"kept_since('{table.name}_{size.name}')" if aggregates else f"kept_since('{table.name}')"
+    before = _value_before(column, aggregates) if aggregates else _raw_value_before(table, column)
+    return f"""state.{column}_fallen + state.{column}_last - state.{column}_first + counter_increase(
+    state.{column}_first,
+    coalesce(
+        {before},
+        -- Retention took it, or may have: what the bucket itself shows is what is known.
+        CASE WHEN state.started_at < (SELECT {kept}) THEN state.{column}_first END
+    ),
+    state.started_at, state.{column}_first_time
+) AS {column}"""
+
+
+def _raw_value_before(table: Typed, column: str) -> str:
+    return f"""(
+            SELECT before.{column} FROM {table.name} AS before
+            WHERE {_same("before", "state")} AND before.time < state.bucket
+                AND before.time >= coalesce(state.started_at, '-infinity')
+                AND before.{column} IS NOT NULL AND state.{column}_first IS NOT NULL
+            ORDER BY before.time DESC LIMIT 1
+        )"""
+
+
+def _holding(column: str, aggregates: Mapping[str, Sequence[str]]) -> str:
+    return next(name for name, columns in aggregates.items() if f"{column}_last" in columns)
+
+
+def _value_before(column: str, aggregates: Mapping[str, Sequence[str]]) -> str:
+    holding = _holding(column, aggregates)
+    first = next(iter(aggregates))
+    nearest = f"before.{column}_last,\n        " if holding == first else ""
+    # The nearest bucket may lack this counter; where it does not, coalesce asks for no other.
+    earlier = "earlier.bucket < before.bucket" if nearest else "earlier.bucket < state.bucket"
+    return f"""{nearest}(
+            SELECT earlier.{column}_last FROM {holding} AS earlier
+            WHERE {_same("earlier", "state")} AND {earlier}
+                AND earlier.{column}_last IS NOT NULL AND state.{column}_first IS NOT NULL
+            ORDER BY earlier.bucket DESC LIMIT 1
+        )"""
+
+
+def _bucket_before(size: Size, aggregates: Mapping[str, Sequence[str]]) -> str:
+    return f"""LEFT JOIN LATERAL (
+    SELECT before.* FROM {next(iter(aggregates))} AS before
+    WHERE {_same("before", "state")} AND before.bucket < state.bucket
+        AND before.bucket >= coalesce(time_bucket('{size.interval}', state.started_at), '-infinity')
+    ORDER BY before.bucket DESC LIMIT 1
+) AS before ON true"""

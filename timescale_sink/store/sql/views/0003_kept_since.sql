@@ -1,0 +1,48 @@
+-- From when on the rows of a table or rollup are all there, as far as retention goes: the begin of a day (UTC).
+--
+-- What is older may be gone or not: TimescaleDB's jobs drop whole chunks, a sink deletes step by step. So nobody asks what
+-- was dropped, but what may have been.
+
+CREATE OR REPLACE FUNCTION kept_since(relation text)
+RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce(
+    (
+        SELECT greatest(kept.kept_since, date_trunc('day', now() - kept.keep, 'UTC'))
+        FROM retention AS kept WHERE kept.relation = kept_since.relation
+    ),
+    '-infinity'
+);
+
+-- From when on rollups of a table may be made of its rows. Within these hours before midnight nothing is made of the day
+-- that is dropped next: it could be dropped meanwhile, and its rollups with it.
+CREATE OR REPLACE FUNCTION refreshable_since(relation text)
+RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce(
+    (
+        SELECT greatest(kept.kept_since, date_trunc('day', now() + interval '6 hours' - kept.keep, 'UTC'))
+        FROM retention AS kept WHERE kept.relation = refreshable_since.relation
+    ),
+    '-infinity'
+);
+
+-- Sets for how long a relation is kept, NULL for ever, and answers whether that was another time before. In hours, because
+-- a day of the session's zone may have 23. What an earlier setting may have taken stays known, and so does from when on
+-- there are rows at all, where that is said at the first time.
+CREATE OR REPLACE FUNCTION keep(relation text, at_most interval, since timestamptz DEFAULT '-infinity')
+RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    hours CONSTANT interval := make_interval(hours => (extract(epoch FROM at_most) / 3600)::int);
+    known record;
+BEGIN
+    SELECT * INTO known FROM retention AS kept WHERE kept.relation = keep.relation;
+    IF FOUND AND known.keep IS NOT DISTINCT FROM hours THEN
+        RETURN false;
+    END IF;
+    INSERT INTO retention AS kept (relation, keep, kept_since) VALUES (keep.relation, hours, since)
+    ON CONFLICT ON CONSTRAINT retention_pkey DO UPDATE SET
+        kept_since = kept_since(keep.relation), keep = excluded.keep;
+    RETURN true;
+END $$;

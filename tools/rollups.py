@@ -1,0 +1,85 @@
+"""Writes the migration of a table's continuous aggregates: `python -m tools.rollups TABLE NUMBER`.
+
+The file is frozen as soon as it is released, as every migration is; what is made of the declarations later is not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from postel.signals import load_all
+from timescale_sink.store import event_rollups, rollups
+from timescale_sink.store.rollups import KEY, SIZES
+
+_MIGRATIONS = Path(__file__).parents[1] / "timescale_sink/store/sql/migrations"
+
+
+def migration(table: str) -> str:
+    """The text: the table in columns once it is old, and an aggregate for each size of buckets.
+
+    Raises:
+        KeyError: no such table is declared.
+    """
+    return "\n".join(
+        [f"-- On TimescaleDB Community: {table} in columns once it is old, and its rollups.\n", *_made(table)]
+    )
+
+
+def _made(table: str) -> Iterator[str]:
+    events = event_rollups.EVENTS.get(table)
+    if events:
+        # An event is told from the others by its id, which makes no segment; the node does.
+        yield _columnstore(table, "node_id", "time, event_id")
+        levels = [events.of_events(), events.of_buckets(), events.of_buckets()]
+        keys = list(events.by)
+    else:
+        typed = {found.name: found for found in rollups.typed_tables(load_all())}[table]
+        yield _columnstore(table, "node_id, instance, zone", "time")
+        states = rollups.state_of_states(typed)
+        head = f"{', '.join(KEY)},\n    "
+        levels = [head + rollups.state_of_rows(typed), head + states, head + states]
+        keys = list(KEY)
+    source, time = table, "time"
+    for size, columns in zip(SIZES, levels, strict=True):
+        name = f"{table}_{size.name}_1"
+        yield _aggregate(name, size.interval, source=source, time=time, columns=columns, keys=len(keys))
+        yield _index(name, keys)
+        source, time = name, "bucket"
+
+
+def _columnstore(table: str, segments: str, order: str) -> str:
+    return (
+        f"ALTER TABLE {table} SET (\n    timescaledb.enable_columnstore, timescaledb.segmentby = '{segments}', "
+        f"timescaledb.orderby = '{order}'\n);\n"
+    )
+
+
+def _aggregate(name: str, interval: str, *, source: str, time: str, columns: str, keys: int) -> str:
+    group = ", ".join(str(position) for position in range(1, keys + 2))
+    return f"""CREATE MATERIALIZED VIEW {name} WITH (
+    timescaledb.continuous, timescaledb.materialized_only = false, timescaledb.create_group_indexes = false
+) AS SELECT
+    time_bucket('{interval}', {time}) AS bucket,
+    {columns}
+FROM {source}
+GROUP BY {group}
+WITH NO DATA;"""
+
+
+def _index(name: str, keys: Sequence[str]) -> str:
+    # The neighbour of a bucket is the one before it; of events, what happens to a domain is asked for.
+    wanted = [key for key in keys if key != "started_at"] if "started_at" in keys else ["domain"]
+    return f"CREATE INDEX {name}_key ON {name} ({', '.join([*wanted, 'bucket'])});\n"
+
+
+def main() -> None:
+    """Write the file of the table that the command line names, under the number that it gives."""
+    table, number = sys.argv[1:]
+    path = _MIGRATIONS / f"{number}_{table.removeprefix('metrics_')}_rollups.community.sql"
+    path.write_text(migration(table), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
