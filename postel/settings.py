@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableVariableError
 
@@ -159,7 +168,7 @@ class Intake(_Section):
 
 
 class Database(_Section):
-    """``[database]``: the PostgreSQL or TimescaleDB that is written and read."""
+    """``[database]``: the PostgreSQL or TimescaleDB that is written and read, and how long what is in it is kept."""
 
     url: DatabaseUrl | None = Field(
         None,
@@ -167,6 +176,25 @@ class Database(_Section):
         "unset: an embedded one",
     )
     connections: Whole = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
+    # Rollups are refreshed over the last nine days, and what they are refreshed from must be there.
+    raw_days: Whole = Field(30, ge=0, description="days that rows are kept, 10 or more; 0: for ever")
+    rollup_days: Whole = Field(
+        365,
+        ge=0,
+        description="days that the ledger, and on TimescaleDB Community the rollups, are kept, "
+        "not less than raw_days; 0: for ever",
+    )
+    dead_letter_days: Whole = Field(90, ge=0, description="days that dead letters are kept; 0: for ever")
+    columnstore_days: Whole = Field(
+        9, ge=0, description="days until rows are stored in columns on TimescaleDB Community, 9 or more; 0: never"
+    )
+
+    @field_validator("raw_days", "columnstore_days")
+    @classmethod
+    def _behind_refreshes(cls, days: int, info: ValidationInfo) -> int:
+        if 0 < days < (10 if info.field_name == "raw_days" else 9):
+            raise ValueError("is within what is refreshed")
+        return days
 
 
 class Sink(_Section):
@@ -244,6 +272,16 @@ class Settings(BaseSettings):
                         f"{setting} is {address} and {its_setting} is {taken}; each needs an address of its own"
                     )
             seen.append((address, setting))
+        return self
+
+    @model_validator(mode="after")
+    def _rollups_outlast_rows(self) -> Self:
+        raw, rollup = self.database.raw_days, self.database.rollup_days
+        if rollup and (not raw or rollup < raw):
+            kept = f"{raw} days" if raw else "for ever"
+            raise ValueError(
+                f"[database] rollup_days is {rollup} and raw_days keeps rows {kept}; rollups are kept as long or longer"
+            )
         return self
 
     @classmethod

@@ -157,3 +157,24 @@ def test_without_a_home_folder_the_message_says_what_to_set(tmp_path: Path, monk
         load_settings(path)
     monkeypatch.setenv("POSTEL_DATA_DIR", str(tmp_path / "data"))
     assert load_settings(path).data_dir == tmp_path / "data"
+
+
+@pytest.mark.parametrize("key", ["raw_days = 9", "raw_days = -1", "columnstore_days = 8", "dead_letter_days = 1.5"])
+def test_what_is_still_refreshed_is_neither_dropped_nor_put_into_columns(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path, f"[database]\n{key}")
+    with pytest.raises(SettingsError, match=r"\[database\] \w+_days = .* is wrong; accepted: days"):
+        load_settings(path)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["raw_days = 0\nrollup_days = 0", "raw_days = 10\nrollup_days = 10", "rollup_days = 0", "columnstore_days = 0"],
+)
+def test_things_are_kept_for_days_or_for_ever(tmp_path: Path, keys: str) -> None:
+    load_settings(write(tmp_path, f"[database]\n{keys}"))
+
+
+@pytest.mark.parametrize("keys", ["raw_days = 366", "raw_days = 0", "rollup_days = 29"])
+def test_rollups_are_kept_as_long_as_rows(tmp_path: Path, keys: str) -> None:
+    with pytest.raises(SettingsError, match=r"\[database\] rollup_days is \d+ and raw_days keeps rows"):
+        load_settings(write(tmp_path, f"[database]\n{keys}"))

@@ -145,7 +145,7 @@ async def test_a_database_that_is_read_only_is_waited_for(url: str, tmp_path: Pa
     with pytest.raises(DatabaseAwayError, match="takes no writes now: cannot execute CREATE TABLE"):
         await commands.migrate(settings)
     with pytest.raises(DatabaseAwayError, match="takes no writes now"):
-        await Service._prepare(read_only)
+        await Service(settings)._prepare(read_only)
 
 
 @pytest.fixture(params=["LATIN1", "SQL_ASCII"])

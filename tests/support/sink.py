@@ -73,6 +73,9 @@ class RunningSink:
         return {
             **kept,
             "POSTEL_DATA_DIR": str(self.folder / "data"),
+            # The data of the tests is of any time.
+            "POSTEL_DATABASE__RAW_DAYS": "0",
+            "POSTEL_DATABASE__ROLLUP_DAYS": "0",
             "POSTEL_SINK__GRPC_ADDRESS": self.grpc,
             "POSTEL_SINK__HTTP_ADDRESS": f"127.0.0.1:{self.ports[1]}",
             **({"POSTEL_DATABASE__URL": self.url} if self.url else {}),

@@ -28,13 +28,23 @@ from postel.otlp.http_server import routes
 from postel.otlp.signal import ExportRequest, Signal
 from postel.serving import Server
 from postel.settings import Settings
-from postel.signals import load_all
+from postel.signals import Declarations, load_all
 from timescale_sink.ingest import reporter
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.queue import IngestQueue
 from timescale_sink.ingest.telemetry import State, Telemetry
 from timescale_sink.ingest.writer import Writer
-from timescale_sink.store.database import Pool, ask_server, check_rights, connect, create_pool, database_url
+from timescale_sink.store import retention
+from timescale_sink.store.database import (
+    Connection,
+    Pool,
+    ask_server,
+    check_rights,
+    connect,
+    create_pool,
+    database_url,
+)
+from timescale_sink.store.housekeeping import keep_house
 from timescale_sink.store.migrate import migrate
 
 # How soon a database that is away is asked again, however long it is away already.
@@ -43,6 +53,9 @@ _AGAIN_SECONDS = 1.0
 # less than the supervisor's patience; what is left is not answered, and comes again.
 _STOP_SECONDS = 5.0
 _ANSWER_SECONDS = 3.0
+# Of the housekeeping, after a start and then. What is too old becomes so once a day; what comes too late, at any time.
+_FIRST_HOUSE_SECONDS = 60.0
+_HOUSE_SECONDS = 3600.0
 _log = structlog.get_logger()
 
 
@@ -116,7 +129,11 @@ class Service:
             writer = Writer(pool, declarations, self.name, self.telemetry)
             queue = IngestQueue(Mapper(declarations), writer, self.telemetry)
             worker = asyncio.create_task(queue.run())
-            helpers = [asyncio.create_task(self._keep_database(stop)), asyncio.create_task(self._probe(queue, writer))]
+            helpers = [
+                asyncio.create_task(self._keep_database(stop)),
+                asyncio.create_task(self._probe(queue, writer)),
+                asyncio.create_task(_keep_house(url, declarations)),
+            ]
             self._queue = queue
             try:
                 await stop.wait()
@@ -156,13 +173,13 @@ class Service:
             else:
                 return url
 
-    @staticmethod
-    async def _prepare(url: str) -> None:
+    async def _prepare(self, url: str) -> None:
         connection = await connect(url)
         try:
             done = await migrate(connection)
             server = await ask_server(connection)
             await check_rights(connection)
+            changed = await self._apply_retention(connection)
         except psycopg.OperationalError as error:
             raise DatabaseAwayError(f"the database cannot be reached: {error}") from None
         except psycopg.errors.ReadOnlySqlTransaction as error:
@@ -170,6 +187,19 @@ class Service:
         finally:
             await connection.close()
         _log.info("the database is ready", server=server.tier.value, version=server.version, migrations=done or "none")
+        if changed:
+            _log.info("things are kept for another time than before", relations=len(changed))
+
+    async def _apply_retention(self, connection: Connection) -> list[str]:
+        try:
+            return await retention.apply(connection, self._settings.database, load_all())
+        except psycopg.errors.InsufficientPrivilege as error:
+            # No reason to take no data; what is kept for how long stays as it was.
+            _log.warning(
+                "the database role may not set how long things are kept; run `postel db migrate` as the tables' owner",
+                reason=error.diag.message_primary,
+            )
+            return []
 
     async def _probe(self, queue: IngestQueue, writer: Writer) -> None:
         """Ask the database, while commits fail, whether it takes writes again."""
@@ -192,6 +222,19 @@ class Service:
             await asyncio.sleep(5)
             with contextlib.suppress(DatabaseError):
                 await database_url(self._settings, stopping=stop.is_set)
+
+
+async def _keep_house(url: str, declarations: Declarations) -> None:
+    """Keep house now and then; what becomes of that is nothing that ingest could notice."""
+    await asyncio.sleep(_FIRST_HOUSE_SECONDS)
+    while True:
+        try:
+            await keep_house(url, declarations)
+        except (psycopg.Error, DatabaseError) as error:
+            _log.warning("the housekeeping did not end", reason=str(error).strip().partition("\n")[0])
+        except Exception:  # noqa: BLE001 - whatever it is, it is said, and ends nothing
+            _log.exception("the housekeeping failed")
+        await asyncio.sleep(_HOUSE_SECONDS)
 
 
 async def run(settings: Settings) -> None:

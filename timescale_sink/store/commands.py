@@ -14,6 +14,7 @@ from postel.errors import DatabaseAwayError, DatabaseError
 from postel.settings import Settings
 from postel.signals import load_all
 from timescale_sink.store import migrate as migrations
+from timescale_sink.store import retention
 from timescale_sink.store.check import differences
 from timescale_sink.store.database import Connection, ask_server, connect, database_url
 
@@ -40,10 +41,13 @@ async def url(settings: Settings) -> None:
 
 
 async def migrate(settings: Settings) -> None:
-    """Apply what is missing and say what that was."""
+    """Apply what is missing, and for how long things are kept, and say what that was."""
     async with _connected(settings) as connection:
         done = await migrations.migrate(connection)
+        changed = await retention.apply(connection, settings.database, load_all())
     click.echo(f"applied: {', '.join(done)}" if done else "the schema is up to date")
+    if changed:
+        click.echo(f"kept for another time than before: {', '.join(changed)}")
 
 
 async def status(settings: Settings) -> None:
@@ -54,7 +58,12 @@ async def status(settings: Settings) -> None:
         click.echo(f"server: PostgreSQL {server.version}{extension} ({server.tier.value})")
         for name in sorted(await migrations.applied(connection)):
             click.echo(f"applied: {name}")
-        # The parts of a hypertable or a partitioned table hold what it holds.
+        kept = await connection.execute(
+            "SELECT relation, extract(epoch FROM keep)::bigint / 86400 FROM retention ORDER BY 1"
+        )
+        for name, days in await kept.fetchall():
+            click.echo(f"kept: {name}, {'for ever' if days is None else f'{days} days'}")
+        # The parts of a hypertable hold what it holds.
         tables = await (
             await connection.execute(
                 """

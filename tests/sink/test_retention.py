@@ -1,0 +1,243 @@
+"""What is kept for how long where TimescaleDB's jobs do not run: the sink deletes, and the recount agrees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from psycopg import conninfo
+from pydantic import SecretStr
+
+from postel.errors import DatabaseError
+from postel.otlp.signal import Signal
+from postel.settings import Database, Settings
+from postel.signals import load_all
+from support.postgres import fresh_database, migrate_now
+from support.sink import ingesting, recount
+from timescale_sink.ingest import service
+from timescale_sink.ingest.service import Service
+from timescale_sink.store import commands, housekeeping, retention
+from timescale_sink.store.database import connect
+from timescale_sink.store.housekeeping import keep_house
+
+DECLARED = load_all()
+EVENTS = ("", "zonemta.message.queued", "zonemta.delivery.accepted")
+# Days ago; of the raw days, 30, the last is a whole one.
+AGES = (400, 40, 31.5, 29, 1)
+
+
+@pytest.fixture
+def url(any_server: str) -> Iterator[str]:
+    with fresh_database(any_server) as url:
+        migrate_now(url)
+        yield url
+
+
+def _ask(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+async def _apply(url: str, settings: Database) -> list[str]:
+    connection = await connect(url)
+    try:
+        return await retention.apply(connection, settings, DECLARED)
+    finally:
+        await connection.close()
+
+
+async def _write(url: str) -> datetime:
+    """A row in every table for each age, and dead letters; returns the now that the ages count from."""
+    now: datetime = _ask(url, "SELECT now()")[0][0]
+    metrics = ExportMetricsServiceRequest()
+    logs = ExportLogsServiceRequest()
+    resource = metrics.resource_metrics.add()
+    resource.resource.attributes.add(key="host.id", value=AnyValue(string_value="n1"))
+    points = resource.scope_metrics.add().metrics
+    records = logs.resource_logs.add().scope_logs.add().log_records
+    for age in AGES:
+        at = int((now - timedelta(days=age)).timestamp() * 1e9)
+        points.add(name="postel.host.cpu.load_average").gauge.data_points.add(time_unix_nano=at, as_double=age)
+        points.add(name="other", unit=f"{age}").gauge.data_points.add(time_unix_nano=at, as_double=age)
+        points.add(name="postel.host.process.count").gauge.data_points.add(time_unix_nano=at, as_double=0.5)
+        for event in EVENTS:
+            records.add(time_unix_nano=at, body=AnyValue(double_value=age), event_name=event)
+    points.add(name="postel.host.cpu.load_average").gauge.data_points.add(as_double=1)
+    async with ingesting(url) as ingest:
+        await ingest(Signal.METRICS, metrics)
+        await ingest(Signal.LOGS, logs)
+    return now
+
+
+def _days(url: str, table: str, now: datetime) -> list[float]:
+    rows = _ask(url, f"SELECT time FROM {table} WHERE time < now() ORDER BY time")
+    return [round((now - at) / timedelta(days=1), 1) for (at,) in rows]
+
+
+async def test_what_is_too_old_goes_and_the_recount_agrees_all_the_time(url: str) -> None:
+    now = await _write(url)
+    tables = ("metrics_system", "otel_metric_point", "otel_log", "email_events", "delivery_events")
+    assert await recount(url) == []
+    assert await _apply(url, Database())
+    # Rows that are still there are rows that may be gone: nobody counts on them.
+    assert await recount(url) == []
+    assert await keep_house(url, DECLARED)
+    for table in tables:
+        assert _days(url, table, now) == [29, 1], table
+    assert await recount(url) == []
+    # The series that have points, and those that are younger than what is kept of points.
+    assert _ask(url, "SELECT count(*) FROM otel_series") == [(len(AGES),)]
+    _ask(url, "UPDATE otel_series SET first_seen = '2020-01-01+00' RETURNING 1")
+    assert await keep_house(url, DECLARED)
+    assert [unit for (unit,) in _ask(url, "SELECT unit FROM otel_series ORDER BY unit")] == ["1", "29"]
+    # The ledger is kept for a year.
+    ((lines, oldest),) = _ask(url, "SELECT count(*), min(hour) FROM ingest_ledger WHERE hour > '1971-01-01+00'")
+    assert (lines > 0, now - oldest > timedelta(days=39)) == (True, True)
+    assert await recount(url) == []
+
+
+async def test_a_row_that_is_lost_within_what_is_kept_is_still_found(url: str) -> None:
+    await _write(url)
+    await _apply(url, Database())
+    await keep_house(url, DECLARED)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DELETE FROM otel_log WHERE time < now() - interval '28 days'")
+    (difference,) = await recount(url)
+    assert (difference.destination, difference.ledger, difference.counted) == ("otel_log", 1, 0)
+
+
+async def test_what_is_kept_for_ever_stays(url: str) -> None:
+    now = await _write(url)
+    await _apply(url, Database(raw_days=0, rollup_days=0, dead_letter_days=0))
+    _ask(url, "UPDATE dead_letter SET received_at = '2020-01-01+00' RETURNING 1")
+    await keep_house(url, DECLARED)
+    assert _days(url, "metrics_system", now) == list(AGES)
+    assert _ask(url, "SELECT count(*) FROM dead_letter") == [(len(AGES) + 1,)]
+    assert await recount(url) == []
+
+
+async def test_dead_letters_go_by_when_they_came_and_the_ledger_notes_it(url: str) -> None:
+    """Also those without any time, whose hour is 1970; what stands above none that is left goes too."""
+    await _write(url)
+    await _apply(url, Database())
+    assert _ask(url, "SELECT count(*) FROM dead_letter") == [(len(AGES) + 1,)]
+    _ask(
+        url,
+        "UPDATE dead_letter SET received_at = now() - interval '100 days'"
+        " WHERE hour < '1971-01-01+00' OR hour > now() - interval '2 days' RETURNING 1",
+    )
+    parts = _ask(url, "SELECT count(*) FROM dead_letter_part")
+    await keep_house(url, DECLARED)
+    assert _ask(url, "SELECT count(*) FROM dead_letter") == [(len(AGES) - 1,)]
+    assert _ask(url, "SELECT count(*) FROM dead_letter_part") < parts
+    assert _ask(url, "SELECT count(*) FROM dead_letter_request WHERE request IS NULL") == [(0,)]
+    assert await recount(url) == []
+    # The others after the ledger's own time: their lines stay as long as they do, and then nothing is left of the hour.
+    _ask(url, "UPDATE dead_letter SET received_at = '2020-01-01+00' RETURNING 1")
+    assert _ask(url, "SELECT count(*) > 0 FROM ingest_ledger WHERE hour < now() - interval '380 days'") == [(True,)]
+    await keep_house(url, DECLARED)
+    assert _ask(url, "SELECT count(*) FROM ingest_ledger WHERE hour < now() - interval '380 days'") == [(0,)]
+    assert _ask(url, "SELECT count(*) FROM dead_letter_part") == [(0,)]
+    assert await recount(url) == []
+
+
+async def test_many_rows_go_a_few_at_a_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _apply(url, Database())
+    _ask(
+        url,
+        "INSERT INTO metrics_system (time, node_id, instance, zone)"
+        " SELECT now() - interval '60 days' + i / 7 * interval '7 hours', 'n' || i, '', ''"
+        " FROM generate_series(1, 1000) AS i RETURNING 1",
+    )
+    monkeypatch.setattr(housekeeping, "_ROWS", 64)
+    with psycopg.connect(url) as other:
+        # A row that a transaction holds is left, and nobody waits for it.
+        other.execute("SELECT FROM metrics_system WHERE node_id = 'n100' FOR UPDATE")
+        assert await asyncio.wait_for(keep_house(url, DECLARED), 20)
+        old = "SELECT node_id FROM metrics_system WHERE time < kept_since('metrics_system')"
+        assert _ask(url, old) == [("n100",)]
+        other.rollback()
+    assert await keep_house(url, DECLARED)
+    assert _ask(url, old) == []
+    assert 0 < _ask(url, "SELECT count(*) FROM metrics_system")[0][0] < 1000
+
+
+async def test_one_sink_at_a_time_keeps_house(url: str) -> None:
+    await _write(url)
+    await _apply(url, Database())
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (housekeeping._LOCK,))
+        assert not await keep_house(url, DECLARED)
+        assert _ask(url, "SELECT count(*) FROM metrics_system") == [(len(AGES),)]
+    assert await keep_house(url, DECLARED)
+    assert _ask(url, "SELECT count(*) FROM metrics_system") == [(2,)]
+
+
+async def test_settings_that_are_so_already_touch_nothing(url: str) -> None:
+    """So a role that may only read the table is enough, as long as nothing is to change."""
+    changed = await _apply(url, Database())
+    assert changed == sorted([*retention.tables(DECLARED), "dead_letter", "ingest_ledger"])
+    read_only = conninfo.make_conninfo(url, options="-c default_transaction_read_only=on")
+    assert await _apply(read_only, Database()) == []
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        await _apply(read_only, Database(raw_days=31))
+    assert await _apply(url, Database(dead_letter_days=7)) == ["dead_letter"]
+
+
+async def test_a_housekeeping_that_fails_harms_no_ingest(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails in three ways, is tried again each time, and requests are taken all the while."""
+    failures: list[BaseException | None] = [
+        psycopg.OperationalError("gone"),
+        DatabaseError("refused"),
+        RuntimeError("unforeseen"),
+        None,
+    ]
+    done = asyncio.Event()
+
+    async def failing(*_: Any) -> bool:
+        if not failures:
+            done.set()
+        elif failure := failures.pop(0):
+            raise failure
+        return True
+
+    monkeypatch.setattr(service, "keep_house", failing)
+    monkeypatch.setattr(service, "_FIRST_HOUSE_SECONDS", 0)
+    monkeypatch.setattr(service, "_HOUSE_SECONDS", 0.01)
+    settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(url)))
+    ingest, stop = Service(settings), asyncio.Event()
+    running = asyncio.create_task(ingest.run(stop))
+    await asyncio.wait_for(done.wait(), 20)
+    request = ExportLogsServiceRequest()
+    request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=10**18, body=AnyValue(int_value=1))
+    await ingest(Signal.LOGS, request)
+    stop.set()
+    await running
+    assert _ask(url, "SELECT count(*) FROM otel_log") == [(1,)]
+    # At its start the sink has said for how long things are kept.
+    kept = "SELECT extract(epoch FROM keep)::int / 86400 FROM retention WHERE relation = 'otel_log'"
+    assert _ask(url, kept) == [(30,)]
+
+
+async def test_migrating_says_for_how_long_things_are_kept(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(url)))
+    await commands.migrate(settings)
+    assert "kept for another time than before: dead_letter, delivery_events, " in capsys.readouterr().out
+    await commands.migrate(settings)
+    assert capsys.readouterr().out == "the schema is up to date\n"
+    await commands.status(settings)
+    said = capsys.readouterr().out
+    assert "kept: metrics_system, 30 days\n" in said
+    assert "kept: dead_letter, 90 days\n" in said

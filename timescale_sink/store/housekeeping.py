@@ -1,0 +1,212 @@
+"""What a sink does beside its writing: deletes what is too old, and refreshes what came later than the jobs look.
+
+One sink at a time does it, under an advisory lock, on a connection of its own; nothing of it is on the way of the data.
+Rows are deleted a few at a time, so that nobody waits long for one of them, and rows that a transaction holds are left
+for the next time, so that no two wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from postel.signals import Declarations
+from timescale_sink.store import retention
+from timescale_sink.store.database import Connection, Tier, ask_server, connect
+from timescale_sink.store.rollups import SIZES
+
+# Beside that of the migrations.
+_LOCK = 0x706F7374656C + 1
+# A fifth of a second's deleting, or so.
+_ROWS = 10_000
+_log = structlog.get_logger()
+
+
+async def keep_house(url: str, declarations: Declarations) -> bool:
+    """Do all of it once.
+
+    Returns:
+        Whether this program did; false where another one does it now.
+
+    Raises:
+        DatabaseError, psycopg.Error: the database is away, or the role may not. What was done stays done.
+    """
+    connection = await connect(url)
+    try:
+        row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone()
+        alone = bool(row and row[0])
+        if alone:
+            await _keep(connection, declarations)
+        return alone
+    finally:
+        # The lock goes with it.
+        await connection.close()
+
+
+async def _keep(connection: Connection, declarations: Declarations) -> None:
+    begun = time.monotonic()
+    tier = (await ask_server(connection)).tier
+    deleted: dict[str, int] = {}
+    if tier is Tier.COMMUNITY:
+        await _refresh(connection, declarations)
+    else:
+        for table in retention.tables(declarations):
+            deleted[table] = await _delete_rows(connection, table, tier)
+    deleted["otel_series"] = await _delete_series(connection)
+    deleted["dead_letter"] = await _delete_letters(connection)
+    deleted["ingest_ledger"] = await _delete_ledger(connection)
+    if any(deleted.values()):
+        rows = {table: count for table, count in deleted.items() if count}
+        _log.info("deleted what is older than is kept", rows=rows, seconds=round(time.monotonic() - begun, 1))
+
+
+async def _delete_rows(connection: Connection, table: str, tier: Tier) -> int:
+    """Delete the rows of a table that are too old; returns how many."""
+    kept = await _time(connection, f"SELECT kept_since('{table}')")
+    if kept is None:
+        return 0
+    if tier is Tier.APACHE:
+        # Chunk by chunk, each in a moment; the chunk that holds the last day's rows ends with it.
+        cursor = await connection.execute("SELECT count(*) FROM drop_chunks(%s::regclass, %s)", (table, kept))
+        row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+    total = 0
+    at: datetime | None = None
+    while True:
+        begun = time.monotonic()
+        cursor = await connection.execute(
+            f"""
+            WITH old AS (
+                SELECT ctid FROM {table}
+                WHERE time < %(kept)s AND time >= coalesce(%(at)s, '-infinity'::timestamptz)
+                ORDER BY time LIMIT {_ROWS} FOR UPDATE SKIP LOCKED
+            ),
+            gone AS (DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM old)) RETURNING time)
+            SELECT count(*), max(time) FROM gone
+            """.encode(),
+            {"kept": kept, "at": at},
+        )
+        row = await cursor.fetchone() or (0, None)
+        count, at = int(row[0]), row[1]
+        total += count
+        if count < _ROWS:
+            return total
+        # As long as it took: others have the disk for half of the time.
+        await asyncio.sleep(time.monotonic() - begun)
+
+
+async def _delete_series(connection: Connection) -> int:
+    """Delete the series of which no point is kept.
+
+    A sink that wrote a point of one within this minute takes it for stored; once it has forgotten that, it stores it
+    again with the next point.
+    """
+    cursor = await connection.execute(
+        """
+        DELETE FROM otel_series AS series
+        WHERE first_seen < kept_since('otel_metric_point')
+            AND NOT EXISTS (SELECT FROM otel_metric_point AS point WHERE point.series_id = series.series_id)
+        """
+    )
+    return cursor.rowcount
+
+
+async def _delete_letters(connection: Connection) -> int:
+    """Delete dead letters that are too old, which the ledger notes, and what stood above no other."""
+    total = 0
+    while True:
+        cursor = await connection.execute(
+            f"""
+            WITH gone AS (
+                DELETE FROM dead_letter WHERE record_id = ANY (ARRAY(
+                    SELECT record_id FROM dead_letter WHERE received_at < kept_since('dead_letter')
+                    ORDER BY received_at LIMIT {_ROWS} FOR UPDATE SKIP LOCKED
+                ))
+                RETURNING hour, destination
+            ),
+            counted AS (SELECT hour, destination, count(*) AS letters FROM gone GROUP BY hour, destination),
+            noted AS (
+                INSERT INTO ingest_ledger AS ledger (hour, destination, sink, letters_removed)
+                SELECT hour, destination, 'retention', letters FROM counted
+                ON CONFLICT (hour, destination, sink) DO UPDATE SET
+                    letters_removed = ledger.letters_removed + excluded.letters_removed
+            )
+            SELECT coalesce(sum(letters), 0)::bigint FROM counted
+            """.encode()
+        )
+        row = await cursor.fetchone()
+        count = int(row[0]) if row else 0
+        total += count
+        if count < _ROWS:
+            break
+    parts = await _unused_parts(connection)
+    if parts:
+        async with connection.transaction():
+            # A sink writes a letter's parts before the letter, and a part that is there it does not write again. Once
+            # this lock is granted, each letter on the way is there, and no other begins.
+            await connection.execute("SET LOCAL lock_timeout = '2s'")
+            await connection.execute("LOCK TABLE dead_letter_part IN SHARE ROW EXCLUSIVE MODE")
+            still = set(await _unused_parts(connection)).intersection(parts)
+            await connection.execute("DELETE FROM dead_letter_part WHERE part_id = ANY (%s)", ([*still],))
+    return total
+
+
+async def _unused_parts(connection: Connection) -> Sequence[object]:
+    cursor = await connection.execute(
+        """
+        SELECT part_id FROM dead_letter_part
+        EXCEPT SELECT unnest(ARRAY[resource_id, scope_id, metric_id]) FROM dead_letter
+        """
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def _delete_ledger(connection: Connection) -> int:
+    """Delete the ledger's lines that are too old, but those of hours that have dead letters still."""
+    cursor = await connection.execute(
+        """
+        DELETE FROM ingest_ledger USING (
+            SELECT hour, destination FROM ingest_ledger
+            WHERE hour < least(kept_since('ingest_ledger'), kept_since(destination))
+            GROUP BY hour, destination
+            HAVING sum(dead_lettered - letters_removed) = 0
+        ) AS old
+        WHERE ingest_ledger.hour = old.hour AND ingest_ledger.destination = old.destination
+        """
+    )
+    return cursor.rowcount
+
+
+async def _refresh(connection: Connection, declarations: Declarations) -> None:
+    """Refresh the rollups where rows came later than the jobs look back, or before there were rollups.
+
+    Only what changed is made again. Never where rows may have been dropped: their rollups would go with them.
+    """
+    for table in (*sorted(declarations.tables), *sorted(declarations.event_tables)):
+        cursor = await connection.execute(
+            """
+            SELECT nullif(refreshable_since(%s), '-infinity'), date_trunc('day', now() - %s::interval, 'UTC')
+            -- Days and the jobs' reach shall overlap.
+            + interval '24 hours'
+            """,
+            (table, retention.REACH),
+        )
+        row = await cursor.fetchone()
+        if row is None or (row[0] and row[1] - row[0] < timedelta(days=1)):
+            continue
+        for size in SIZES:
+            found = await connection.execute("SELECT * FROM aggregates_of(%s)", (f"{table}_{size.name}",))
+            for (name,) in await found.fetchall():
+                await connection.execute(
+                    "CALL refresh_continuous_aggregate(%s::regclass, %s::timestamptz, %s::timestamptz)", (name, *row)
+                )
+
+
+async def _time(connection: Connection, query: str) -> datetime | None:
+    """A time; None for -infinity, which Python does not know."""
+    row = await (await connection.execute(f"SELECT nullif(({query}), '-infinity')".encode())).fetchone()
+    return row[0] if row else None
