@@ -9,8 +9,8 @@ A case (``cases/*.yaml``) has `about`, `requests` and `tables`. An item of `requ
 
 and has an `answer`: `status` (default: 200), `rejected` where partial_success is set, `reason` (its beginning). That
 503 asks for a retry, and nothing else does, goes without saying. `tables` gives every row that is there afterwards, in
-the order of the table's key, without NULLs; tables that it does not name are empty. ``!repeat [text, times]`` is a long
-text.
+the order of the table's key, without NULLs; tables that it does not name are empty. Of a rollup it gives every row too,
+but only the columns that the case is about. ``!repeat [text, times]`` is a long text.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from contract.wires import Answer
 from psycopg.rows import dict_row
 
 from postel.signals import load_all
+from timescale_sink.store.rollup_views import names
 
 _POINTS = """
     SELECT point.*, series.metric, series.kind, series.temporality, series.attributes
@@ -45,6 +46,7 @@ _TYPED = [
     *load_all().tables,
     *(f"{table}_increase" for table in load_all().tables if any(c.counter for c in load_all().columns_of(table))),
 ]
+ROLLUPS = names(load_all())
 # Table -> query and order. What a case does not name must be empty, these aside: they follow from the others.
 TABLES: Mapping[str, tuple[str, str]] = {
     **{table: (f"SELECT * FROM {table}", "node_id, instance, zone, time") for table in _TYPED},
@@ -55,8 +57,9 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "dead_letter": ("SELECT hour, destination, reason FROM dead_letter", "hour, destination, reason"),
     "ingest_ledger": (_LEDGER, "hour, destination"),
     "node": ("SELECT * FROM node", "id"),
+    **{rollup: (f"SELECT * FROM {rollup}", "bucket, node_id, instance, 4, 5") for rollup in ROLLUPS},
 }
-_IMPLIED = {"ingest_ledger", "node", *(name for name in TABLES if name.endswith("_increase"))}
+_IMPLIED = {"ingest_ledger", "node", *ROLLUPS, *(name for name in TABLES if name.endswith("_increase"))}
 # Columns that are the same in every row of a case, or hashes: compared where a case names them.
 _OPTIONAL = {
     *("series_id", "event_id", "resource", "scope", "instance", "zone", "flags", "attributes", "temporality"),
@@ -113,7 +116,7 @@ def compare_tables(connection: psycopg.Connection[Any], tables: Mapping[str, Seq
             found = cursor.execute(f"{query} ORDER BY {order}".encode()).fetchall()
         rows = [_shown(row) for row in found]
         for row, wanted in zip(rows, expected, strict=False):
-            for name in _OPTIONAL - wanted.keys():
+            for name in (row.keys() if table in ROLLUPS else _OPTIONAL) - wanted.keys():
                 row.pop(name, None)
         wanted_rows = [_normal(row) for row in expected]
         different = [row for row in rows if row not in wanted_rows], [row for row in wanted_rows if row not in rows]

@@ -1,0 +1,265 @@
+"""The rollups on TimescaleDB Community, in process: the same answers as on plain PostgreSQL, and what only its jobs do.
+
+Background workers do not run there: the jobs are run by hand, as they stand in the database.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from testbed import pglite
+from testbed.pglite import Pglite
+
+from postel.settings import Database
+from postel.signals import load_all
+from support.node import Node
+from support.rollup_rows import Data, Rises, Row, inserts, made
+from timescale_sink.store import increase, retention, rollups
+from timescale_sink.store.housekeeping import _keep
+from timescale_sink.store.migrate import migrate
+from timescale_sink.store.rollup_views import names
+from timescale_sink.store.rollups import KEY, SIZES, Typed, state_columns, typed_tables
+
+pytestmark = pytest.mark.slow
+
+DECLARED = load_all()
+DAY = timedelta(days=1)
+LENGTHS = {"5m": timedelta(minutes=5), "1h": timedelta(hours=1), "daily": DAY}
+TABLES = typed_tables(DECLARED)
+
+
+@pytest.fixture
+async def database(node: Node, pglite_packages: Path) -> Any:
+    """A migrated one."""
+    with pglite.database(node, pglite_packages) as running:
+        await migrate(running.connection)
+        assert await migrate(running.connection) == []
+        yield running
+
+
+def _refresh(database: Pglite, until: str) -> None:
+    """One cycle: smaller buckets before larger ones."""
+    for size in SIZES:
+        for table in [*DECLARED.tables, *DECLARED.event_tables]:
+            database.run(f"CALL refresh_continuous_aggregate('{table}_{size.name}_1', NULL, {until})")
+
+
+def _run_jobs(database: Pglite, kind: str) -> None:
+    jobs = f"SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = 'policy_{kind}' ORDER BY job_id"
+    for (job,) in database.rows(jobs):
+        database.run(f"CALL run_job({job})")
+
+
+def _late(data: Data, chance: random.Random, share: float) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+    """What comes in time, and what comes late: single rows, anywhere."""
+    in_time: dict[str, list[Row]] = {table: [] for table in data.rows}
+    late: dict[str, list[Row]] = {table: [] for table in data.rows}
+    for table, rows in data.rows.items():
+        for row in rows:
+            (late if chance.random() < share else in_time)[table].append(row)
+    return in_time, late
+
+
+def _relations() -> Iterator[tuple[str, str]]:
+    """Everything that a reader can ask: name -> the columns that say the same on every server."""
+    for table in (*DECLARED.tables, *(f"{table}_increase" for table in increase.counters_of(DECLARED))):
+        yield table, "whole"
+    for table in DECLARED.event_tables:
+        # But `xact`: two servers count their transactions apart.
+        yield table, f"ROW(whole.time, whole.event_id, {', '.join(f'whole.{c}' for c in _columns(table))})"
+    for name in names(DECLARED):
+        yield name, "whole"
+
+
+def _columns(table: str) -> list[str]:
+    return [column.name for column in DECLARED.event_tables[table].columns]
+
+
+async def test_every_table_rollup_and_increase_is_as_on_plain_postgresql(
+    database: Pglite, migrated_database: str
+) -> None:
+    """With rows that came before a refresh, after it, and late into what was refreshed."""
+    begin = datetime(2026, 1, 14, tzinfo=UTC)
+    data = made(DECLARED, begin=begin, end=begin + 3 * DAY, step=timedelta(seconds=311), seed=11)
+    in_time, late = _late(data, random.Random(11), 0.1)  # noqa: S311 - repeatable
+    database.run(inserts(in_time))
+    _refresh(database, "'2026-01-16 12:00+00'")
+    materialized = database.rows("SELECT count(*)::int FROM metrics_zonemta_5m_1 WHERE bucket < '2026-01-16 12:00+00'")
+    assert materialized > [(500,)]
+    database.run(inserts(late))
+    _refresh(database, "'2026-01-16 12:00+00'")
+    with psycopg.connect(migrated_database, autocommit=True) as plain:
+        plain.execute("SET timezone = 'UTC'")
+        plain.execute(inserts(data.rows).encode())
+        for relation, columns in _relations():
+            query = f"SELECT ({columns})::text FROM {relation} AS whole"
+            found = sorted(row for (row,) in database.rows(query))
+            assert found == sorted(row for (row,) in plain.execute(query.encode()).fetchall()), relation
+            assert found, relation
+            assert _types(plain.execute, relation) == _types(database.rows, relation)
+
+
+def _types(ask: Any, relation: str) -> list[tuple[Any, ...]]:
+    found = ask(
+        "SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute"
+        f" WHERE attrelid = '{relation}'::regclass AND attnum > 0 ORDER BY attnum"
+    )
+    return [tuple(row) for row in found]
+
+
+async def test_rollups_equal_the_rows_over_restarts_late_data_columns_and_retention(database: Pglite) -> None:
+    """Two weeks, of which ten days are kept; the jobs as they are set; rows a week late, into chunks in columns."""
+    await retention.apply(database.connection, Database(raw_days=10), DECLARED)
+    now = database.rows("SELECT date_trunc('minute', now())")[0][0]
+    begin = (now - 14 * DAY).replace(hour=0, minute=0)
+    data = made(DECLARED, begin=begin, end=now, step=timedelta(minutes=13), seed=5)
+    in_time, late = _late(data, random.Random(5), 0.1)  # noqa: S311 - repeatable
+    week = now - 7 * DAY - timedelta(hours=12)
+    late = {table: [row for row in rows if row["time"] >= week] for table, rows in late.items()}
+    in_time = {table: [row for row in rows if row not in late[table]] for table, rows in data.rows.items()}
+    database.run(inserts(in_time))
+    # What was there before the rollups were is the housekeeping's to refresh, what is new the jobs'. Of what retention
+    # is about to take already, there will be no rollups.
+    await _keep(database.connection, DECLARED)
+    _run_jobs(database, "refresh_continuous_aggregate")
+    _run_jobs(database, "compression")
+    database.run("SELECT compress_chunk(chunk, if_not_compressed => true) FROM show_chunks('metrics_zonemta') AS chunk")
+    in_columns = "SELECT count(*)::int FROM timescaledb_information.chunks WHERE is_compressed AND hypertable_name = "
+    assert database.rows(f"{in_columns} 'metrics_zonemta'") >= [(14,)]
+    assert database.rows(f"{in_columns} 'metrics_system'") >= [(4,)]
+    assert sum(map(len, late.values())) > 100
+    database.run(inserts(late))
+    _run_jobs(database, "refresh_continuous_aggregate")
+    _run_jobs(database, "retention")
+    _run_jobs(database, "refresh_continuous_aggregate")
+    await _keep(database.connection, DECLARED)
+
+    kept = database.rows("SELECT kept_since('metrics_zonemta')")[0][0]
+    assert kept == (now - 10 * DAY).replace(hour=0, minute=0)
+    assert database.rows("SELECT min(time) >= kept_since('metrics_zonemta') FROM metrics_zonemta") == [(True,)]
+    # There never were rollups of what is older, and of the epochs that cross this edge neither they nor the rows know
+    # what came before.
+    since = database.rows("SELECT kept_since('metrics_zonemta_5m')")[0][0]
+    assert since in {kept, kept + DAY}
+    _compare(database, data.rises, since + DAY, now)
+    whole = (since, now)
+    for table in TABLES:
+        for known, truth in zip(_sums(database, table, "5m", whole), _tally(data.rises, table, whole), strict=True):
+            assert truth - 500 < known <= truth
+
+
+def _compare(database: Pglite, rises: Rises, begin: datetime, end: datetime) -> None:
+    chance = random.Random(1)  # noqa: S311 - repeatable
+    for table in TABLES:
+        for size, length in LENGTHS.items():
+            first, last = sorted(chance.sample(range(int((end - begin) / length) + 1), 2))
+            some = (begin + first * length, begin + last * length)
+            truth = _tally(rises, table, some)
+            assert _sums(database, table, size, some) == truth, (table, size, some)
+            assert _sums(database, table, "increase", some) == truth, (table, size, some)
+            assert _sums(database, table, size, (begin, end)) == _tally(rises, table, (begin, end)), (table, size)
+
+
+def _counters(table: Typed) -> list[str]:
+    return [name for name, counter in table.columns.items() if counter]
+
+
+def _tally(rises: Rises, table: Typed, window: tuple[datetime, datetime]) -> list[int]:
+    return [rises.over(table.name, counter, *window) for counter in _counters(table)]
+
+
+def _sums(database: Pglite, table: Typed, of: str, window: tuple[datetime, datetime]) -> list[int]:
+    """The increase of each counter, by a rollup or the view over the rows."""
+    time = "time" if of == "increase" else "bucket"
+    sums = ", ".join(f"coalesce(sum({counter}), 0)::int" for counter in _counters(table))
+    where = f"{time} >= '{window[0]}' AND {time} < '{window[1]}'"
+    return [*database.rows(f"SELECT {sums} FROM {table.name}_{of} WHERE {where}")[0]]
+
+
+async def test_a_rollup_outlives_its_rows_and_still_knows_what_came_before(database: Pglite) -> None:
+    await retention.apply(database.connection, Database(), DECLARED)
+    day = database.rows("SELECT date_trunc('day', now(), 'UTC')")[0][0]
+    key = {"node_id": "n", "instance": "", "zone": "", "started_at": day - 29 * DAY}
+    rows = [
+        {**key, "time": day - age, "network_in": value}
+        for age, value in ((28 * DAY, 100), (27 * DAY, 130), (2 * DAY, 190))
+    ]
+    database.run(inserts({"metrics_system": rows}))
+    await _keep(database.connection, DECLARED)
+    _run_jobs(database, "refresh_continuous_aggregate")
+    rolled = "SELECT network_in::int FROM metrics_system_{} ORDER BY bucket"
+    assert database.rows(rolled.format("daily")) == [(100,), (30,), (60,)]
+    # As if two weeks had passed for the rows.
+    await retention.apply(database.connection, Database(raw_days=14), DECLARED)
+    _run_jobs(database, "retention")
+    await _keep(database.connection, DECLARED)
+    _run_jobs(database, "refresh_continuous_aggregate")
+    assert database.rows("SELECT network_in::int FROM metrics_system_increase") == [(0,)]
+    for size in LENGTHS:
+        assert database.rows(rolled.format(size)) == [(100,), (30,), (60,)]
+
+
+async def test_jobs_are_what_the_settings_say_and_are_left_alone_when_they_are(database: Pglite) -> None:
+    jobs = "SELECT proc_name::text, count(*)::int FROM timescaledb_information.jobs WHERE job_id >= 1000 GROUP BY 1"
+    rollup_count, table_count = len(names(DECLARED)), len(retention.tables(DECLARED))
+    refreshes = {"policy_refresh_continuous_aggregate": rollup_count}
+    retained = {"policy_retention": table_count + rollup_count}
+    assert database.rows(jobs) == []
+    for settings, expected in (
+        (Database(), {**refreshes, **retained, "policy_compression": table_count}),
+        (Database(columnstore_days=0), {**refreshes, **retained}),
+        (Database(raw_days=0, rollup_days=0, columnstore_days=0), refreshes),
+        (Database(), {**refreshes, **retained, "policy_compression": table_count}),
+        (Database(raw_days=20), {**refreshes, **retained, "policy_compression": table_count}),
+    ):
+        assert await retention.apply(database.connection, settings, DECLARED)
+        assert dict(database.rows(jobs)) == expected
+        before = database.rows("SELECT job_id FROM timescaledb_information.jobs ORDER BY job_id")
+        assert await retention.apply(database.connection, settings, DECLARED) == []
+        assert database.rows("SELECT job_id FROM timescaledb_information.jobs ORDER BY job_id") == before
+    dropped = "SELECT DISTINCT (config ->> 'drop_after')::interval = '480 hours' FROM timescaledb_information.jobs"
+    assert database.rows(f"{dropped} WHERE proc_name = 'policy_retention' AND hypertable_name = 'metrics_system'") == [
+        (True,)
+    ]
+
+
+async def test_a_column_that_comes_later_is_an_aggregate_beside_the_first(database: Pglite) -> None:
+    """What the first holds stays as it is; the view has both, and the new column is refreshed into the past."""
+    (declared,) = [table for table in TABLES if table.name == "metrics_haraka"]
+    stored = database.rows(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'metrics_haraka'::regclass ORDER BY attnum"
+    )
+    table = replace(declared, columns={name: True for (name,) in stored if name in declared.columns})
+    later = Typed("metrics_haraka", [], {"fresh_total": True, "fresh_size": False})
+    both = Typed("metrics_haraka", [], {**table.columns, **later.columns})
+    database.run("ALTER TABLE metrics_haraka ADD COLUMN fresh_total bigint, ADD COLUMN fresh_size bigint")
+    database.run(
+        "INSERT INTO metrics_haraka (time, node_id, instance, zone, started_at, inbound_total, fresh_total, fresh_size)"
+        " SELECT '2026-01-14 00:00+00'::timestamptz + i * interval '2 minutes', 'n', '', '', NULL, 3 * i,"
+        " CASE WHEN i >= 10 THEN i END, i FROM generate_series(0, 719) AS i"
+    )
+    for size in SIZES[:1]:
+        database.run(
+            f"CREATE MATERIALIZED VIEW metrics_haraka_5m_2 WITH (timescaledb.continuous) AS SELECT"
+            f" time_bucket('{size.interval}', time) AS bucket, {', '.join(KEY)}, {rollups.state_of_rows(later)}"
+            " FROM metrics_haraka GROUP BY 1, 2, 3, 4, 5 WITH NO DATA"
+        )
+        database.run("CALL refresh_continuous_aggregate('metrics_haraka_5m_2', NULL, NULL)")
+        aggregates = {
+            "metrics_haraka_5m_1": ["bucket", *KEY, *state_columns(table)],
+            "metrics_haraka_5m_2": ["bucket", *KEY, *state_columns(later)],
+        }
+        database.run(rollups.view(both, size, aggregates))
+    ((inbound, fresh, mean, buckets),) = database.rows(
+        "SELECT sum(inbound_total)::int, sum(fresh_total)::int, avg(fresh_size)::float8, count(*)::int"
+        " FROM metrics_haraka_5m"
+    )
+    assert (inbound, fresh, buckets) == (3 * 719, 709, 288)
+    assert mean == pytest.approx(359.5, abs=0.5)
