@@ -1,4 +1,4 @@
-"""Writes the migration of a table's continuous aggregates: `python -m tools.rollups TABLE NUMBER`.
+"""Writes the migration of a table's continuous aggregates, under the next number: `python -m tools.rollups TABLE`.
 
 The file is frozen as soon as it is released, as every migration is; what is made of the declarations later is not.
 """
@@ -75,10 +75,12 @@ def _index(name: str, keys: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Write the file of the table that the command line names, under the number that it gives."""
-    table, number = sys.argv[1:]
-    path = _MIGRATIONS / f"{number}_{table.removeprefix('metrics_')}_rollups.community.sql"
+    """Write the file of the table that the command line names."""
+    (table,) = sys.argv[1:]
+    number = 1 + max(int(path.name[:4]) for path in _MIGRATIONS.glob("*.sql"))
+    path = _MIGRATIONS / f"{number:04}_{table.removeprefix('metrics_')}_rollups.community.sql"
     path.write_text(migration(table), "utf-8")
+    print(path.relative_to(Path.cwd()))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from postel.signals import load_all
 from support.postgres import SERVERS, fresh_database, migrate_now
 from support.rollup_rows import Data, inserts, made
+from timescale_sink.store.database import Tier
 from timescale_sink.store.event_rollups import EVENTS
+from timescale_sink.store.migrate import Script, scripts
 from timescale_sink.store.rollups import KEY, SIZES, state_columns, typed_tables
 
 BEGIN = datetime(2026, 3, 28, tzinfo=UTC)
@@ -69,6 +72,26 @@ def test_each_typed_table_and_event_table_has_its_rollups(database: psycopg.Conn
             columns = database.execute(f"SELECT * FROM {name}_{size.name} LIMIT 0".encode()).description
             assert columns
             assert [column.name for column in columns] == ["bucket", *EVENTS[name].columns]
+
+
+def test_each_declared_column_is_in_a_frozen_aggregate_of_each_size() -> None:
+    """One that is declared later is in one that is made later (tests/sink/test_rollups_timescale.py says how)."""
+    frozen = "".join(script.text for script in scripts("migrations") if script.name.endswith(".community.sql"))
+    made: dict[str, str] = {}
+    for name, text in re.findall(r"CREATE MATERIALIZED VIEW (\w+?)_\d+ WITH(.*?)WITH NO DATA;", frozen, re.DOTALL):
+        made[name] = made.get(name, "") + text
+    wanted = {table.name: {*state_columns(table)} for table in TABLES}
+    wanted |= {name: {*EVENTS[name].columns} for name in load_all().event_tables}
+    for table, columns in wanted.items():
+        for size in SIZES:
+            there = set(re.findall(r"(?: AS |^    )(\w+),?$", made[f"{table}_{size.name}"], re.MULTILINE))
+            assert columns <= there, (table, size.name)
+
+
+def test_a_script_is_for_the_servers_that_its_name_says() -> None:
+    for name, plain, apache in (("1", True, True), ("1.timescale", False, True), ("1.community", False, False)):
+        fitting = [Script(f"{name}.sql", "").fits(tier) for tier in (Tier.PLAIN, Tier.APACHE, Tier.COMMUNITY)]
+        assert fitting == [plain, apache, True]
 
 
 @pytest.mark.parametrize("size", LENGTHS)

@@ -22,6 +22,7 @@ from postel.signals import load_all
 from support.node import Node
 from support.rollup_rows import Data, Rises, Row, inserts, made
 from timescale_sink.store import increase, retention, rollups
+from timescale_sink.store.database import _SESSION_TIMESCALE
 from timescale_sink.store.housekeeping import _keep
 from timescale_sink.store.migrate import migrate
 from timescale_sink.store.rollup_views import names
@@ -204,6 +205,51 @@ async def test_a_rollup_outlives_its_rows_and_still_knows_what_came_before(datab
     assert database.rows("SELECT network_in::int FROM metrics_system_increase") == [(0,)]
     for size in LENGTHS:
         assert database.rows(rolled.format(size)) == [(100,), (30,), (60,)]
+
+
+async def test_what_comes_later_than_the_jobs_look_back_is_the_housekeepings(database: Pglite) -> None:
+    await retention.apply(database.connection, Database(), DECLARED)
+    key = {"node_id": "n", "instance": "", "zone": "", "started_at": None}
+    day = database.rows("SELECT date_trunc('day', now(), 'UTC')")[0][0]
+    rows = [{**key, "time": day - age * DAY, "network_in": 100 - age} for age in (20, 12, 5, 2)]
+    in_time, week_late, later = [rows[0], rows[3]], [rows[2]], [rows[1]]
+    counts = [
+        f"SELECT row_count::int FROM metrics_system_{size} WHERE bucket < now() - interval '1 day' ORDER BY bucket"
+        for size in LENGTHS
+    ]
+    database.run(inserts({"metrics_system": in_time}))
+    await _keep(database.connection, DECLARED)
+    _run_jobs(database, "refresh_continuous_aggregate")
+    for late, after_jobs, after_housekeeping in ((week_late, 3, 3), (later, 3, 4)):
+        database.run(inserts({"metrics_system": late}))
+        _run_jobs(database, "refresh_continuous_aggregate")
+        assert [len(database.rows(count)) for count in counts] == [after_jobs] * 3
+        await _keep(database.connection, DECLARED)
+        assert [len(database.rows(count)) for count in counts] == [after_housekeeping] * 3
+    # Of a day that was dropped, rollups are never made anew: they would be of what came later alone.
+    await retention.apply(database.connection, Database(raw_days=10), DECLARED)
+    _run_jobs(database, "retention")
+    assert len(database.rows("SELECT FROM metrics_system")) == 2
+    database.run(inserts({"metrics_system": [{**rows[1], "node_id": "other"}]}))
+    await _keep(database.connection, DECLARED)
+    assert [len(database.rows(count)) for count in counts] == [4] * 3
+    assert database.rows("SELECT count(*)::int FROM metrics_system_daily WHERE node_id = 'other'") == [(0,)]
+
+
+async def test_a_session_takes_what_comes_late_into_chunks_in_columns(database: Pglite) -> None:
+    """However many rows have to be unpacked for it; with TimescaleDB's limit it would be refused each time anew."""
+    database.run(
+        "INSERT INTO metrics_system (time, node_id, instance, zone, load_1m)"
+        " SELECT '2026-01-14'::timestamptz + i * interval '15 seconds', 'n', '', '', i FROM generate_series(1, 500) i"
+    )
+    database.run("SELECT compress_chunk(chunk) FROM show_chunks('metrics_system') AS chunk")
+    fill = "UPDATE metrics_system SET cpu_load = 1 WHERE node_id = 'n' AND cpu_load IS NULL"
+    database.run("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 10")
+    with pytest.raises(pglite.PgliteError, match="tuple decompression limit exceeded"):
+        database.run(fill)
+    database.run(_SESSION_TIMESCALE)
+    database.run(fill)
+    assert database.rows("SELECT count(*)::int, sum(cpu_load) FROM metrics_system") == [(500, 500)]
 
 
 async def test_jobs_are_what_the_settings_say_and_are_left_alone_when_they_are(database: Pglite) -> None:
