@@ -82,14 +82,12 @@ def _series(
         for name in counters:
             values[name] += chance.choice((0, 1, 3, 40))
         row: Row = {"time": at, "started_at": started if starts else None}
-        if starts and chance.random() < 0.01:
-            # Its start lies after its own time: a clock that was set back. Its counters are in no increase.
-            row["started_at"] = at + timedelta(seconds=5)
         yield row | {name: None if chance.random() < 0.2 else value for name, value in values.items()}
         at += step * chance.choice((1, 1, 1, 1, 2, 9))
         if chance.random() < 0.05:
-            # The last value stays unseen now and then, and a new epoch may begin with its first row.
-            started = at - timedelta(seconds=chance.choice((0, 0, 1, 11)))
+            # The last value stays unseen now and then. The new epoch begins with its first row, before or after it, where a
+            # clock was set back: rows from before it are in no increase.
+            started = at + chance.choice((timedelta(), timedelta(), -timedelta(seconds=11), 1.5 * step))
             values = {name: chance.choice((0, 0, 2)) for name in counters}
 
 
