@@ -85,8 +85,8 @@ def _series(
         yield row | {name: None if chance.random() < 0.2 else value for name, value in values.items()}
         at += step * chance.choice((1, 1, 1, 1, 2, 9))
         if chance.random() < 0.05:
-            # The last value stays unseen now and then. The new epoch begins with its first row, before or after it, where a
-            # clock was set back: rows from before it are in no increase.
+            # The last value stays unseen now and then. Its epoch begins with the first row, before or after it: where
+            # a clock was set back, there are rows from before their epoch, which are in no increase.
             started = at + chance.choice((timedelta(), timedelta(), -timedelta(seconds=11), 1.5 * step))
             values = {name: chance.choice((0, 0, 2)) for name in counters}
 
