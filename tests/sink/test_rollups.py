@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -256,6 +257,35 @@ def test_where_retention_took_the_value_before_a_bucket_rose_by_what_it_shows(
     assert database.execute(rises.format("_daily", "bucket").encode()).fetchall() == [("a", 10), ("b", 50)]
     increases = database.execute(rises.format("_increase", "time").encode()).fetchall()
     assert increases == [("a", 0), ("a", 4), ("a", 6), ("b", 50)]
+
+
+def test_who_may_read_a_rollup_needs_no_other_right(database: psycopg.Connection[Any]) -> None:
+    """Not even where what retention took is asked for."""
+    database.execute(
+        "INSERT INTO metrics_zonemta (time, node_id, instance, zone, started_at, delivered_total)"
+        " VALUES ('2026-05-01+00', 'x', '', '', '2026-04-01+00', 5)"
+    )
+    role = f"reader_{uuid.uuid4().hex[:12]}"
+    database.execute(f"CREATE ROLE {role}".encode())
+    for relation in ("metrics_zonemta_5m", "metrics_zonemta_increase", "delivery_events_1h"):
+        database.execute(f"GRANT SELECT ON {relation} TO {role}".encode())
+    database.execute(f"SET LOCAL ROLE {role}".encode())
+    assert _delivered(database, "5m") == [("01 00:00", 5, None)]
+    assert _one(database, "SELECT sum(delivered_total) FROM metrics_zonemta_increase WHERE node_id = 'x'") == 5
+    assert _one(database, "SELECT count(*) FROM delivery_events_1h") > 0
+
+
+def test_a_clock_that_began_in_1970_makes_no_millions_of_buckets(database: psycopg.Connection[Any]) -> None:
+    database.execute("INSERT INTO metrics_haraka (time, node_id, instance) VALUES ('1970-01-01+00', 'x', '')")
+    assert _one(database, "SELECT count(*) FROM metrics_haraka_daily WHERE node_id = 'x'") == 1
+    database.execute("SELECT keep('metrics_haraka', '300 days'), keep('metrics_rspamd', '30 days')")
+    database.execute("SET LOCAL statement_timeout = '2s'")
+    assert _one(database, "SELECT count(*) FROM metrics_haraka_5m WHERE node_id = 'x'") == 0
+    assert _one(database, "SELECT count(*) FROM metrics_haraka_5m") > 0
+    database.execute("DELETE FROM metrics_rspamd")
+    assert _one(database, "SELECT count(*) FROM metrics_rspamd_5m") == 0
+    database.execute("SELECT keep('metrics_rspamd', NULL)")
+    assert _one(database, "SELECT count(*) FROM metrics_rspamd_5m") == 0
 
 
 def test_what_a_setting_may_have_taken_stays_known(database: psycopg.Connection[Any]) -> None:

@@ -67,7 +67,8 @@ def _known_before(table: str, name: str) -> str:
     # Of an epoch that began before what retention keeps, the point before may have been taken: all that is known is
     # this one, and no increase.
     return (
-        f"coalesce({name}_before.value, CASE WHEN row.started_at < (SELECT kept_since('{table}')) THEN row.{name} END)"
+        f"coalesce({name}_before.value, CASE WHEN row.started_at < "
+        f"(SELECT since FROM retained WHERE relation = '{table}') THEN row.{name} END)"
     )
 
 

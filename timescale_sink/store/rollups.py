@@ -182,11 +182,15 @@ def stepping(table: str, size: Size, select: str, group: str) -> str:
 
     Grouping by a function of time would read all history whatever window is asked for, because no index knows the
     function. So the buckets that there can be are counted out, a condition picks some, and each is a range of time.
+    They begin where rows are kept: a clock that began in 1970 would make millions of them.
     """
     return f"""(
 SELECT step.bucket, made.*
 FROM generate_series(
-    date_bin('{size.interval}', (SELECT min(time) FROM {table}), 'epoch'),
+    date_bin(
+        '{size.interval}',
+        greatest((SELECT min(time) FROM {table}), (SELECT since FROM retained WHERE relation = '{table}')), 'epoch'
+    ),
     (SELECT max(time) FROM {table}),
     '{size.interval}'
 ) AS step (bucket)
@@ -224,14 +228,15 @@ def _mean(column: str) -> str:
 
 def _increase(table: Typed, size: Size, column: str, aggregates: Mapping[str, Sequence[str]]) -> str:
     """The increase within the bucket, and that from the last value before it to its first."""
-    kept = f"kept_since('{table.name}_{size.name}')" if aggregates else f"kept_since('{table.name}')"
+    kept = f"{table.name}_{size.name}" if aggregates else table.name
     before = _value_before(size, column, aggregates) if aggregates else _raw_value_before(table, column)
     return f"""state.{column}_fallen + state.{column}_last - state.{column}_first + counter_increase(
     state.{column}_first,
     coalesce(
         {before},
         -- Retention took it, or may have: what the bucket itself shows is what is known.
-        CASE WHEN state.started_at < (SELECT {kept}) THEN state.{column}_first END
+        CASE WHEN state.started_at < (SELECT since FROM retained WHERE relation = '{kept}')
+            THEN state.{column}_first END
     ),
     state.started_at, state.{column}_first_time
 ) AS {column}"""

@@ -2,17 +2,17 @@
 --
 -- What is older may be gone or not: TimescaleDB's jobs drop whole chunks, a sink deletes step by step. So nobody asks what
 -- was dropped, but what may have been.
+--
+-- A view for views: a function of theirs would ask with the rights of who reads them.
+
+CREATE OR REPLACE VIEW retained AS
+SELECT relation, greatest(kept_since, date_trunc('day', now() - keep, 'UTC')) AS since FROM retention;
+COMMENT ON VIEW retained IS 'Since when the rows of a table or rollup are all there, as far as retention goes';
 
 CREATE OR REPLACE FUNCTION kept_since(relation text)
 RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN coalesce(
-    (
-        SELECT greatest(kept.kept_since, date_trunc('day', now() - kept.keep, 'UTC'))
-        FROM retention AS kept WHERE kept.relation = kept_since.relation
-    ),
-    '-infinity'
-);
+RETURN coalesce((SELECT since FROM retained WHERE retained.relation = kept_since.relation), '-infinity');
 
 -- From when on rollups of a table may be made of its rows. Within these hours before midnight nothing is made of the day
 -- that is dropped next: it could be dropped meanwhile, and its rollups with it.
