@@ -229,6 +229,25 @@ async def test_a_housekeeping_that_fails_harms_no_ingest(
     assert _ask(url, kept) == [(30,)]
 
 
+async def test_a_role_that_may_not_change_it_takes_data_all_the_same(url: str, tmp_path: Path) -> None:
+    name = str(conninfo.conninfo_to_dict(url)["dbname"]).replace("postel_test", "role")
+    with psycopg.connect(url, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'; GRANT SELECT ON retention TO {name}".encode())
+        try:
+            lesser = conninfo.make_conninfo(url, user=name, password="x")  # noqa: S106 - of this test's role
+            settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(lesser)))
+            connection = await connect(lesser)
+            try:
+                assert await Service(settings)._apply_retention(connection) == []
+            finally:
+                await connection.close()
+            with pytest.raises(DatabaseError, match="may not"):
+                await commands.migrate(settings)
+        finally:
+            owner.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
+    assert _ask(url, "SELECT count(*) FROM retention") == [(0,)]
+
+
 async def test_migrating_says_for_how_long_things_are_kept(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
