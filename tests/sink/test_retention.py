@@ -27,6 +27,7 @@ from timescale_sink.ingest.service import Service
 from timescale_sink.store import commands, housekeeping, retention
 from timescale_sink.store.database import connect
 from timescale_sink.store.housekeeping import keep_house
+from timescale_sink.store.migrate import SCHEMA_LOCK
 
 DECLARED = load_all()
 EVENTS = ("", "zonemta.message.queued", "zonemta.delivery.accepted")
@@ -179,6 +180,17 @@ async def test_one_sink_at_a_time_keeps_house(url: str) -> None:
         assert _ask(url, "SELECT count(*) FROM metrics_system") == [(len(AGES),)]
     assert await keep_house(url, DECLARED)
     assert _ask(url, "SELECT count(*) FROM metrics_system") == [(2,)]
+
+
+async def test_one_program_at_a_time_sets_how_long_things_are_kept(url: str) -> None:
+    """Two sinks that start together would both add a job of TimescaleDB's, and the second be told that it is there."""
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (SCHEMA_LOCK,))
+        both = [asyncio.create_task(_apply(url, Database())) for _ in range(2)]
+        await asyncio.wait(both, timeout=0.5)
+        assert [task.done() for task in both] == [False, False]
+        other.execute("SELECT pg_advisory_unlock(%s)", (SCHEMA_LOCK,))
+        assert sorted(map(bool, await asyncio.gather(*both))) == [False, True]
 
 
 async def test_settings_that_are_so_already_touch_nothing(url: str) -> None:

@@ -262,7 +262,7 @@ def test_a_database_that_is_not_there_ends_the_sink(sink: RunningSink) -> None:
 
 def test_asked_to_stop_while_another_program_migrates_it_stops(sink: RunningSink) -> None:
     with psycopg.connect(sink.url, autocommit=True) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (migrate._LOCK,))
+        other.execute("SELECT pg_advisory_lock(%s)", (migrate.SCHEMA_LOCK,))
         sink.start(ready=False)
         until(lambda: "another program changes the schema now" in sink.log, 10, "it waits for the lock")
         began = time.monotonic()

@@ -17,10 +17,10 @@ import structlog
 from postel.signals import Declarations
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection, Tier, ask_server, connect
+from timescale_sink.store.migrate import SCHEMA_LOCK
 from timescale_sink.store.rollups import SIZES
 
-# Beside that of the migrations.
-_LOCK = 0x706F7374656C + 1
+_LOCK = SCHEMA_LOCK + 1
 # A fifth of a second's deleting, or so.
 _ROWS = 10_000
 _log = structlog.get_logger()

@@ -25,7 +25,7 @@ from timescale_sink.store import increase, rollup_views
 from timescale_sink.store.database import Connection, Tier, ask_server
 
 # Any number that no other program uses for an advisory lock: "postel" in ASCII.
-_LOCK = 0x706F7374656C
+SCHEMA_LOCK = 0x706F7374656C
 _VIEWS = "views"
 _log = structlog.get_logger()
 
@@ -202,12 +202,12 @@ async def _comment_on(connection: Connection, what: str, text: str) -> None:
 
 @asynccontextmanager
 async def _locked(connection: Connection) -> AsyncIterator[None]:
-    row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone()
+    row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (SCHEMA_LOCK,))).fetchone()
     if row and not row[0]:
         _log.info("another program changes the schema now; waiting for its end")
-        await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        await connection.execute("SELECT pg_advisory_lock(%s)", (SCHEMA_LOCK,))
     try:
         yield
     finally:
         if not connection.closed:
-            await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+            await connection.execute("SELECT pg_advisory_unlock(%s)", (SCHEMA_LOCK,))

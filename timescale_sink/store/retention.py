@@ -13,6 +13,7 @@ from datetime import timedelta
 from postel.settings import Database
 from postel.signals import Declarations
 from timescale_sink.store.database import Connection, Tier, ask_server
+from timescale_sink.store.migrate import SCHEMA_LOCK
 from timescale_sink.store.rollups import SIZES
 
 # Of rows, not of rollups.
@@ -60,6 +61,8 @@ async def apply(connection: Connection, settings: Database, declarations: Declar
     community = (await ask_server(connection)).tier is Tier.COMMUNITY
     changed = []
     async with connection.transaction():
+        # Two that add one job would be one too many.
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
         for name, query, parameters in [
             *_kept(settings, declarations, community=community),
             *(_jobs(settings, declarations) if community else ()),
