@@ -73,14 +73,27 @@ def test_points_of_any_size_are_told_apart(size: int) -> None:
         assert [NumberDataPoint.FromString(each) for each in found] == points
 
 
-def test_what_is_remembered_of_series_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbers, "_REMEMBERED", 10)
+@pytest.mark.parametrize("size", [10, 4000])
+def test_what_is_remembered_of_series_is_bounded(size: int) -> None:
     book = numbers.SeriesBook()
     origin = origin_of(ExportMetricsServiceRequest().resource_metrics.add().resource)
-    for number in range(100):
+    most = 0
+    for number in range(80_000 if size < 100 else 10_000):
         identity = MetricIdentity(origin, b"", f"m{number % 7}", "", "gauge", "", monotonic=False, description="")
         page = book.page(identity)
-        series = numbers.series_of(identity.series([]))
-        book.add(page, b"%d" % number, series)
-        assert page[b"%d" % number] is series
-        assert len(book._pages) + sum(map(len, book._pages.values())) <= 10
+        series = numbers.series_of(identity.series([KeyValue(key="k", value=AnyValue(string_value="x" * size))]))
+        attributes = b"%010d" % number + b"x" * (size - 10)
+        book.add(page, attributes, series)
+        assert page[attributes] is series
+        most = max(most, sum(map(len, book._pages.values())))
+    assert most * (600 + 2 * size) < 40 << 20
+    assert most > 1000
+
+
+def test_very_long_attributes_are_not_remembered() -> None:
+    book = numbers.SeriesBook()
+    origin = origin_of(ExportMetricsServiceRequest().resource_metrics.add().resource)
+    identity = MetricIdentity(origin, b"", "m", "", "gauge", "", monotonic=False, description="")
+    page = book.page(identity)
+    book.add(page, b"x" * 5000, numbers.series_of(identity.series([])))
+    assert page == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from psycopg import conninfo
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from postel.errors import DatabaseError
 from postel.otlp.signal import Signal
@@ -25,7 +26,7 @@ from support.sink import ingesting, recount
 from timescale_sink.ingest import service
 from timescale_sink.ingest.service import Service
 from timescale_sink.store import commands, housekeeping, retention
-from timescale_sink.store.database import connect
+from timescale_sink.store.database import check_rights, connect
 from timescale_sink.store.housekeeping import keep_house
 from timescale_sink.store.migrate import SCHEMA_LOCK
 
@@ -241,15 +242,58 @@ async def test_a_housekeeping_that_fails_harms_no_ingest(
     assert _ask(url, kept) == [(30,)]
 
 
+async def test_a_step_that_fails_keeps_no_other_from_being_done(url: str) -> None:
+    now = await _write(url)
+    await _apply(url, Database())
+    with psycopg.connect(url, autocommit=True) as owner:
+        owner.execute("ALTER TABLE metrics_system RENAME COLUMN time TO at")
+        with capture_logs() as logs:
+            assert await keep_house(url, DECLARED)
+        owner.execute("ALTER TABLE metrics_system RENAME COLUMN at TO time")
+    assert _days(url, "otel_metric_point", now) == [29, 1]
+    assert ("a step of the housekeeping failed", "metrics_system") in [(log["event"], log.get("step")) for log in logs]
+
+
+async def test_clocks_that_are_apart_delete_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database's may be years ahead, and everything would seem old."""
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Behind:
+            return super().now(tz) - timedelta(hours=2)
+
+    await _write(url)
+    await _apply(url, Database())
+    monkeypatch.setattr(housekeeping, "datetime", Behind)
+    assert await keep_house(url, DECLARED)
+    assert _ask(url, "SELECT count(*) FROM metrics_system") == [(len(AGES),)]
+
+
+async def test_series_without_points_are_found_however_many_there_are(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_SERIES", 2)
+    await _write(url)
+    await _apply(url, Database())
+    _ask(url, "UPDATE otel_series SET first_seen = '2020-01-01+00' RETURNING 1")
+    assert await keep_house(url, DECLARED)
+    assert [unit for (unit,) in _ask(url, "SELECT unit FROM otel_series ORDER BY unit")] == ["1", "29"]
+
+
 async def test_a_role_that_may_not_change_it_takes_data_all_the_same(url: str, tmp_path: Path) -> None:
     name = str(conninfo.conninfo_to_dict(url)["dbname"]).replace("postel_test", "role")
     with psycopg.connect(url, autocommit=True) as owner:
-        owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'; GRANT SELECT ON retention TO {name}".encode())
+        owner.execute(
+            f"CREATE ROLE {name} LOGIN PASSWORD 'x';"
+            f" GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {name};"
+            f" REVOKE INSERT, UPDATE ON retention FROM {name}".encode()
+        )
         try:
             lesser = conninfo.make_conninfo(url, user=name, password="x")  # noqa: S106 - of this test's role
             settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(lesser)))
             connection = await connect(lesser)
             try:
+                await check_rights(connection)
                 assert await Service(settings)._apply_retention(connection) == []
             finally:
                 await connection.close()

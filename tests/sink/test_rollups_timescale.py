@@ -117,7 +117,7 @@ def _types(ask: Any, relation: str) -> list[tuple[Any, ...]]:
 
 async def test_rollups_equal_the_rows_over_restarts_late_data_columns_and_retention(database: Pglite) -> None:
     """Two weeks, of which ten days are kept; the jobs as they are set; rows a week late, into chunks in columns."""
-    await retention.apply(database.connection, Database(raw_days=10), DECLARED)
+    await retention.apply(database.connection, Database(raw_days=10, columnstore_days=9), DECLARED)
     now = database.rows("SELECT date_trunc('minute', now())")[0][0]
     begin = (now - 14 * DAY).replace(hour=0, minute=0)
     data = made(DECLARED, begin=begin, end=now, step=timedelta(minutes=13), seed=5)
@@ -198,7 +198,7 @@ async def test_a_rollup_outlives_its_rows_and_still_knows_what_came_before(datab
     rolled = "SELECT network_in::int FROM metrics_system_{} ORDER BY bucket"
     assert database.rows(rolled.format("daily")) == [(100,), (30,), (60,)]
     # As if two weeks had passed for the rows.
-    await retention.apply(database.connection, Database(raw_days=14), DECLARED)
+    await retention.apply(database.connection, Database(raw_days=14, columnstore_days=9), DECLARED)
     _run_jobs(database, "retention")
     await _keep(database.connection, DECLARED)
     _run_jobs(database, "refresh_continuous_aggregate")
@@ -227,7 +227,7 @@ async def test_what_comes_later_than_the_jobs_look_back_is_the_housekeepings(dat
         await _keep(database.connection, DECLARED)
         assert [len(database.rows(count)) for count in counts] == [after_housekeeping] * 3
     # Of a day that was dropped, rollups are never made anew: they would be of what came later alone.
-    await retention.apply(database.connection, Database(raw_days=10), DECLARED)
+    await retention.apply(database.connection, Database(raw_days=10, columnstore_days=9), DECLARED)
     _run_jobs(database, "retention")
     assert len(database.rows("SELECT FROM metrics_system")) == 2
     database.run(inserts({"metrics_system": [{**rows[1], "node_id": "other"}]}))
@@ -259,11 +259,11 @@ async def test_jobs_are_what_the_settings_say_and_are_left_alone_when_they_are(d
     retained = {"policy_retention": table_count + rollup_count}
     assert database.rows(jobs) == []
     for settings, expected in (
-        (Database(), {**refreshes, **retained, "policy_compression": table_count}),
-        (Database(columnstore_days=0), {**refreshes, **retained}),
+        (Database(columnstore_days=9), {**refreshes, **retained, "policy_compression": table_count}),
+        (Database(), {**refreshes, **retained}),
         (Database(raw_days=0, rollup_days=0, columnstore_days=0), refreshes),
-        (Database(), {**refreshes, **retained, "policy_compression": table_count}),
-        (Database(raw_days=20), {**refreshes, **retained, "policy_compression": table_count}),
+        (Database(columnstore_days=9), {**refreshes, **retained, "policy_compression": table_count}),
+        (Database(raw_days=20, columnstore_days=9), {**refreshes, **retained, "policy_compression": table_count}),
     ):
         assert await retention.apply(database.connection, settings, DECLARED)
         assert dict(database.rows(jobs)) == expected

@@ -16,6 +16,7 @@ from psycopg import conninfo
 from postel.errors import DatabaseAwayError, DatabaseError
 from postel.signals import EVENT_COLUMNS, load_all
 from support.postgres import fresh_database, migrate_now
+from timescale_sink.store import database as servers
 from timescale_sink.store import migrate as migrations
 from timescale_sink.store.database import Tier, ask_server, check_rights, connect, create_pool
 from timescale_sink.store.increase import make_views
@@ -172,6 +173,11 @@ async def test_the_server_is_told_by_what_it_has(url: str, request: pytest.Fixtu
     await connection.close()
     with_timescale = "timescale" in request.node.callspec.id
     assert (server.tier is not Tier.PLAIN) == with_timescale
+
+
+def test_a_community_that_is_too_old_for_the_schema_is_used_as_an_apache_is() -> None:
+    old, new = ("2.17.2", "2.18.0"), ("2.18.1", "2.23.0-dev", "3.0")
+    assert [servers._release(version) < servers._OLDEST_COMMUNITY for version in old + new] == [True] * 2 + [False] * 3
 
 
 def test_a_server_that_is_away_is_waited_for() -> None:

@@ -37,8 +37,10 @@ _ROW_UNSTARTED = struct.Struct(">qiiqidi")
 _FIELDS, _UUID, _EIGHT, _NULL = 14, 16, 8, -1
 _NULLS = struct.pack(">8i", *(_NULL,) * 8)
 _WHOLE = struct.Struct(">q")
-# Series, of about 700 bytes each.
-_REMEMBERED = 50_000
+# Of all series that are remembered, of the objects of each, and of the attributes of one at most.
+_BOOK_BYTES = 32 << 20
+_ENTRY_BYTES = 600
+_LONGEST = 4 << 10
 # The highest bit of a byte says that the number goes on.
 _MORE = 0x80
 
@@ -68,26 +70,28 @@ class SeriesBook:
 
     def __init__(self) -> None:
         self._pages: dict[MetricIdentity, dict[bytes, Series]] = {}
-        self._entries = 0
+        self._bytes = 0
 
     def page(self, identity: MetricIdentity) -> dict[bytes, Series]:
         """Those of a metric; to be added to by `add`."""
         if identity not in self._pages:
-            self._make_room()
+            # A resource is held as JSON and as what that was made of.
+            self._make_room(3 * len(identity.origin.encoded) + len(identity.scope))
             self._pages[identity] = {}
         return self._pages[identity]
 
     def add(self, page: dict[bytes, Series], attributes: bytes, series: Series) -> None:
-        """Remember one. A page that is no longer of the book is forgotten with the request that asked for it."""
-        self._make_room()
-        page[attributes] = series
+        """Remember one, unless it is very long. A page that is no longer of the book goes with its request."""
+        if len(attributes) <= _LONGEST:
+            self._make_room(len(attributes) + len(series.row.attributes))
+            page[attributes] = series
 
-    def _make_room(self) -> None:
-        """For one entry more; when there are too many, the book begins anew."""
-        if self._entries == _REMEMBERED:
+    def _make_room(self, size: int) -> None:
+        """For an entry of so many bytes; when it is all taken, the book begins anew."""
+        if self._bytes > _BOOK_BYTES:
             self._pages.clear()
-            self._entries = 0
-        self._entries += 1
+            self._bytes = 0
+        self._bytes += size + _ENTRY_BYTES
 
 
 def elements(body: bytes) -> Iterator[bytes]:

@@ -20,6 +20,8 @@ from timescale_sink.store import embedded
 
 OLDEST_SERVER = 150000
 CONNECT_SECONDS = 4
+# What the migrations for it need: the columnstore and its procedures.
+_OLDEST_COMMUNITY = (2, 18, 1)
 # While somebody waits for a connection it is tried again after this time, however long the database is away already.
 _RECONNECT_SECONDS = 1.0
 
@@ -67,7 +69,7 @@ Pool = AsyncConnectionPool[Connection]
 
 
 class Tier(StrEnum):
-    """What the server offers beyond PostgreSQL."""
+    """What the server offers beyond PostgreSQL. A Community that is too old for the schema is used as an Apache is."""
 
     COMMUNITY = "TimescaleDB Community"
     APACHE = "TimescaleDB Apache"
@@ -194,8 +196,15 @@ async def ask_server(connection: Connection) -> Server:
     if row is None:
         raise DatabaseError("the database does not say what it is")
     version, timescale, licence = row
-    tier = Tier.PLAIN if timescale is None else Tier.COMMUNITY if licence == "timescale" else Tier.APACHE
+    tier = Tier.PLAIN
+    if timescale is not None:
+        tier = Tier.COMMUNITY if licence == "timescale" and _release(timescale) >= _OLDEST_COMMUNITY else Tier.APACHE
     return Server(version, tier, timescale)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """(2, 18, 1) of 2.18.1, and (2, 23, 0) of 2.23.0-dev."""
+    return tuple(map(int, re.findall(r"\d+", version.partition("-")[0])))
 
 
 async def check_rights(connection: Connection) -> None:
@@ -209,7 +218,8 @@ async def check_rights(connection: Connection) -> None:
             """
             SELECT relname, current_user::text FROM pg_class
             WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
-                AND relname <> 'postel_migration'
+                -- A sink asks these; who migrates writes them.
+                AND relname NOT IN ('postel_migration', 'retention')
                 AND NOT (
                     has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
                     AND has_table_privilege(oid, 'UPDATE')

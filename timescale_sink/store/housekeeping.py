@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
+import psycopg
 import structlog
 
 from postel.signals import Declarations
@@ -23,6 +25,8 @@ from timescale_sink.store.rollups import SIZES
 _LOCK = SCHEMA_LOCK + 1
 # A fifth of a second's deleting, or so.
 _ROWS = 10_000
+_SERIES = 2_000
+_APART_SECONDS = 3600.0
 _log = structlog.get_logger()
 
 
@@ -49,19 +53,42 @@ async def keep_house(url: str, declarations: Declarations) -> bool:
 
 async def _keep(connection: Connection, declarations: Declarations) -> None:
     begun = time.monotonic()
+    # What waits for a lock makes others wait behind it.
+    await connection.execute("SET lock_timeout = '2s'")
     tier = (await ask_server(connection)).tier
     deleted: dict[str, int] = {}
     if tier is Tier.COMMUNITY:
-        await _refresh(connection, declarations)
-    else:
-        for table in retention.tables(declarations):
-            deleted[table] = await _delete_rows(connection, table, tier)
-    deleted["otel_series"] = await _delete_series(connection)
-    deleted["dead_letter"] = await _delete_letters(connection)
-    deleted["ingest_ledger"] = await _delete_ledger(connection)
+        await _attempt("refresh", _refresh(connection, declarations))
+    if await _clocks_agree(connection):
+        if tier is not Tier.COMMUNITY:
+            for table in retention.tables(declarations):
+                deleted[table] = await _attempt(table, _delete_rows(connection, table, tier))
+        deleted["otel_series"] = await _attempt("otel_series", _delete_series(connection))
+        deleted["dead_letter"] = await _attempt("dead_letter", _delete_letters(connection))
+        deleted["ingest_ledger"] = await _attempt("ingest_ledger", _delete_ledger(connection))
     if any(deleted.values()):
         rows = {table: count for table, count in deleted.items() if count}
         _log.info("deleted what is older than is kept", rows=rows, seconds=round(time.monotonic() - begun, 1))
+
+
+async def _attempt(step: str, work: Awaitable[int]) -> int:
+    """Do a step; what it cannot do keeps none of the others from being done."""
+    try:
+        return await work
+    except psycopg.Error as error:
+        _log.warning("a step of the housekeeping failed", step=step, reason=str(error).strip().partition("\n")[0])
+        return 0
+
+
+async def _clocks_agree(connection: Connection) -> bool:
+    """Whether it is now what the database takes for now: a clock that is years ahead would delete everything."""
+    row = await (
+        await connection.execute("SELECT abs(extract(epoch FROM clock_timestamp() - %s))", (datetime.now(UTC),))
+    ).fetchone()
+    apart = float(row[0]) if row else 0.0
+    if apart > _APART_SECONDS:
+        _log.warning("nothing is deleted: the database's clock and this host's are apart", seconds=round(apart))
+    return apart <= _APART_SECONDS
 
 
 async def _delete_rows(connection: Connection, table: str, tier: Tier) -> int:
@@ -105,14 +132,33 @@ async def _delete_series(connection: Connection) -> int:
     A sink that wrote a point of one within this minute takes it for stored; once it has forgotten that, it stores it
     again with the next point.
     """
-    cursor = await connection.execute(
-        """
-        DELETE FROM otel_series AS series
-        WHERE first_seen < kept_since('otel_metric_point')
-            AND NOT EXISTS (SELECT FROM otel_metric_point AS point WHERE point.series_id = series.series_id)
-        """
-    )
-    return cursor.rowcount
+    total = 0
+    last = UUID(int=0)
+    while True:
+        # For each a look into the points' index: an anti-join would read all points.
+        cursor = await connection.execute(
+            f"""
+            WITH looked_at AS (
+                SELECT series_id FROM otel_series
+                WHERE series_id > %s::uuid AND first_seen < kept_since('otel_metric_point')
+                ORDER BY series_id LIMIT {_SERIES}
+            ),
+            gone AS (
+                DELETE FROM otel_series AS series USING looked_at
+                WHERE series.series_id = looked_at.series_id AND (
+                    SELECT true FROM otel_metric_point AS point WHERE point.series_id = series.series_id LIMIT 1
+                ) IS NULL
+                RETURNING 1
+            )
+            SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM looked_at),
+                (SELECT series_id FROM looked_at ORDER BY series_id DESC LIMIT 1)
+            """.encode(),
+            (str(last),),
+        )
+        gone, looked_at, last = await cursor.fetchone() or (0, 0, last)
+        total += int(gone)
+        if int(looked_at) < _SERIES:
+            return total
 
 
 async def _delete_letters(connection: Connection) -> int:
@@ -181,8 +227,8 @@ async def _delete_ledger(connection: Connection) -> int:
     return cursor.rowcount
 
 
-async def _refresh(connection: Connection, declarations: Declarations) -> None:
-    """Refresh the rollups where rows came later than the jobs look back, or before there were rollups.
+async def _refresh(connection: Connection, declarations: Declarations) -> int:
+    """Refresh the rollups where rows came later than the jobs look back, or before there were rollups; returns 0.
 
     Only what changed is made again. Never where rows may have been dropped: their rollups would go with them.
     """
@@ -204,6 +250,7 @@ async def _refresh(connection: Connection, declarations: Declarations) -> None:
                 await connection.execute(
                     "CALL refresh_continuous_aggregate(%s::regclass, %s::timestamptz, %s::timestamptz)", (name, *row)
                 )
+    return 0
 
 
 async def _time(connection: Connection, query: str) -> datetime | None:
