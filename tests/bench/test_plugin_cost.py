@@ -146,7 +146,7 @@ def test_zone_mta(
         )
 
     # One pair at a time: also while they carry nothing, they ask their database for mail.
-    case.check("Zone-MTA", start, pairs=20, messages=20, abreast=1)
+    case.check("Zone-MTA", start, pairs=20, messages=10, abreast=1)
 
 
 def through_zone_mta(server: ZoneMta, count: int) -> None:
