@@ -178,7 +178,8 @@ async def test_what_nobody_waits_for_any_more_is_no_longer_in_memory() -> None:
         assert ingest.bytes == logs(1).ByteSize()
         assert not ingest._waiting
         writer.open.set()
-        assert await ingest(Signal.LOGS, requests[-1]) == Outcome()
+        # On a busy machine its pieces may take longer than these tests' patience.
+        await tries(ingest, requests[-1], 10)
     assert writer.committed == 30_001
 
 
