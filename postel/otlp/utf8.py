@@ -17,11 +17,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from postel.otlp import varint
+
 # The wire types.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
-# Bytes of a varint at most; the last of them holds one bit.
-_LONGEST_VARINT = 10
 # As protobuf itself reads.
 _MAX_DEPTH = 100
 # Levels at which protobuf is asked first, an attribute's value among them. Asked at each of 100 levels it would read
@@ -57,17 +57,17 @@ def _mended(body: bytes, descriptor: Descriptor, depth: int) -> Iterator[bytes]:
     position = 0
     while position < len(body):
         start = position
-        tag, position = _varint(body, position)
+        tag, position = varint.read(body, position)
         if tag & 7 == _VARINT:
-            _, position = _varint(body, position)
+            _, position = varint.read(body, position)
         elif tag & 7 == _BYTES:
-            size, begin = _varint(body, position)
+            size, begin = varint.read(body, position)
             position = begin + size
             if position <= len(body) and (field := descriptor.fields_by_number.get(tag >> 3)):
                 content = body[begin:position]
                 mended = _mended_field(content, field, depth)
                 if mended is not content:
-                    yield body[start : start + _tag_size(body, start)] + _encoded(len(mended)) + mended
+                    yield body[start : start + _tag_size(body, start)] + varint.encoded(len(mended)) + mended
                     continue
         else:
             # Groups, which OTLP has none of, are no wire type here either.
@@ -97,23 +97,5 @@ def _is_readable(content: bytes, descriptor: Descriptor) -> bool:
     return True
 
 
-def _varint(body: bytes, position: int) -> tuple[int, int]:
-    """A varint, and where it ends."""
-    value = 0
-    for shift, byte in enumerate(body[position : position + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says that more follow
-            return value, position + shift + 1
-    raise ValueError("no varint")
-
-
 def _tag_size(body: bytes, start: int) -> int:
-    return _varint(body, start)[1] - start
-
-
-def _encoded(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
+    return varint.read(body, start)[1] - start

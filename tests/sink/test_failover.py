@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
-import shutil
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,34 +30,10 @@ _SERVERS = find_postgres()
 @contextmanager
 def _standby(server: PostgresServer, primary: str) -> Iterator[str]:
     """A streaming copy of a server; its URL."""
-    folder = Path(tempfile.mkdtemp(prefix="postel-"))
-    user = "postgres" if os.geteuid() == 0 else None
-    if user:
-        os.chown(folder, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-    data = folder / "data"
-    copy = [
-        str(server.programs / "pg_basebackup"),
-        "-d",
-        primary,
-        "-D",
-        str(data),
-        "--write-recovery-conf",
-        "--checkpoint=fast",
-    ]
-    subprocess.run([*copy, "--no-sync"], user=user, cwd=folder, check=True, capture_output=True)
-    arguments = ["-D", str(data), "-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(server.programs / "postgres"), *arguments], user=user, cwd=folder, stdout=log, stderr=log
-        )
-    try:
-        url = f"postgresql://postgres@/postgres?host={folder}"
+    making = ("pg_basebackup", "-d", primary, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+    with distribution_server(server, making=making) as url:
         until(lambda: _in_recovery(url), 20, "the standby answers")
         yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-        shutil.rmtree(folder)
 
 
 def _in_recovery(url: str) -> bool:

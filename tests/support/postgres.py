@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -30,6 +30,7 @@ from timescale_sink.store.migrate import migrate
 from tools.bootstrap.programs import PostgresServer, find_postgres
 
 _SERVERS = find_postgres()
+_NEW_CLUSTER = ("-U", "postgres", "-A", "trust", "-E", "utf8", "--no-sync")
 
 
 def named(server: str, database: str) -> str:
@@ -79,8 +80,10 @@ def wheel_server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def distribution_server(server: PostgresServer, *options: str) -> Iterator[str]:
-    """A PostgreSQL of the distribution on a Unix socket of its own."""
+def distribution_server(
+    server: PostgresServer, *options: str, making: Sequence[str] = ("initdb", *_NEW_CLUSTER)
+) -> Iterator[str]:
+    """A PostgreSQL of the distribution on a Unix socket of its own, whose cluster a program of the server's makes."""
     folder = Path(tempfile.mkdtemp(prefix="postel-"))
     # The server refuses to run as root.
     user = "postgres" if os.geteuid() == 0 else None
@@ -88,7 +91,7 @@ def distribution_server(server: PostgresServer, *options: str) -> Iterator[str]:
         os.chown(folder, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
     data = folder / "data"
     subprocess.run(
-        [server.programs / "initdb", "-U", "postgres", "-A", "trust", "-E", "utf8", "--no-sync", "-D", data],
+        [server.programs / making[0], *making[1:], "-D", data],
         user=user,
         cwd=folder,
         check=True,

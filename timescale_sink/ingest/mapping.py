@@ -24,7 +24,7 @@ from timescale_sink.ingest import numbers
 from timescale_sink.ingest.events import EventMapper, TypedEvent
 from timescale_sink.ingest.letters import Part, bury
 from timescale_sink.ingest.points import differ, point_row
-from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, PointRow, Rows, Sighting, WideKey, WideRow
+from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, Rows, Sighting, WideKey, WideRow
 from timescale_sink.ingest.series import MetricIdentity, Origin, encode_scope, metric_identity, origin_of
 from timescale_sink.ingest.values import (
     AHEAD,
@@ -34,6 +34,7 @@ from timescale_sink.ingest.values import (
     canonical,
     fingerprint,
     finite,
+    from_microseconds,
     hour,
     instant,
     is_key,
@@ -155,16 +156,16 @@ class Mapper:
             key = (series.series_id, time)
             row = numbers.row(series.begin, start, time, value)
             if key in rows.points:
-                tally = rows.tally(hour(instant(time * 1000)), POINTS)
+                tally = rows.tally(hour(from_microseconds(time)), POINTS)
                 tally.duplicate += 1
-                tally.conflicting += _differ(rows.points[key], row)
+                tally.conflicting += differ(rows.points[key], row)
             else:
                 rows.series[series.series_id] = series.row
                 rows.points[key] = row
         for number, count in Counter(time // HOUR for time in times).items():
-            rows.tally(instant(number * HOUR * 1000), POINTS).received += count
+            rows.tally(from_microseconds(number * HOUR), POINTS).received += count
         if times:
-            at = instant(max(times) * 1000)
+            at = from_microseconds(max(times))
             seen = max(seen or at, at)
         return seen
 
@@ -309,17 +310,10 @@ def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, ro
     key = (series.series_id.bytes, microseconds(at))
     if key in rows.points:
         tally.duplicate += 1
-        tally.conflicting += _differ(rows.points[key], row)
+        tally.conflicting += differ(rows.points[key], row)
         return
     rows.series.setdefault(series.series_id.bytes, series)
     rows.points[key] = row
-
-
-def _differ(one: PointRow | bytes, other: PointRow | bytes) -> bool:
-    if one == other:
-        return False
-    both = [numbers.restored(point) if isinstance(point, bytes) else point for point in (one, other)]
-    return differ(*both)
 
 
 def _time_of(record: LogRecord, now: datetime) -> datetime:

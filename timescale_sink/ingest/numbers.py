@@ -16,9 +16,10 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from postel.otlp import varint
 from timescale_sink.ingest.rows import PointRow, SeriesRow
 from timescale_sink.ingest.series import MetricIdentity
-from timescale_sink.ingest.values import instant
+from timescale_sink.ingest.values import from_microseconds
 
 # start_time_unix_nano = 2 and time_unix_nano = 3 are fixed64, as_double = 4 is a double, as_int = 6 an sfixed64: a tag
 # of one byte, and eight bytes.
@@ -101,18 +102,9 @@ def elements(body: bytes) -> Iterator[bytes]:
         size = body[position + 1]
         position += 2
         if size & _MORE:
-            size, position = _long_size(body, position - 1)
+            size, position = varint.read(body, position - 1)
         yield body[position : position + size]
         position += size
-
-
-def _long_size(body: bytes, position: int) -> tuple[int, int]:
-    """A varint of several bytes, and where it ends."""
-    size = shift = 0
-    while (byte := body[position]) & _MORE:
-        size |= (byte ^ _MORE) << shift
-        shift, position = shift + 7, position + 1
-    return size | byte << shift, position + 1
 
 
 def read(point: bytes) -> tuple[int, int, float, bytes] | None:
@@ -163,7 +155,7 @@ def restored(copied: bytes) -> PointRow:
 
 
 def _instant(field: bytes) -> datetime:
-    return instant((int.from_bytes(field, "big", signed=True) + _FROM_2000) * _NANOSECONDS)
+    return from_microseconds(int.from_bytes(field, "big", signed=True) + _FROM_2000)
 
 
 def _fields(copied: bytes) -> Iterator[bytes]:

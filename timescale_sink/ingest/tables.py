@@ -23,14 +23,14 @@ from postel.signals import Declarations
 from timescale_sink.ingest import numbers
 from timescale_sink.ingest.events import FIXED, TypedEvent
 from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, PointKey, PointRow, Tally, WideKey, WideRow
-from timescale_sink.ingest.values import HOUR, canonical, fingerprint, hour, instant
+from timescale_sink.ingest.values import HOUR, canonical, fingerprint, from_microseconds, hour
 from timescale_sink.store.database import Connection
 
 Row_contra = TypeVar("Row_contra", contravariant=True)
 _KEY = ("node_id", "instance", "zone", "time")
 # What stands around the rows of a binary COPY: the signature, no flags, no extension; and the end.
-COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-COPY_END = b"\xff\xff"
+_COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END = b"\xff\xff"
 # A declared column's type as COPY takes it.
 _EVENT_TYPES = {
     "text": "text",
@@ -249,13 +249,13 @@ class PointsTable(KeyedTable[Any]):
     async def _copy(self, connection: Connection, table: str, rows: Sequence[Point]) -> None:
         if plain := [point for _, point in rows if type(point) is bytes]:
             async with _copying(connection, table, self._columns) as copy:
-                await copy.write(b"".join([COPY_BEGIN, *plain, COPY_END]))
+                await copy.write(b"".join([_COPY_BEGIN, *plain, _COPY_END]))
         if others := [point for _, point in rows if type(point) is not bytes]:
             await _copy(connection, table, self._columns, self._encode(others))
 
     def _hours(self, rows: Sequence[Point]) -> Iterable[tuple[datetime, int]]:
         counts = Counter(time // HOUR for (_, time), _ in rows)
-        return ((instant(hour_ * HOUR * 1000), count) for hour_, count in counts.items())
+        return ((from_microseconds(number * HOUR), count) for number, count in counts.items())
 
 
 _POINT_COLUMNS: Mapping[str, str] = {

@@ -49,7 +49,12 @@ def moment(unix_nano: int, now: datetime) -> datetime:
 
 def instant(unix_nano: int) -> datetime:
     """Any time that 64 bits of nanoseconds can name: until the year 2554."""
-    return _EPOCH + timedelta(microseconds=unix_nano // 1000)
+    return from_microseconds(unix_nano // 1000)
+
+
+def from_microseconds(since_1970: int) -> datetime:
+    """A time; `microseconds` is the way back."""
+    return _EPOCH + timedelta(microseconds=since_1970)
 
 
 def microseconds(at: datetime) -> int:
