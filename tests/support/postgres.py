@@ -52,8 +52,11 @@ def migrate_now(url: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def fresh_database(server: str, template: str = "template1", options: str = "") -> Iterator[str]:
-    """A database of the test's own; its URL. ``options`` are more words for CREATE DATABASE."""
+def fresh_database(server: str, template: str = "template0", options: str = "") -> Iterator[str]:
+    """A database of the test's own; its URL. ``options`` are more words for CREATE DATABASE.
+
+    Of template0, since TimescaleDB's launcher is connected to template1 again and again, which cannot be copied then.
+    """
     name = f"postel_test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as connection:
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} ").format(sql.Identifier(name), sql.Identifier(template))
