@@ -38,7 +38,7 @@ RECEIVERS = ("takes", "hangs", "away")
 JUDGE = {"judge": {"enabled": ["receiver", "main"], "ordering": 2}}
 """The testbed's plugin that runs beside Postel's; the server without has it, too."""
 
-pytestmark = [pytest.mark.bench, pytest.mark.timeout(2700)]
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(5400)]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_zone_mta(
         )
 
     # One pair at a time: also while they carry nothing, they ask their database for mail.
-    case.check("Zone-MTA", start, pairs=20, messages=10, abreast=1)
+    case.check("Zone-MTA", start, pairs=40, messages=10, abreast=1)
 
 
 def through_zone_mta(server: ZoneMta, count: int) -> None:
