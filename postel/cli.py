@@ -100,12 +100,14 @@ def sink(settings: Settings) -> None:
 @main.command()
 @config_option
 def serve(settings: Settings) -> None:
-    """Serve the API and the live page."""
+    """Serve the API and the live page, and evaluate the alert rules."""
     from dashboards.web import app
     from postel import log
+    from timescale_sink.alerts.evaluate import Evaluator
+    from timescale_sink.alerts.rules import load
 
     log.configure("serve")
-    asyncio.run(app.run(settings))
+    asyncio.run(app.run(settings, Evaluator(load(settings.alerts.rules), settings.alerts).run))
 
 
 @main.command()

@@ -217,7 +217,17 @@ class Serve(_Section):
 
 
 class Alerts(_Section):
-    """``[alerts]``: reserved for alert rules and notifications."""
+    """``[alerts]``: further alert rules, and who is told."""
+
+    rules: Path | None = Field(None, description="a YAML file of rules that stand beside the shipped ones")
+    notify: tuple[SecretStr, ...] = Field(
+        (),
+        description='a list of apprise URLs, such as ["mailtos://user:password@mail.example.org", "json://host/path"]',
+    )
+    page: str = Field(
+        "", pattern=r"^(https?://[^\s]+[^/\s])?$", description="the page's address for who is told, no / last"
+    )
+    repeat: Seconds = Field(4 * 3600, description="seconds after which what still fires is told again, above 0")
 
 
 class Privacy(_Section):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -74,8 +76,15 @@ def create_app(readers: Readers, *, loopback_only: bool = True) -> FastAPI:
     return app
 
 
-async def run(settings: Settings) -> None:
+Beside = Callable[[str], Coroutine[Any, Any, None]]
+
+
+async def run(settings: Settings, beside: Beside) -> None:
     """Serve until SIGINT or SIGTERM.
+
+    Args:
+        settings: where, and which database.
+        beside: what else this process does until then, given the database's URL.
 
     Raises:
         AddressInUseError: another program listens on ``[serve] address``.
@@ -85,7 +94,7 @@ async def run(settings: Settings) -> None:
     with listen(address, "[serve] address") as listener:
         readers = Readers(load_all())
         readers.start()
-        opening = asyncio.create_task(_open(settings, readers.access))
+        opening = asyncio.create_task(_begin(settings, readers.access, beside))
         app = create_app(readers, loopback_only=loopback_only)
         server = Server(
             uvicorn.Config(
@@ -108,11 +117,16 @@ async def run(settings: Settings) -> None:
             await readers.close()
 
 
-async def _open(settings: Settings, access: Access) -> None:
+async def _begin(settings: Settings, access: Access, beside: Beside) -> None:
+    await beside(await _open(settings, access))
+
+
+async def _open(settings: Settings, access: Access) -> str:
     """Give the readers their pool as soon as the database is there; an embedded one may take its time to recover."""
     while True:
         try:
-            pool = create_pool(await database_url(settings), settings.database.connections)
+            url = await database_url(settings)
+            pool = create_pool(url, settings.database.connections)
             await pool.open()
         except DatabaseError as error:
             access.fault = str(error)
@@ -120,4 +134,4 @@ async def _open(settings: Settings, access: Access) -> None:
             await asyncio.sleep(_RETRY_S)
         else:
             access.pool = pool
-            return
+            return url

@@ -187,7 +187,7 @@ def test_no_parameter_brings_the_page_down(page: str) -> None:
 
 def test_what_is_not_there_is_said_in_json(api: httpx.Client) -> None:
     assert (api.get("/nope").status_code, api.get("/nope").json()) == (404, {"detail": "no such resource"})
-    assert (api.post("/nodes").status_code, api.post("/nodes").json()) == (405, {"detail": "only GET is answered here"})
+    assert (api.post("/nodes").status_code, api.post("/nodes").json()) == (405, {"detail": "POST is not answered here"})
 
 
 def test_foreign_names_and_origins_are_refused(api: httpx.Client) -> None:

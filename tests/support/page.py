@@ -47,15 +47,21 @@ return chart.getOption().series.map((s) => [s.name, s.data.map((d) => d.value ??
 
 
 @contextmanager
-def serving(folder: Path, url: str) -> Iterator[str]:
-    """`postel serve` on a free port, ended by SIGTERM and expected to say nothing wrong; the address of its page."""
+def serving(folder: Path, url: str, **variables: str) -> Iterator[str]:
+    """`postel serve` on a free port, ended by SIGTERM and expected to say nothing wrong; the address of its page.
+
+    Args:
+        folder: where it runs, and writes ``serve.log``.
+        url: its database.
+        variables: of its environment, beside those.
+    """
     address = f"127.0.0.1:{free_port()}"
     log = folder / "serve.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "postel.cli", "serve"],
             cwd=folder,
-            env={"POSTEL_DATABASE__URL": url, "POSTEL_SERVE__ADDRESS": address, "HOME": str(folder)},
+            env={"POSTEL_DATABASE__URL": url, "POSTEL_SERVE__ADDRESS": address, "HOME": str(folder), **variables},
             stdout=output,
             stderr=output,
         )

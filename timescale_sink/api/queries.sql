@@ -108,3 +108,50 @@ WHERE
     {condition}
 ORDER BY time DESC, event_id DESC
 LIMIT %(limit)s;
+
+-- alerts --
+-- The alerts that there are, what is worst and newest first, and whether they are silenced.
+SELECT
+    rule, labels, state, severity, title, value, details, since, seen, acknowledged_by, acknowledged_at,
+    EXISTS (
+        SELECT FROM alert_silence AS silence
+        WHERE
+            now() >= silence.starts AND now() < silence.ends
+            AND coalesce(silence.rule, alert.rule) = alert.rule AND alert.labels @> silence.labels
+    ) AS silenced
+FROM alert
+WHERE %(state)s::text IS NULL OR state = %(state)s
+ORDER BY state = 'firing' DESC, state = 'pending' DESC, severity, since DESC, rule, labels
+LIMIT 1000;
+
+-- alert_changes --
+-- What began to fire and what was resolved, the newest first.
+SELECT time, rule, labels, state, value
+FROM alert_change
+WHERE time >= to_timestamp(%(start)s) AND time < to_timestamp(%(stop)s)
+ORDER BY time DESC, id DESC
+LIMIT 1000;
+
+-- acknowledge --
+-- Says who looks after what fires or is pending.
+UPDATE alert SET acknowledged_by = %(author)s, acknowledged_at = now()
+WHERE rule = %(rule)s AND labels = %(labels)s AND state <> 'resolved'
+RETURNING rule;
+
+-- silences --
+SELECT id, rule, labels, starts, ends, author, reason
+FROM alert_silence
+WHERE ends > now()
+ORDER BY starts, id
+LIMIT 1000;
+
+-- silence --
+INSERT INTO alert_silence (rule, labels, starts, ends, author, reason)
+VALUES (%(rule)s, %(labels)s, coalesce(%(starts)s, now()), %(ends)s, %(author)s, %(reason)s)
+RETURNING id, rule, labels, starts, ends, author, reason;
+
+-- end_silence --
+-- One that began ends now; one that is to come is as if it had not been.
+WITH gone AS (DELETE FROM alert_silence WHERE id = %(id)s AND starts >= now() RETURNING id),
+ended AS (UPDATE alert_silence SET ends = now() WHERE id = %(id)s AND starts < now() AND ends > now() RETURNING id)
+SELECT id FROM gone UNION ALL SELECT id FROM ended;

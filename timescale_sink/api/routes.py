@@ -1,6 +1,7 @@
 """The API under ``/api/v1``: all routes together, and those of nodes and series.
 
-Those of events and traces are in `timescale_sink.api.event_routes`, what comes in is in `timescale_sink.api.live`.
+Those of events and traces are in `timescale_sink.api.event_routes`, of alerts in `alert_routes`, what comes in is in
+`live`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.routing import Match
 
-from timescale_sink.api import event_routes, live, series
+from timescale_sink.api import alert_routes, event_routes, live, series
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, handle_errors, readers
 from timescale_sink.api.readers import Readers
 from timescale_sink.api.series import Reading
@@ -148,7 +149,7 @@ async def get_series(
 def add_to(app: FastAPI, readers: Readers) -> None:
     """Put the API and its answers to errors into an application."""
     app.state.readers = readers
-    for routes in (router, event_routes.router, live.router):
+    for routes in (router, event_routes.router, alert_routes.router, live.router):
         app.include_router(routes, prefix=PREFIX)
     # The page's own "not found" is HTML, and a line in the log for each.
     app.add_api_route("/api/{path:path}", _nothing_here, methods=_METHODS, include_in_schema=False)
@@ -157,6 +158,7 @@ def add_to(app: FastAPI, readers: Readers) -> None:
 
 async def _nothing_here(request: Request) -> JSONResponse:
     path = request.url.path.removeprefix(PREFIX)
-    routes = (*router.routes, *event_routes.router.routes)
+    routes = (*router.routes, *event_routes.router.routes, *alert_routes.router.routes)
     known = any(route.matches({**request.scope, "path": path})[0] is Match.PARTIAL for route in routes)
-    return JSONResponse({"detail": "only GET is answered here" if known else "no such resource"}, 405 if known else 404)
+    detail = f"{request.method} is not answered here" if known else "no such resource"
+    return JSONResponse({"detail": detail}, 405 if known else 404)
