@@ -90,20 +90,25 @@ class Collector:
             "POSTEL_COLLECTOR_STORAGE": str(self.storage),
             "POSTEL_SINK_GRPC": f"127.0.0.1:{sink_port}",
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *overrides: str, files: Sequence[Path] = ()) -> None:
-        """Start, and wait for its health; ``files`` lie over agent.yaml, an override is YAML such as ``a::b: 1``."""
+    def spawn(self, *overrides: str, files: Sequence[Path] = ()) -> None:
+        """Start it, and wait for nothing; ``files`` lie over agent.yaml, an override is YAML such as ``a::b: 1``."""
         command: list[str | Path] = [self._program, "--config", collector_config()]
         for path in files:
             command += ["--config", path]
         for override in overrides:
             command += ["--config", f"yaml:{override}"]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
+    def start(self, *overrides: str, files: Sequence[Path] = ()) -> None:
+        """As :meth:`spawn`, and wait for its health."""
+        self.spawn(*overrides, files=files)
+        assert self.process
         deadline = time.monotonic() + 20
         while True:
-            assert self._process.poll() is None, self.log()
+            assert self.process.poll() is None, self.log()
             try:
                 if httpx.get(self.health, timeout=1).status_code == httpx.codes.OK:
                     return
@@ -114,25 +119,25 @@ class Collector:
 
     def kill(self) -> None:
         """End it as a crash would: kill -9."""
-        assert self._process
-        self._process.kill()
-        self._process.wait(10)
-        self._process = None
+        assert self.process
+        self.process.kill()
+        self.process.wait(10)
+        self.process = None
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
-        assert self._process
-        self._process.terminate()
+        assert self.process
+        self.process.terminate()
         try:
-            return self._process.wait(30)
+            return self.process.wait(30)
         finally:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
 
     def end(self) -> None:
         """End it if it runs."""
-        if self._process:
+        if self.process:
             self.kill()
 
     def send(self, request: Request) -> int:
@@ -148,8 +153,8 @@ class Collector:
 
     def listening(self) -> set[tuple[str, int]]:
         """The addresses and ports that its process listens on."""
-        assert self._process
-        connections = psutil.Process(self._process.pid).net_connections("tcp")
+        assert self.process
+        connections = psutil.Process(self.process.pid).net_connections("tcp")
         return {(each.laddr.ip, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN}
 
     def log(self) -> str:

@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from psycopg import conninfo, sql
@@ -82,36 +83,83 @@ def wheel_server() -> Iterator[str]:
         postgres.cleanup()
 
 
+class KillableServer:
+    """A PostgreSQL of the distribution on a Unix socket of its own; its cluster outlives its processes.
+
+    Args:
+        server: which PostgreSQL.
+        options: of `postgres`, beside those that keep it apart from others.
+        making: the program of the server's that makes the cluster, with its arguments but the folder.
+    """
+
+    def __init__(
+        self, server: PostgresServer, *options: str, making: Sequence[str] = ("initdb", *_NEW_CLUSTER)
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="postel-"))
+        self.url = f"postgresql://postgres@/postgres?host={self.folder}"
+        # The server refuses to run as root.
+        self._user = "postgres" if os.geteuid() == 0 else None
+        if self._user:
+            os.chown(self.folder, pwd.getpwnam(self._user).pw_uid, pwd.getpwnam(self._user).pw_gid)
+        data = str(self.folder / "data")
+        subprocess.run(
+            [server.programs / making[0], *making[1:], "-D", data],
+            user=self._user,
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+        )
+        arguments = ["-D", data, "-k", str(self.folder), "-c", "listen_addresses=", "-c", "fsync=off", *options]
+        self._command = [str(server.programs / "postgres"), *arguments]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """Everything it has said."""
+        return (self.folder / "log").read_text("utf-8", "replace")
+
+    def spawn(self) -> None:
+        """Start it, and wait for nothing."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self._command, user=self._user, cwd=self.folder, stdout=log, stderr=log)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.spawn()
+        _wait(self.url)
+
+    def kill(self) -> None:
+        """End all of its processes at once: kill -9. None of them notices that the others went."""
+        assert self.process
+        postmaster = psutil.Process(self.process.pid)
+        postmaster.suspend()
+        processes = [*postmaster.children(recursive=True), postmaster]
+        for each in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.process.wait(10)
+        # A new server begins on the shared memory only once nobody is left in it.
+        assert not psutil.wait_procs(processes, timeout=10)[1]
+
+    def remove(self) -> None:
+        """End it, and delete its cluster."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(20)
+        shutil.rmtree(self.folder)
+
+
 @contextlib.contextmanager
 def distribution_server(
     server: PostgresServer, *options: str, making: Sequence[str] = ("initdb", *_NEW_CLUSTER)
 ) -> Iterator[str]:
-    """A PostgreSQL of the distribution on a Unix socket of its own, whose cluster a program of the server's makes."""
-    folder = Path(tempfile.mkdtemp(prefix="postel-"))
-    # The server refuses to run as root.
-    user = "postgres" if os.geteuid() == 0 else None
-    if user:
-        os.chown(folder, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-    data = folder / "data"
-    subprocess.run(
-        [server.programs / making[0], *making[1:], "-D", data],
-        user=user,
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    arguments = ["-D", str(data), "-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off", *options]
-    with (folder / "log").open("wb") as log:
-        command = [str(server.programs / "postgres"), *arguments]
-        process = subprocess.Popen(command, user=user, cwd=folder, stdout=log, stderr=log)
+    """The URL of a :class:`KillableServer` that runs until the block ends."""
+    postgres = KillableServer(server, *options, making=making)
     try:
-        url = f"postgresql://postgres@/postgres?host={folder}"
-        _wait(url)
-        yield url
+        postgres.start()
+        yield postgres.url
     finally:
-        process.terminate()
-        process.wait(20)
-        shutil.rmtree(folder)
+        postgres.remove()
 
 
 def _wait(url: str) -> None:
@@ -167,6 +215,18 @@ def _with_timescale() -> PostgresServer | None:
         if (Path(asked.stdout.strip()) / "extension" / "timescaledb.control").exists():
             return server
     return None
+
+
+def timescale_programs() -> PostgresServer | None:
+    """A server with TimescaleDB that a test may start on its own: that of POSTEL_TEST_TIMESCALE_URL where its programs
+    are on this machine."""
+    if not (given := os.environ.get("POSTEL_TEST_TIMESCALE_URL")):
+        return _TIMESCALE_SERVER
+    with psycopg.connect(given) as connection:
+        row = connection.execute("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+        version = connection.info.server_version // 10_000
+    programs = Path(row[0] if row else "")
+    return PostgresServer(version, programs) if (programs / "initdb").exists() else _TIMESCALE_SERVER
 
 
 _TIMESCALE_SERVER = _with_timescale()

@@ -86,8 +86,8 @@ class RunningSink:
         """Everything it has said."""
         return (self.folder / "sink.log").read_text("utf-8", "replace")
 
-    def start(self, *, ready: bool = True, seconds: float = 30) -> None:
-        """Start it and wait until it is ready, or only until it listens."""
+    def spawn(self) -> None:
+        """Start it, and wait for nothing."""
         with (self.folder / "sink.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "postel.cli", "sink"],
@@ -96,6 +96,11 @@ class RunningSink:
                 stdout=log,
                 stderr=log,
             )
+
+    def start(self, *, ready: bool = True, seconds: float = 30) -> None:
+        """Start it and wait until it is ready, or only until it listens."""
+        self.spawn()
+        assert self.process
         deadline = time.monotonic() + seconds
         while self.state(ready=ready) != 200:
             assert self.process.poll() is None, self.log
@@ -113,6 +118,10 @@ class RunningSink:
         assert self.process
         self.process.send_signal(number)
         return self.process.wait(20)
+
+    def kill(self) -> None:
+        """End it as a crash would: kill -9."""
+        self.end(signal.SIGKILL)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a `postel` command on the same settings."""
