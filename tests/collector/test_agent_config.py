@@ -115,6 +115,29 @@ def test_kill_9_right_after_the_answer_loses_nothing(collector: Collector, sink:
 
 
 @pytest.mark.slow
+def test_kills_amid_starts_lose_nothing_of_what_was_under_way(collector: Collector, sink: Sink) -> None:
+    """Without extensions/surestorage/ each of these starts deletes what was under way and then writes it anew."""
+    collector.start()
+    assert {collector.send(log_request(name)) for name in _names(100)} == {httpx.codes.OK}
+    # By now all of them are under way to the sink that is away.
+    time.sleep(0.5)
+    collector.kill()
+    began = time.monotonic()
+    collector.start()
+    takes = time.monotonic() - began
+
+    for share in range(1, 10):
+        collector.kill()
+        collector.spawn()
+        time.sleep(takes * share / 10)
+    collector.kill()
+    sink.start()
+    collector.start()
+
+    _until(lambda: set(sink.bodies()) == set(_names(100)))
+
+
+@pytest.mark.slow
 def test_restarts_under_a_sender_that_never_pauses_lose_nothing(collector: Collector, sink: Sink) -> None:
     """Without extensions/readygate/ one in about fifty of these restarts lost what was queued, or panicked."""
     answered: list[str] = []

@@ -74,6 +74,7 @@ def test_every_component_of_the_config_is_in_the_manifest() -> None:
         "otlp_grpc": "/otlpexporter ",
         "file_storage": "/filestorage ",
         "ready_gate": "/extensions/readygate ",
+        "sure_storage": "/extensions/surestorage ",
         "patient_client": "/extensions/patientclient ",
         "body_limit": "/extensions/bodylimit ",
         "health_check": "/healthcheckextension ",
