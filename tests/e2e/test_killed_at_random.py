@@ -9,6 +9,7 @@ repeats the victims and the pauses of a run; what the kills meet depends on the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
@@ -27,10 +28,11 @@ import pytest
 
 from postel.collector import find_collector
 from support.collector import Collector
-from support.known_load import Load
+from support.known_load import Load, routes
 from support.known_rows import differences
 from support.postgres import KillableServer, migrate_now, timescale_programs
 from support.requirements import require
+from support.running_agent import KillableAgent
 from support.sink import RunningSink, running_sink
 from support.swallowing_proxy import Passed, swallowing_proxy
 from timescale_sink.store.database import Tier
@@ -42,10 +44,10 @@ PAUSE = (0.1, 7.0)
 """Seconds until the next kill: some meet a program that is starting."""
 AWAY = (0.0, 2.5)
 """Seconds until what was killed is started again."""
-TWO = 0.2
-"""How often two are killed at once."""
+BESIDE = 0.1
+"""How often each other one is killed at the same time."""
 QUIET = 6.0
-"""Seconds without a request after which none comes any more: the Collector tries again after 4.5 s at most."""
+"""Seconds after which what was under way has come: the Collector tries again after 4.5 s at most."""
 CLEAN = "the tables hold what the ledger says\n"
 
 
@@ -67,23 +69,25 @@ class Platform:
     postgres: KillableServer
     sink: RunningSink
     collector: Collector
+    agent: KillableAgent
     passed: Passed
 
     @property
     def programs(self) -> Mapping[str, Program]:
         """By their names."""
-        return {"postgres": self.postgres, "sink": self.sink, "collector": self.collector}
+        return {"postgres": self.postgres, "sink": self.sink, "collector": self.collector, "agent": self.agent}
 
     @property
     def logs(self) -> str:
         """The last that each has said."""
         said = {"postgres": self.postgres.log, "sink": self.sink.log, "collector": self.collector.log()}
+        said["agent"] = self.agent.log
         return "\n".join(f"--- {name}\n{log[-5000:]}" for name, log in said.items())
 
 
 @asynccontextmanager
 async def platform(folder: Path, server: PostgresServer, tier: Tier) -> AsyncIterator[Platform]:
-    """A database, a sink on it, a Collector that sends to it through the proxy."""
+    """A database, a sink on it, a Collector that sends to it through the proxy, and an agent that sends to that."""
     program = find_collector()
     require("collector", available=program, how="`make collector` builds it")
     assert program
@@ -92,29 +96,29 @@ async def platform(folder: Path, server: PostgresServer, tier: Tier) -> AsyncIte
     if tier is Tier.COMMUNITY:
         options += ["-c", "shared_preload_libraries=timescaledb"]
     postgres = KillableServer(server, *options)
-    collector: Collector | None = None
-    try:
+    with contextlib.ExitStack() as ending:
+        ending.callback(postgres.remove)
         postgres.start()
         await asyncio.to_thread(migrate_now, postgres.url)
-        with running_sink(folder, postgres.url) as sink:
-            async with swallowing_proxy(sink.ports[0]) as passed:
-                collector = Collector(program, folder, passed.port)
-                await asyncio.to_thread(sink.start)
-                await asyncio.to_thread(collector.start)
-                yield Platform(postgres, sink, collector, passed)
-    finally:
-        if collector is not None:
-            collector.end()
-        postgres.remove()
+        sink = ending.enter_context(running_sink(folder, postgres.url))
+        async with swallowing_proxy(sink.ports[0]) as passed:
+            collector = Collector(program, folder, passed.port)
+            ending.callback(collector.end)
+            agent = KillableAgent(folder, collector.url, INTERVALS__SYSTEM_METRICS=15, INTERVALS__SEND_METRICS=2)
+            await asyncio.to_thread(sink.start)
+            await asyncio.to_thread(collector.start)
+            agent.spawn()
+            ending.callback(agent.kill)
+            yield Platform(postgres, sink, collector, agent, passed)
 
 
 def victims(chance: random.Random, rounds: int) -> Iterator[list[str]]:
-    """Whom each round kills: each program in turn of three rounds, and another one beside it now and then."""
+    """Whom each round kills: each of three in turn, and another one, or the agent, beside it now and then."""
     while rounds > 0:
         names = ["postgres", "sink", "collector"]
         chance.shuffle(names)
         for name in names[:rounds]:
-            others = [other for other in names if other != name and chance.random() < TWO / 2]
+            others = [other for other in (*names, "agent") if other != name and chance.random() < BESIDE]
             yield [name, *others]
         rounds -= len(names)
 
@@ -136,29 +140,30 @@ async def kill_at_random(ours: Platform, chance: random.Random, rounds: int) -> 
     return kills
 
 
-async def come_true(ask: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+async def come_true(ask: Callable[[], Awaitable[bool]], seconds: float, *, pause: float = 0.5) -> bool:
     """Ask until it is true; whether it was within so many seconds."""
     deadline = time.monotonic() + seconds
     while not (answer := await ask()) and time.monotonic() < deadline:  # noqa: ASYNC110 - asked, not told
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(pause)
     return answer
 
 
-async def everything_has_arrived(load: Load, passed: Passed, url: str) -> None:
-    """Wait until all is acknowledged and nothing is under way; what is missing then does not come."""
+async def everything_has_arrived(load: Load, url: str) -> None:
+    """Wait until all is acknowledged and stored, or does not come, and until nothing is under way."""
 
     async def acknowledged() -> bool:
         return not load.left
 
     async def stored() -> bool:
-        return not await asyncio.to_thread(differences, url, load.made)
-
-    async def quiet() -> bool:
-        return time.monotonic() > passed.last + QUIET
+        with contextlib.suppress(psycopg.OperationalError):
+            return not await asyncio.to_thread(differences, url, load.made)
+        # It was killed in the last round, and is starting.
+        return False
 
     assert await come_true(acknowledged, 60), f"{load.left} records are not taken: {load.answers}"
-    await come_true(stored, 60)
-    assert await come_true(quiet, 60)
+    # A machine that is busy with other things stores the backlog of the last rounds slowly.
+    await come_true(stored, 60 + load.made / 500, pause=2)
+    await asyncio.sleep(QUIET)
 
 
 def fates(url: str) -> dict[str, int]:
@@ -189,7 +194,7 @@ async def endure(folder: Path, server: PostgresServer, tier: Tier, *, seed: int,
     chance = random.Random(seed)  # noqa: S311 - repeatable
     async with platform(folder, server, tier) as ours:
         assert tier.value in ours.sink.log
-        load = Load(ours.collector.url, random.Random(seed))  # noqa: S311
+        load = Load(routes(ours.agent.url, ours.collector.url), random.Random(seed))  # noqa: S311
         began = time.monotonic()
         sending = asyncio.create_task(load.send())
         making = asyncio.create_task(load.make(RATE))
@@ -197,16 +202,20 @@ async def endure(folder: Path, server: PostgresServer, tier: Tier, *, seed: int,
             kills = await kill_at_random(ours, chance, rounds)
             killed_for = time.monotonic() - began
             making.cancel()
-            await everything_has_arrived(load, ours.passed, ours.postgres.url)
+            await everything_has_arrived(load, ours.postgres.url)
             seconds = time.monotonic() - began
             assert all(p.process and p.process.poll() is None for p in ours.programs.values())
             wrong, told = differences(ours.postgres.url, load.made), fates(ours.postgres.url)
             figures = {name: n for name, n in vars(ours.passed).items() if isinstance(n, int) and name != "port"}
             print(  # noqa: T201 - the figures of a run
-                f"{rounds} rounds in {killed_for:.0f} s, all stored after {seconds:.0f} s; killed: {dict(kills)}\n"
-                f"sent to the Collector: {load.made} records, {load.sent} with those sent again, {load.unheard} whose"
-                f" acknowledgement was lost: {dict(load.answers)}\nfrom it to the sink: {figures}\nthe ledger: {told}"
+                f"{rounds} rounds in {killed_for:.0f} s, all stored after {seconds:.0f} s; killed: {dict(kills)}",
+                f"to agent and Collector: {load.made} records, {load.sent} with those sent again, of these"
+                f" {load.unheard} because their acknowledgement was lost: {dict(load.answers)}",
+                f"to the sink: {figures}",
+                f"the ledger: {told}",
+                sep="\n",
             )
+            assert ours.passed.faults == []
             assert wrong == {}
             checked = await asyncio.to_thread(ours.sink.command, "db", "check")
             assert (checked.stdout, checked.returncode) == (CLEAN, 0)
@@ -225,16 +234,13 @@ async def endure(folder: Path, server: PostgresServer, tier: Tier, *, seed: int,
 
 def everything_was_tried(passed: Passed, load: Load, kills: Mapping[str, int], told: Mapping[str, int]) -> None:
     """The run met what it is about."""
-    assert passed.faults == []
     assert min(kills[name] for name in ("postgres", "sink", "collector")) >= 1
     assert passed.swallowed == passed.acknowledged // 10 > 0
-    assert min(passed.recut, passed.committed_recut, load.unheard) > 0
+    assert min(passed.recut, passed.committed_again, load.unheard) > 0
     assert told["received"] == told["stored"] + told["duplicate"]
     assert told["duplicate"] > 0
     # A repetition says what the first one said.
     assert (told["conflicting"], told["dead_lettered"]) == (0, 0)
-    # Every record is a row or a cell of one table, and nothing else came.
-    assert told["stored"] == load.made
 
 
 @pytest.fixture(params=[Tier.PLAIN, Tier.COMMUNITY])

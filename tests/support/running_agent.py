@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -72,6 +73,39 @@ async def stop(process: asyncio.subprocess.Process, number: int = signal.SIGTERM
     process.send_signal(number)
     _, said = await asyncio.wait_for(process.communicate(), 10)
     return said.decode()
+
+
+class KillableAgent:
+    """The agent with its spool, which outlives its process.
+
+    Args:
+        folder: for all that it keeps.
+        endpoint: where it sends.
+        more: as of :func:`environment`.
+    """
+
+    def __init__(self, folder: Path, endpoint: str, **more: object) -> None:
+        self._folder = folder
+        self._variables = environment(folder, endpoint, **more)
+        self.url = f"http://{self._variables['POSTEL_INTAKE__ADDRESS']}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """Everything it has said."""
+        return (self._folder / "agent.log").read_text("utf-8", "replace")
+
+    def spawn(self) -> None:
+        """Start it, and wait for nothing."""
+        with (self._folder / "agent.log").open("ab") as log:
+            command = [sys.executable, "-m", "postel.cli", "agent"]
+            self.process = subprocess.Popen(command, env=self._variables, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """End it as a crash would: kill -9."""
+        assert self.process
+        self.process.kill()
+        self.process.wait(10)
 
 
 Point = tuple[str, dict[str, Any], Any]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -43,7 +42,6 @@ class Passed:
         committed_recut: of these, those that came in a batch of other records.
         acknowledged: answers of the sink that say that a request is committed.
         swallowed: of these, those that nobody heard.
-        last: when a request or an answer passed last, as ``time.monotonic``.
         faults: what the proxy did not understand.
     """
 
@@ -56,10 +54,9 @@ class Passed:
     committed_recut: int = 0
     acknowledged: int = 0
     swallowed: int = 0
-    last: float = field(default_factory=time.monotonic)
     faults: list[Exception] = field(default_factory=list)
-    _batches: dict[int, int] = field(default_factory=dict)
-    _committed: set[int] = field(default_factory=set)
+    _batches: dict[int, int] = field(default_factory=dict, repr=False)
+    _committed: set[int] = field(default_factory=set, repr=False)
 
     def came(self, message: bytes) -> frozenset[int]:
         """A request came whole; its records, each by what it says."""
@@ -75,12 +72,10 @@ class Passed:
         self.committed_again += len(committed)
         self.committed_recut += len(committed & recut)
         self._batches.update(dict.fromkeys(records, batch))
-        self.last = time.monotonic()
         return records
 
     def is_swallowed(self, records: frozenset[int]) -> bool:
         """The sink acknowledged these; whether nobody is to hear it."""
-        self.last = time.monotonic()
         self.acknowledged += 1
         self._committed |= records
         swallowed = self.acknowledged % SWALLOWS == 0
