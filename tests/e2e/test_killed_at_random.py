@@ -27,15 +27,17 @@ import psycopg
 import pytest
 
 from postel.collector import find_collector
+from postel.signals import load_all
 from support.collector import Collector
 from support.known_load import Load, routes
-from support.known_rows import differences
+from support.known_rows import ROLLUPS, differences
 from support.postgres import KillableServer, migrate_now, timescale_programs
 from support.requirements import require
 from support.running_agent import KillableAgent
 from support.sink import RunningSink, running_sink
 from support.swallowing_proxy import Passed, swallowing_proxy
 from timescale_sink.store.database import Tier
+from timescale_sink.store.housekeeping import keep_house
 from tools.bootstrap.programs import PostgresServer, find_postgres
 
 RATE = 400
@@ -149,15 +151,18 @@ async def come_true(ask: Callable[[], Awaitable[bool]], seconds: float, *, pause
 
 
 async def everything_has_arrived(load: Load, url: str) -> None:
-    """Wait until all is acknowledged and stored, or does not come, and until nothing is under way."""
+    """Wait until all is acknowledged, and stored and rolled up, or does not come, and until nothing is under way."""
 
     async def acknowledged() -> bool:
         return not load.left
 
     async def stored() -> bool:
+        # The database may have been killed in the last round, and be starting.
         with contextlib.suppress(psycopg.OperationalError):
-            return not await asyncio.to_thread(differences, url, load.made)
-        # It was killed in the last round, and is starting.
+            found = await asyncio.to_thread(differences, url, load.made)
+            if found.keys() and found.keys() <= ROLLUPS:
+                await keep_house(url, load_all())
+            return not found
         return False
 
     assert await come_true(acknowledged, 60), f"{load.left} records are not taken: {load.answers}"

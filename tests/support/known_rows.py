@@ -11,6 +11,8 @@ import psycopg
 from support.known_load import KINDS, TICK, TIME, ZONES, Kind, at, counter_cell, delta_point, fate, gauge_cell, uid
 
 Row = tuple[Any, ...]
+ROLLUPS = {"delivery_events_daily", "metrics_zonemta_1h"}
+"""They are as the tables after one refresh cycle: the records are from further back than TimescaleDB's jobs look."""
 _QUERIES = {
     "delivery_events": """
         SELECT event_id::text, (extract(epoch FROM time) * 1000)::bigint, status, queue_id, zone, attempt, duration,
