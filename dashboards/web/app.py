@@ -10,7 +10,6 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +111,7 @@ async def run(settings: Settings, beside: Beside) -> None:
             await server.serve([listener])
         finally:
             opening.cancel()
-            with suppress(asyncio.CancelledError):
-                await opening
+            await asyncio.gather(opening, return_exceptions=True)
             await readers.close()
 
 

@@ -265,7 +265,7 @@ CASES = [
     ),
     Case(
         "attempts-unaccounted",
-        accounted(100, 98),
+        accounted(100, 90),
         accounted(100, 100),
         {**ON_NODE, "instance": f"{NODE}:12080", "zone": "default"},
         20,

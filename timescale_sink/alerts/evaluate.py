@@ -65,7 +65,8 @@ class Evaluator:
 
     async def tell(self, connection: Connection, now: datetime) -> None:
         """Note whom to tell of what changed, and send what is noted."""
-        if told := await records.untold(connection, now, self._repeat):
+        untold = await records.untold(connection, now, self._repeat)
+        if told := [alert for alert in untold if alert.rule in self._rules]:
             message = notify.message_of(told, self._rules, now, self._page)
             _log.info("an alert changed", title=message.title, severity=message.severity)
             await records.tell(connection, told, message, [notify.hash_of(url) for url in self._targets])
@@ -110,6 +111,7 @@ class Evaluator:
                 try:
                     # It goes with the connection, and another process has it soon.
                     if await _locked(connection):
+                        said = ""
                         await self._run(connection)
                 finally:
                     await connection.close()
@@ -128,8 +130,8 @@ class Evaluator:
             await self.evaluate(connection, await _now(connection))
             # A silence that began meanwhile counts.
             now = await _now(connection)
-            await self.tell(connection, now)
             await records.forget(connection, [*self._rules], now)
+            await self.tell(connection, now)
             await asyncio.sleep(_TICK_S)
 
 

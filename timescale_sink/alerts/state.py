@@ -19,6 +19,8 @@ from timescale_sink.alerts.rules import Rule
 Labels = tuple[tuple[str, str], ...]
 # A subject that is not heard of for so long is gone.
 MISSING_FOR = timedelta(days=1)
+# Some figures come every quarter of an hour only, where a queue is long.
+PENDING_FOR = timedelta(minutes=30)
 
 
 class State(StrEnum):
@@ -87,7 +89,8 @@ def _step(rule: Rule, alert: Alert | None, finding: Finding | None, now: datetim
     if alert is None or alert.state is State.RESOLVED:
         return alert
     if alert.state is State.PENDING:
-        return None
+        waits = finding is None and rule.missing == "keep" and now - alert.seen < PENDING_FOR
+        return alert if waits else None
     patience = MISSING_FOR if finding is None and rule.missing == "keep" else rule.keep
     return replace(alert, state=State.RESOLVED, since=now) if now - alert.seen >= patience else alert
 

@@ -71,5 +71,7 @@ class Access:
             raise DatabaseError(
                 f"the database does not answer within {_POOL_TIMEOUT_S:g} s; see [database] url"
             ) from None
-        except psycopg.OperationalError as error:
+        except psycopg.IntegrityError:
+            raise
+        except psycopg.Error as error:
             raise DatabaseError(f"the database does not answer: {str(error).strip()}") from None

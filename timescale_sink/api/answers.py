@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -40,6 +41,13 @@ def handle_errors(app: FastAPI) -> None:
     """Give each kind of error its answer."""
     for kind, status in ((BadQueryError, 400), (DatabaseError, 503), (TooSlowError, 504)):
         app.add_exception_handler(kind, _answer(status))
+    app.add_exception_handler(RequestValidationError, _unreadable)
+
+
+async def _unreadable(_request: Request, error: Any) -> JSONResponse:
+    """FastAPI's own answer without what was sent, which may be no JSON."""
+    faults = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
+    return JSONResponse({"detail": faults}, 422)
 
 
 def _answer(status: int) -> Any:

@@ -133,7 +133,7 @@ async def export(
     return StreamingResponse(lines, media_type=_MEDIA_TYPES[format_], headers={"Content-Disposition": disposition})
 
 
-@router.get("/trace/{id:path}")
+@router.get("/trace/{id:path}", responses=BAD_QUERY)
 async def get_trace(
     request: Request,
     id_: Annotated[

@@ -2,7 +2,8 @@
 
 Ids and times say nothing of the order in which transactions commit. So a row carries its transaction, and a window of
 transactions is read once all of them are over: from the one where the last window ended to the first that may still be
-under way. A listener that comes back names where it was, and gets what came since.
+under way. A listener that comes back names where it was, and gets what came since. A window that a fault breaks off is
+given again as a whole.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Feed:
         self._wanted = asyncio.Event()
         # A window is given as a whole to whom it begins with.
         self._window = asyncio.Lock()
-        # Of the window under way, which begins again after a fault.
-        self._given: set[UUID] = set()
+        # Each holds a connection while it reads; the others are the API's.
+        self._catching_up = asyncio.Semaphore(1)
 
     async def subscribe(self, subscription: Subscription) -> str:
         """Give new events from now on; where "now" is, for the listener to come back to.
@@ -85,6 +86,8 @@ class Feed:
             group = self._groups.setdefault(subscription.filter, _Group(subscription.filter))
             group.members.add(subscription)
             self._wanted.set()
+            if self._fault:
+                subscription.away(self._fault)
             return self.at
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -104,7 +107,7 @@ class Feed:
             raise BadQueryError("after: is not an `at` of this API")
         where = Where()
         filter_.add_to(where)
-        async with self._access.connection() as connection:
+        async with self._catching_up, self._access.connection() as connection:
             async for events in self._read(connection, filter_.table, where, (after, until)):
                 yield ",".join(event.encoded().decode() for event in events)
 
@@ -119,7 +122,9 @@ class Feed:
                 await self._wanted.wait()
             try:
                 await self._look()
-            except PostelError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be fine, and somebody listens
+                if not isinstance(error, PostelError):
+                    _log.exception("new events cannot be read")
                 if not self._fault:
                     _log.warning("new events cannot be read; trying again", reason=str(error))
                     self._say_away(str(error))
@@ -149,9 +154,8 @@ class Feed:
                     _log.warning("the database was set back; new events are those from now on", was=self.at, now=until)
                 for table in sorted({filter_.table for filter_ in self._groups}):
                     async for events in self._read(connection, table, Where(), (self.at, until)):
-                        self._give([event for event in events if event.event_id not in self._given])
+                        self._give(events)
             self.at = until
-            self._given.clear()
             for member in self._members():
                 member.reached(until)
 
@@ -179,7 +183,6 @@ class Feed:
             piece = ",".join(encoded[event.event_id] for event in meant)
             for member in [*group.members]:
                 member.take(piece)
-        self._given.update(event.event_id for event in events)
 
 
 async def _xmin(connection: Connection) -> str:

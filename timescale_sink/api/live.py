@@ -10,9 +10,9 @@ A client sends requests, each a JSON object; `Subscribe` and `Unsubscribe` say w
     {"type": "away", "reason": TEXT}, and {"type": "back"} when the database answers again
 
 ``at`` says how far everything was given: of "subscribed" for that subscription, alone for all. Who comes back
-subscribes with ``after``, the last `at` that it saw, and misses nothing; what came between that and the break comes
-again, known by its event's id. Who does not read as fast as it is sent to is sent away with the reason (close code
-1013), for it would else be kept for without end.
+subscribes with ``after``, the last `at` that it saw, and misses nothing; what came between that and the break, or by
+an "away", may come again, known by its event's id. Who does not read as fast as it is sent to is sent away with the
+reason (close code 1013), for it would else be kept for without end.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from timescale_sink.api.values import Watched, watch
 
 # One that reads takes this in a moment.
 _MOST_BYTES = 8 << 20
+_LITTLE_BYTES = 1 << 20
 _LONGEST_WAIT_S = 10.0
 _MOST_LISTENERS = 1000
 _MOST_SUBSCRIPTIONS = 50
@@ -96,6 +97,8 @@ class _Outbox:
         self._waiting: deque[str] = deque()
         self._bytes = 0
         self._filled = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
 
     def put(self, text: str) -> None:
         """Let it wait."""
@@ -104,12 +107,18 @@ class _Outbox:
         self._waiting.append(text)
         self._bytes += len(text)
         self._filled.set()
+        if self._bytes > _LITTLE_BYTES:
+            self._drained.clear()
         if self._bytes > _MOST_BYTES:
             self._lose(f"more than {_MOST_BYTES >> 20} MiB waited to be read")
 
     def tell(self, **message: Any) -> None:
         """The same for a message that is not JSON yet."""
         self.put(orjson.dumps(message, option=orjson.OPT_UTC_Z).decode())
+
+    async def room(self) -> None:
+        """Wait until little waits, or the listener is lost."""
+        await self._drained.wait()
 
     async def send_all(self, send: Callable[[str], Awaitable[None]]) -> None:
         """Send what comes, one after the other, until cancelled or lost."""
@@ -125,9 +134,12 @@ class _Outbox:
                     self._lose(f"a message waited {_LONGEST_WAIT_S:g} s to be read")
                     return
                 self._bytes -= len(text)
+                if self._bytes <= _LITTLE_BYTES:
+                    self._drained.set()
 
     def _lose(self, reason: str) -> None:
         self._waiting.clear()
+        self._drained.set()
         if not self.lost.done():
             self.lost.set_result(reason)
 
@@ -195,6 +207,7 @@ class _Conversation:
             if request.after is not None:
                 async for piece in feed.since(subscription.filter, request.after, at):
                     subscription.take(piece)
+                    await outbox.room()
         finally:
             self._catching_up = False
         outbox.tell(type="subscribed", id=request.id, at=at)
@@ -219,7 +232,9 @@ class _Conversation:
                     self._outbox.tell(type="values", id=id_, values=values)
             except PostelError as error:
                 self._outbox.tell(type="error", id=id_, reason=str(error))
-                await asyncio.sleep(_RETRY_S)
+            except Exception:  # noqa: BLE001 - it would end unseen, and the subscription with it
+                _log.exception("new values cannot be read")
+            await asyncio.sleep(_RETRY_S)
 
     def _end(self, id_: str) -> None:
         if end := self._subscriptions.pop(id_, None):

@@ -130,6 +130,8 @@ def _ids(event: Event) -> set[str]:
 def _forms(asked: str) -> list[str]:
     """How the tables may write what was asked for."""
     asked = asked.strip()
+    if not asked:
+        return []
     forms = [asked]
     if "@" in asked and not asked.startswith("<"):
         forms.append(f"<{asked}>")

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg import AsyncConnection, conninfo, sql
 from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 from postel.errors import DatabaseAwayError, DatabaseError
@@ -147,6 +149,8 @@ def _check_server(connection: Connection) -> None:
 
 async def _set_up(connection: Connection) -> None:
     """Make a session's settings those that Postel relies on."""
+    # Integers of more than 64 bits, which only JSON has, become floats: as such they go out again.
+    set_json_loads(orjson.loads, connection)
     later = _SESSION_17 if connection.info.server_version >= 170000 else ()  # noqa: PLR2004 - where the setting begins
     await connection.execute("; ".join((*_SESSION, *later, _SESSION_TIMESCALE)).encode())
 
