@@ -27,7 +27,7 @@ DAY = 86_400_000_000_000
 ID = "019bc119-0100-7000-8000-0000000000aa"
 PLAIN = Mapper(load_all())
 BY_OBJECTS = Mapper(load_all())
-BY_OBJECTS._records._is_plain = lambda above, scope: False  # type: ignore[method-assign]  # noqa: ARG005
+BY_OBJECTS._records._is_plain = lambda above, scope: False  # type: ignore[method-assign, assignment]  # noqa: ARG005
 
 
 def mapped(mapper: Mapper, *requests: ExportLogsServiceRequest) -> dict[str, Any]:
