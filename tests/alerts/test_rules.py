@@ -268,7 +268,7 @@ CASES = [
         accounted(100, 90),
         accounted(100, 100),
         {**ON_NODE, "instance": f"{NODE}:12080", "zone": "default"},
-        20,
+        40,
         100,
     ),
     Case("inbound-stopped", nothing, lambda p, t: p.mail(t, 5), {}, 66, 10, days_before(lambda p, t: p.mail(t, 5))),
