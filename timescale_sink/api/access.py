@@ -66,7 +66,7 @@ class Access:
                 f"the database is not migrated ({error.diag.message_primary}): run `postel db migrate`"
             ) from None
         except psycopg.DataError as error:
-            raise BadQueryError(f"a value that was asked for cannot be: {error}") from None
+            raise BadQueryError(f"node, instance, zone, filter or range cannot be: {error}") from None
         except (PoolTimeout, PoolClosed):
             raise DatabaseError(
                 f"the database does not answer within {_POOL_TIMEOUT_S:g} s; see [database] url"
