@@ -23,12 +23,12 @@ from timescale_sink.ingest.tables import (
     Fates,
     PointsTable,
     TableWriter,
-    WideTable,
     events_table,
     logs_table,
     store,
 )
 from timescale_sink.ingest.telemetry import Telemetry
+from timescale_sink.ingest.wide import WideTable
 from timescale_sink.store.database import Connection, Pool
 
 # The Collector waits 30 s for an answer; within this time it is committed or "retry".
