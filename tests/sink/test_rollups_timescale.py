@@ -259,8 +259,8 @@ async def test_jobs_are_what_the_settings_say_and_are_left_alone_when_they_are(d
     retained = {"policy_retention": table_count + rollup_count}
     assert database.rows(jobs) == []
     for settings, expected in (
-        (Database(columnstore_days=9), {**refreshes, **retained, "policy_compression": table_count}),
-        (Database(), {**refreshes, **retained}),
+        (Database(), {**refreshes, **retained, "policy_compression": table_count}),
+        (Database(columnstore_days=0), {**refreshes, **retained}),
         (Database(raw_days=0, rollup_days=0, columnstore_days=0), refreshes),
         (Database(columnstore_days=9), {**refreshes, **retained, "policy_compression": table_count}),
         (Database(raw_days=20, columnstore_days=9), {**refreshes, **retained, "policy_compression": table_count}),
