@@ -80,11 +80,11 @@ class Used:
 
 @pytest.mark.parametrize("load", [pytest.param(POINTS, id="points"), pytest.param(EVENTS, id="events")])
 def test_the_sink_costs_little_beside_the_database(
-    load: Load, migrated_database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    load: Load, migrated_postgres: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     count = int(MILLIONS * 1e6 / TURNS) // SERIES * SERIES
     used = Used()
-    with running_sink(tmp_path, migrated_database) as sink:
+    with running_sink(tmp_path, migrated_postgres) as sink:
         sink.start()
         # Its connections, its caches and the database's.
         asyncio.run(send(sink.grpc, load.signal, list(load.make(0, SERIES))))
