@@ -14,7 +14,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Gauge, NumberDataPoint
 from postel.otlp.signal import Signal
 from postel.signals import load_all
 from support.otlp_requests import metric_requests
-from timescale_sink.ingest import numbers
+from timescale_sink.ingest import numbers, wire
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.rows import Rows
 from timescale_sink.ingest.series import MetricIdentity, origin_of
@@ -69,7 +69,7 @@ def test_points_of_any_size_are_told_apart(size: int) -> None:
     )
     short = NumberDataPoint(time_unix_nano=TIME)
     for points in ([long, short, long], [short], []):
-        found = list(numbers.elements(Gauge(data_points=points).SerializeToString()))
+        found = wire.Points.FromString(Gauge(data_points=points).SerializeToString()).data_points
         assert [NumberDataPoint.FromString(each) for each in found] == points
 
 

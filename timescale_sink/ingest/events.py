@@ -6,14 +6,18 @@ the sake of a type.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from postel.signals import Declarations, EventColumn, EventRow
-from timescale_sink.ingest.values import canonical
+from timescale_sink.ingest import cells
+from timescale_sink.ingest.rows import RecordKey
+from timescale_sink.ingest.values import canonical, microseconds
 
 # In every event table, before the declared columns; `attributes` stands behind them.
 FIXED: Mapping[str, str] = {
@@ -41,10 +45,57 @@ class TypedEvent:
     cells: tuple[Any, ...]
     attributes: bytes
 
-    def __iter__(self) -> Iterator[Any]:
-        """The values of all columns."""
-        yield from (self.time, self.event_id, self.node_id, self.instance, self.event_name, *self.cells)
-        yield self.attributes
+    @property
+    def key(self) -> RecordKey:
+        """What tells it apart."""
+        return self.event_id.bytes, microseconds(self.time)
+
+
+_HEAD = struct.Struct(">hiqi")
+
+
+class RowFormat:
+    """The rows of an event table as COPY takes them.
+
+    Args:
+        columns: those that are declared.
+    """
+
+    def __init__(self, columns: Sequence[EventColumn]) -> None:
+        self._types = tuple(column.type for column in columns)
+        self._fields = len(FIXED) + len(columns) + 1
+
+    def head(self, time: int) -> bytes:
+        """What stands before the bytes of the event's id; the time in microseconds since 1970."""
+        return _HEAD.pack(self._fields, 8, time - cells.FROM_2000, 16)
+
+    def encode(self, event: TypedEvent) -> bytes:
+        """A row's bytes."""
+        event_id, time = event.key
+        declared = zip(self._types, event.cells, strict=True)
+        return b"".join(
+            [
+                self.head(time),
+                event_id,
+                *map(cells.text, (event.node_id, event.instance, event.event_name)),
+                *(cells.NULL if cell is None else cells.ENCODERS[type_](cell) for type_, cell in declared),
+                cells.json(event.attributes),
+            ]
+        )
+
+    def decode(self, row: bytes) -> tuple[Any, ...]:
+        """The values of all columns again."""
+        time, event_id, node, instance, name, *declared, attributes = cells.fields(row)
+        return (
+            cells.instant(time or b""),
+            UUID(bytes=event_id),
+            *((field or b"").decode() for field in (node, instance, name)),
+            *(
+                None if field is None else cells.DECODERS[type_](field)
+                for type_, field in zip(self._types, declared, strict=True)
+            ),
+            cells.DECODERS["jsonb"](attributes or b""),
+        )
 
 
 class EventMapper:
@@ -55,6 +106,20 @@ class EventMapper:
             event.name: event.row for event in declarations.events.values() if event.row is not None
         }
         self._columns = {name: table.columns for name, table in declarations.event_tables.items()}
+
+        self._formats = {table: RowFormat(columns) for table, columns in self._columns.items()}
+
+    def row(self, event_name: str) -> EventRow | None:
+        """What is declared of an event's row; None where it stays a log record."""
+        return self._rows.get(event_name)
+
+    def columns(self, event_name: str) -> Sequence[EventColumn]:
+        """The declared columns of the table of an event that has one."""
+        return self._columns[self._rows[event_name].table]
+
+    def format(self, event_name: str) -> RowFormat:
+        """The rows of the table of an event that has one."""
+        return self._formats[self._rows[event_name].table]
 
     def table(self, event_name: str) -> str | None:
         """The table of an event; None where it stays a log record."""
@@ -76,9 +141,9 @@ class EventMapper:
         """
         row = self._rows[event_name]
         held: dict[str, set[str]] = {}
-        cells = tuple(self._cell(column, row, found, resource, held) for column in self._columns[row.table])
-        rest = {name: value for name, value in found.items() if not _WHOLE.issubset(held.get(name, ()))}
-        return cells, canonical(rest)
+        made = tuple(self._cell(column, row, found, resource, held) for column in self._columns[row.table])
+        rest = {name: value for name, value in found.items() if not WHOLE.issubset(held.get(name, ()))}
+        return made, canonical(rest)
 
     @staticmethod
     def _cell(
@@ -92,18 +157,24 @@ class EventMapper:
             return fixed
         values = resource if column.resource else found
         for name in column.attributes:
-            if name in values and (cell := _value(column, values[name])) is not None:
+            if name in values and (cell := cell_of(column, values[name])) is not None:
                 if not column.resource:
-                    held.setdefault(name, set()).update({column.part} if column.part else _WHOLE)
+                    held.setdefault(name, set()).update(held_by(column))
                 return cell
         return None
 
 
-# The parts of an address that are the address: where columns hold both, nothing is left to keep beside them.
-_WHOLE = frozenset({"user", "domain"})
+WHOLE = frozenset({"user", "domain"})
+"""The parts of an address that are the address: where columns hold both, nothing is left to keep beside them."""
 
 
-def _value(column: EventColumn, value: Any) -> Any:
+def held_by(column: EventColumn) -> AbstractSet[str]:
+    """The parts of an attribute that a column holds."""
+    return {column.part} if column.part else WHOLE
+
+
+def cell_of(column: EventColumn, value: Any) -> Any:
+    """What a column holds of an attribute; None where it cannot."""
     if column.part:
         return _part(column.part, value)
     if column.type == "jsonb":

@@ -13,44 +13,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, NumberDataPoint
 
 from postel.otlp.signal import ExportRequest, Signal
 from postel.signals import Column, Declarations, Kind, Table
-from timescale_sink.ingest import numbers
-from timescale_sink.ingest.events import EventMapper, TypedEvent
+from timescale_sink.ingest import numbers, wire
 from timescale_sink.ingest.letters import Part, bury
 from timescale_sink.ingest.points import differ, point_row
-from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, Rows, Sighting, WideKey, WideRow
+from timescale_sink.ingest.records import RecordMapper
+from timescale_sink.ingest.rows import POINTS, Rows, WideKey, WideRow
 from timescale_sink.ingest.series import MetricIdentity, Origin, encode_scope, metric_identity, origin_of
+from timescale_sink.ingest.sightings import see
 from timescale_sink.ingest.values import (
     AHEAD,
     HOUR,
     UnstorableError,
     attributes,
-    canonical,
-    fingerprint,
     finite,
     from_microseconds,
     hour,
-    instant,
+    hour_of_letter,
     is_key,
     key_text,
     microseconds,
     moment,
     optional_instant,
-    plain,
-    severity,
-    text,
     whole,
 )
 
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-_UID = "log.record.uid"
-_NODE_ATTRIBUTES = ("host.arch", "os.type", "os.description", "os.name", "os.version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +71,8 @@ class Mapper:
             for column in metric.columns:
                 feed = _Feed(metric.kind, column, declarations.tables[column.table], dict(column.when))
                 self._feeds.setdefault(metric.name, []).append(feed)
-        self._events = EventMapper(declarations)
+        self._records = RecordMapper(declarations)
         self._series = numbers.SeriesBook()
-        agent = declarations["agent"]
-        self._sources = next(name for name in agent.attributes if name.endswith(".node.sources"))
-        # The whole list of a node's sources, wherever it is told: when the node starts, and when one comes or goes.
-        self._tell_sources = {event.name for event in agent.events.values() if self._sources in event.attributes}
 
     def map(self, signal: Signal, request: ExportRequest, now: datetime, rows: Rows) -> list[str]:
         """Add a request's rows to those that are there.
@@ -94,7 +82,7 @@ class Mapper:
         """
         if signal is Signal.METRICS:
             return self._map_metrics(request, now, rows)
-        return self._map_logs(request, now, rows)
+        return self._records.map(request, now, rows)
 
     def _map_metrics(self, request: Any, now: datetime, rows: Rows) -> list[str]:
         reasons: list[str] = []
@@ -112,7 +100,7 @@ class Mapper:
                     if at := take(above, now, rows, reasons):
                         seen = max(seen or at, at)
             if seen:
-                _see(rows, origin, seen)
+                see(rows, origin, seen)
         return reasons
 
     def _is_generic(self, above: _Above) -> bool:
@@ -141,10 +129,11 @@ class Mapper:
     def _take_numbers(self, above: _Above, now: datetime, rows: Rows, reasons: list[str]) -> datetime | None:
         """As `_take_points`, by `numbers`: of a metric that `_is_generic`."""
         page = self._series.page(above.identity)
+        data = getattr(above.metric, above.identity.kind)
         last = microseconds(now + AHEAD)
         times: list[int] = []
         seen: datetime | None = None
-        for encoded in numbers.elements(getattr(above.metric, above.identity.kind).SerializeToString()):
+        for encoded in wire.Points.FromString(data.SerializeToString()).data_points:
             plain = numbers.read(encoded)
             series = plain and (page.get(plain[3]) or self._new_series(above.identity, page, plain[3], encoded))
             if not plain or not series or plain[1] > last:
@@ -197,7 +186,7 @@ class Mapper:
             else:
                 _add_point(identity, metric.WhichOneof("data") or "", point, at, rows)
         except UnstorableError as error:
-            at = _hour_of(point.time_unix_nano, now)
+            at = hour_of_letter(point.time_unix_nano, now)
             bury(rows, point, above.parts, destination=destination, reason=str(error), at=at)
             raise
         return at
@@ -235,55 +224,6 @@ class Mapper:
             if attribute in origin.resource:
                 row.labels[column] = str(origin.resource[attribute])
 
-    def _map_logs(self, request: Any, now: datetime, rows: Rows) -> list[str]:
-        reasons: list[str] = []
-        for resource_logs in request.resource_logs:
-            origin = origin_of(resource_logs.resource)
-            resource_part = Part(resource_logs)
-            seen: datetime | None = None
-            for scope_logs in resource_logs.scope_logs:
-                scope = encode_scope(scope_logs.scope)
-                above = (resource_part, Part(scope_logs))
-                for record in scope_logs.log_records:
-                    table = self._events.table(record.event_name)
-                    try:
-                        if table is None:
-                            row: LogRow | TypedEvent = _log_row(origin, scope, record, now)
-                        else:
-                            row = self._event_row(origin, scope, record, now)
-                    except UnstorableError as error:
-                        at = _hour_of(record.time_unix_nano, now)
-                        bury(rows, record, above, destination=table or LOGS, reason=str(error), at=at)
-                        reasons.append(str(error))
-                        continue
-                    _add_record(row, table or LOGS, rows)
-                    seen = max(seen or row.time, row.time)
-                    if record.event_name in self._tell_sources:
-                        sources = attributes(record.attributes).get(self._sources)
-                        _see(rows, origin, row.time, sources=sources if isinstance(sources, list) else None)
-            if seen:
-                _see(rows, origin, seen)
-        return reasons
-
-    def _event_row(self, origin: Origin, scope: bytes, record: LogRecord, now: datetime) -> TypedEvent:
-        origin.check()
-        at = _time_of(record, now)
-        found = attributes(record.attributes)
-        event_id = _event_id(origin, scope, record, found.get(_UID))
-        if found.get(_UID) == str(event_id):
-            # Any other id is not to be told from the row's, and is what its sender looks for.
-            del found[_UID]
-        cells, rest = self._events.cells(record.event_name, found, origin.resource)
-        return TypedEvent(
-            at,
-            event_id,
-            origin.node_id,
-            origin.instance,
-            record.event_name,
-            cells,
-            rest,
-        )
-
 
 def _points(metric: Metric) -> Iterator[Any]:
     kind = metric.WhichOneof("data")
@@ -314,82 +254,3 @@ def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, ro
         return
     rows.series.setdefault(series.series_id.bytes, series)
     rows.points[key] = row
-
-
-def _time_of(record: LogRecord, now: datetime) -> datetime:
-    # The data model lets a source leave out the time of the occurrence; when it was observed is then the best there is.
-    return moment(record.time_unix_nano or record.observed_time_unix_nano, now)
-
-
-def _log_row(origin: Origin, scope: bytes, record: LogRecord, now: datetime) -> LogRow:
-    origin.check()
-    at = _time_of(record, now)
-    found = attributes(record.attributes)
-    body = plain(record.body)
-    return LogRow(
-        _event_id(origin, scope, record, found.get(_UID)),
-        at,
-        optional_instant(record.observed_time_unix_nano),
-        origin.node_id,
-        origin.instance,
-        key_text(record.event_name, "the event's name"),
-        severity(record.severity_number),
-        text(record.severity_text),
-        None if body is None else canonical(body),
-        record.trace_id or None,
-        record.span_id or None,
-        record.flags,
-        origin.encoded,
-        scope,
-        canonical(found),
-    )
-
-
-def _event_id(origin: Origin, scope: bytes, record: LogRecord, uid: object) -> UUID:
-    """The record's own id; a hash of an id that is no UUID; a hash of all that it says where it has none."""
-    if isinstance(uid, str) and uid:
-        try:
-            return UUID(uid)
-        except ValueError:
-            return fingerprint(_UID.encode(), uid.encode())
-    return fingerprint(origin.encoded, scope, record.SerializeToString(deterministic=True))
-
-
-def _add_record(row: LogRow | TypedEvent, table: str, rows: Rows) -> None:
-    tally = rows.tally(hour(row.time), table)
-    tally.received += 1
-    key = (row.event_id, row.time)
-    there = rows.logs.setdefault(table, {})
-    if key in there:
-        tally.duplicate += 1
-        tally.conflicting += there[key] != row
-        return
-    there[key] = row
-
-
-def _hour_of(unix_nano: int, now: datetime) -> datetime:
-    """The hour under which a dead letter is counted: its own where that can be, so that a repetition finds it."""
-    try:
-        return hour(moment(unix_nano, now))
-    except UnstorableError:
-        return hour(instant(unix_nano)) if unix_nano else datetime.fromtimestamp(0, now.tzinfo)
-
-
-def _see(rows: Rows, origin: Origin, at: datetime, *, sources: list[str] | None = None) -> None:
-    if origin.node_id == "unknown":
-        return
-    resource = origin.resource
-    sighting = Sighting(
-        host=str(resource.get("host.name", "")),
-        first=at,
-        last=at,
-        demo=resource.get("postel.demo") is True,
-        sources=sources,
-        attributes={name: resource[name] for name in _NODE_ATTRIBUTES if name in resource},
-    )
-    if (service := resource.get("service.name")) and (version := resource.get("service.version")):
-        sighting.versions[str(service)] = str(version)
-    if origin.node_id in rows.nodes:
-        rows.nodes[origin.node_id].join(sighting)
-    else:
-        rows.nodes[origin.node_id] = sighting

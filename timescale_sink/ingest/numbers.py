@@ -11,15 +11,12 @@ order of their numbers; PostgreSQL's manual, "COPY", "Binary Format".
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from postel.otlp import varint
+from timescale_sink.ingest import cells
 from timescale_sink.ingest.rows import PointRow, SeriesRow
 from timescale_sink.ingest.series import MetricIdentity
-from timescale_sink.ingest.values import from_microseconds
 
 # start_time_unix_nano = 2 and time_unix_nano = 3 are fixed64, as_double = 4 is a double, as_int = 6 an sfixed64: a tag
 # of one byte, and eight bytes.
@@ -28,8 +25,6 @@ _SIZE = 9
 _STARTED = {_DOUBLE: struct.Struct("<xQxQxd"), _INT: struct.Struct("<xQxQxq")}
 _UNSTARTED = {_DOUBLE: struct.Struct("<xQxd"), _INT: struct.Struct("<xQxq")}
 _NANOSECONDS = 1000
-# Microseconds from 1970 to 2000, which PostgreSQL counts from.
-_FROM_2000 = 946_684_800_000_000
 # A row: how many fields, then each behind its length, which is -1 for NULL. The fields are series_id, time, started_at,
 # flags, value, value_int, and eight that plain points leave NULL.
 _BEGIN = struct.Struct(">hi16si")
@@ -42,8 +37,6 @@ _WHOLE = struct.Struct(">q")
 _BOOK_BYTES = 32 << 20
 _ENTRY_BYTES = 600
 _LONGEST = 4 << 10
-# The highest bit of a byte says that the number goes on.
-_MORE = 0x80
 
 
 class Series(NamedTuple):
@@ -95,18 +88,6 @@ class SeriesBook:
         self._bytes += size + _ENTRY_BYTES
 
 
-def elements(body: bytes) -> Iterator[bytes]:
-    """The data points of a serialized Gauge or Sum, whose field 1 they are, each as its bytes."""
-    position = 0
-    while body[position : position + 1] == b"\x0a":
-        size = body[position + 1]
-        position += 2
-        if size & _MORE:
-            size, position = varint.read(body, position - 1)
-        yield body[position : position + size]
-        position += size
-
-
 def read(point: bytes) -> tuple[int, int, float, bytes] | None:
     """Microseconds of the start (-1 where there is none) and of the time, the value, and the rest of the bytes.
 
@@ -135,34 +116,22 @@ def row(begin: bytes, start: int, time: int, value: float) -> bytes:
     is_whole = type(value) is int
     size = _EIGHT if is_whole else _NULL
     if start < 0:
-        middle = _ROW_UNSTARTED.pack(time - _FROM_2000, _NULL, _EIGHT, 0, _EIGHT, value, size)
+        middle = _ROW_UNSTARTED.pack(time - cells.FROM_2000, _NULL, _EIGHT, 0, _EIGHT, value, size)
     else:
-        middle = _ROW_STARTED.pack(time - _FROM_2000, _EIGHT, start - _FROM_2000, _EIGHT, 0, _EIGHT, value, size)
+        middle = _ROW_STARTED.pack(
+            time - cells.FROM_2000, _EIGHT, start - cells.FROM_2000, _EIGHT, 0, _EIGHT, value, size
+        )
     return begin + middle + (_WHOLE.pack(value) + _NULLS if is_whole else _NULLS)
 
 
 def restored(copied: bytes) -> PointRow:
     """The row with its values again."""
-    series_id, time, started_at, flags, value, value_int = list(_fields(copied))[:6]
+    series_id, time, started_at, flags, value, value_int, *_ = cells.fields(copied)
     return PointRow(
         UUID(bytes=series_id),
-        _instant(time),
-        _instant(started_at) if started_at else None,
-        int.from_bytes(flags, "big"),
-        struct.unpack(">d", value)[0],
-        int.from_bytes(value_int, "big", signed=True) if value_int else None,
+        cells.instant(time or b""),
+        cells.instant(started_at) if started_at else None,
+        cells.whole(flags or b""),
+        cells.double(value or b""),
+        cells.whole(value_int) if value_int else None,
     )
-
-
-def _instant(field: bytes) -> datetime:
-    return from_microseconds(int.from_bytes(field, "big", signed=True) + _FROM_2000)
-
-
-def _fields(copied: bytes) -> Iterator[bytes]:
-    """The fields of a row; NULL is empty."""
-    position = 2
-    while position < len(copied):
-        size = int.from_bytes(copied[position : position + 4], "big", signed=True)
-        position += 4
-        yield copied[position : position + max(size, 0)]
-        position += max(size, 0)

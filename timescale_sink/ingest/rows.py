@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from timescale_sink.ingest.events import TypedEvent
+from timescale_sink.ingest.values import microseconds
 
 POINTS = "otel_metric_point"
 LOGS = "otel_log"
@@ -91,6 +91,15 @@ class LogRow(NamedTuple):
     resource: bytes
     scope: bytes
     attributes: bytes
+
+    @property
+    def key(self) -> RecordKey:
+        """What tells it apart."""
+        return self.event_id.bytes, microseconds(self.time)
+
+
+RecordKey = tuple[bytes, int]
+"""The event's id and microseconds since 1970: ordered as the index is."""
 
 
 class DeadLetter(NamedTuple):
@@ -176,14 +185,14 @@ class Rows:
     Attributes:
         series: by the bytes of their ids.
         points: of plain numbers the bytes of COPY (`numbers.row`).
-        logs: by table.
+        logs: by table; of an event table the bytes of COPY (`events.RowFormat`).
         parts: the rows of ``dead_letter_part``: what stands above dead letters, each once.
     """
 
     wide: dict[str, dict[WideKey, WideRow]] = field(default_factory=dict)
     series: dict[bytes, SeriesRow] = field(default_factory=dict)
     points: dict[PointKey, PointRow | bytes] = field(default_factory=dict)
-    logs: dict[str, dict[tuple[UUID, datetime], LogRow | TypedEvent]] = field(default_factory=dict)
+    logs: dict[str, dict[RecordKey, LogRow | bytes]] = field(default_factory=dict)
     dead: dict[UUID, DeadLetter] = field(default_factory=dict)
     parts: dict[UUID, bytes] = field(default_factory=dict)
     nodes: dict[str, Sighting] = field(default_factory=dict)

@@ -9,36 +9,25 @@ order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import psycopg
 from psycopg import AsyncCopy, sql
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
-from timescale_sink.ingest import numbers
-from timescale_sink.ingest.events import FIXED, TypedEvent
-from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, LogRow, PointKey, PointRow, Tally, WideKey, WideRow
+from timescale_sink.ingest import cells, numbers
+from timescale_sink.ingest.events import FIXED, RowFormat
+from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Tally, WideKey, WideRow
 from timescale_sink.ingest.values import HOUR, canonical, fingerprint, from_microseconds, hour
 from timescale_sink.store.database import Connection
 
 Row_contra = TypeVar("Row_contra", contravariant=True)
 _KEY = ("node_id", "instance", "zone", "time")
-# What stands around the rows of a binary COPY: the signature, no flags, no extension; and the end.
-_COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_END = b"\xff\xff"
-# A declared column's type as COPY takes it.
-_EVENT_TYPES = {
-    "text": "text",
-    "text[]": "text[]",
-    "bigint": "int8",
-    "double precision": "float8",
-    "jsonb": "jsonb",
-}
 
 
 @dataclass(slots=True)
@@ -143,29 +132,30 @@ def _shown(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
-class _KeyedRow(Protocol):
-    """A NamedTuple in the order of its table's columns."""
-
-    @property
-    def time(self) -> datetime: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
+Keyed = tuple[tuple[bytes, int], Any]
+"""A row behind its key, which ends with microseconds since 1970: its values in the order of the table's columns, or the
+bytes of COPY."""
 
 
-Keyed = TypeVar("Keyed", bound=_KeyedRow)
-
-
-class KeyedTable(Generic[Keyed]):
+class KeyedTable:
     """A table whose rows are points or records, each stored whole or not at all; the first of a key stays.
 
     Args:
         table: its name.
         columns: column -> type, in the order of the row's fields.
         key: the columns that tell rows apart.
+        restored: the values of a row that is the bytes of COPY.
     """
 
-    def __init__(self, table: str, columns: Mapping[str, str], key: Sequence[str]) -> None:
+    def __init__(
+        self,
+        table: str,
+        columns: Mapping[str, str],
+        key: Sequence[str],
+        restored: Callable[[bytes], Iterable[Any]] | None = None,
+    ) -> None:
         self.table = table
+        self._restored = restored
         self._columns = columns
         # These fields are encoded already: psycopg must not encode them again.
         self._json = [position for position, type_ in enumerate(columns.values()) if type_ == "jsonb"]
@@ -212,50 +202,31 @@ class KeyedTable(Generic[Keyed]):
 
     def letters(self, row: Keyed, reason: str) -> list[DeadLetter]:
         """See :class:`TableWriter`."""
-        content = dict(zip(self._columns, map(_shown, row), strict=True))
-        return [_letter(self.table, row.time, reason, content)]
+        (_, time), values = row
+        if self._restored and type(values) is bytes:
+            values = self._restored(values)
+        content = dict(zip(self._columns, map(_shown, values), strict=True))
+        return [_letter(self.table, from_microseconds(time), reason, content)]
 
     async def _copy(self, connection: Connection, table: str, rows: Sequence[Keyed]) -> None:
-        await _copy(connection, table, self._columns, self._encode(rows))
+        if encoded := [row for _, row in rows if type(row) is bytes]:
+            async with _copying(connection, table, self._columns) as copy:
+                await copy.write(b"".join([cells.BEGIN, *encoded, cells.END]))
+        if others := [row for _, row in rows if type(row) is not bytes]:
+            await _copy(connection, table, self._columns, self._encode(others))
 
     def _hours(self, rows: Sequence[Keyed]) -> Iterable[tuple[datetime, int]]:
         """A moment of each hour, and how many rows are of it."""
-        return Counter(hour(row.time) for row in rows).items()
+        counts = Counter(time // HOUR for (_, time), _ in rows)
+        return ((from_microseconds(number * HOUR), count) for number, count in counts.items())
 
-    def _encode(self, rows: Iterable[Keyed]) -> Iterator[Sequence[Any]]:
+    def _encode(self, rows: Iterable[Iterable[Any]]) -> Iterator[Sequence[Any]]:
         for row in rows:
             fields: list[Any] = list(row)
             for position in self._json:
                 if fields[position] is not None:
                     fields[position] = Jsonb(fields[position], dumps=bytes)
             yield fields
-
-
-Point = tuple[PointKey, PointRow | bytes]
-"""A row of ``otel_metric_point`` behind its key; of a plain number the bytes of COPY."""
-
-
-class PointsTable(KeyedTable[Any]):
-    """The writer of ``otel_metric_point``, whose rows are `Point`."""
-
-    def __init__(self) -> None:
-        super().__init__(POINTS, _POINT_COLUMNS, ("series_id", "time"))
-
-    def letters(self, row: Point, reason: str) -> list[DeadLetter]:
-        """See :class:`TableWriter`."""
-        _, point = row
-        return super().letters(numbers.restored(point) if isinstance(point, bytes) else point, reason)
-
-    async def _copy(self, connection: Connection, table: str, rows: Sequence[Point]) -> None:
-        if plain := [point for _, point in rows if type(point) is bytes]:
-            async with _copying(connection, table, self._columns) as copy:
-                await copy.write(b"".join([_COPY_BEGIN, *plain, _COPY_END]))
-        if others := [point for _, point in rows if type(point) is not bytes]:
-            await _copy(connection, table, self._columns, self._encode(others))
-
-    def _hours(self, rows: Sequence[Point]) -> Iterable[tuple[datetime, int]]:
-        counts = Counter(time // HOUR for (_, time), _ in rows)
-        return ((from_microseconds(number * HOUR), count) for number, count in counts.items())
 
 
 _POINT_COLUMNS: Mapping[str, str] = {
@@ -276,7 +247,12 @@ _POINT_COLUMNS: Mapping[str, str] = {
 }
 
 
-def logs_table() -> KeyedTable[LogRow]:
+def points_table() -> KeyedTable:
+    """The writer of ``otel_metric_point``."""
+    return KeyedTable(POINTS, _POINT_COLUMNS, ("series_id", "time"), numbers.restored)
+
+
+def logs_table() -> KeyedTable:
     """The writer of ``otel_log``."""
     columns = {
         "event_id": "uuid",
@@ -298,10 +274,11 @@ def logs_table() -> KeyedTable[LogRow]:
     return KeyedTable(LOGS, columns, ("event_id", "time"))
 
 
-def events_table(declarations: Declarations, table: str) -> KeyedTable[TypedEvent]:
+def events_table(declarations: Declarations, table: str) -> KeyedTable:
     """The writer of an event table."""
-    columns = {column.name: _EVENT_TYPES[column.type] for column in declarations.event_tables[table].columns}
-    return KeyedTable(table, {**FIXED, **columns, "attributes": "jsonb"}, ("event_id", "time"))
+    declared = declarations.event_tables[table].columns
+    columns = {**FIXED, **{column.name: column.type for column in declared}, "attributes": "jsonb"}
+    return KeyedTable(table, columns, ("event_id", "time"), RowFormat(declared).decode)
 
 
 class WideTable:

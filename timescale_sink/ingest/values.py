@@ -93,6 +93,14 @@ def is_key(value: str) -> bool:
     return len(value) * 4 <= KEY_BYTES or len(value.encode()) <= KEY_BYTES
 
 
+def hour_of_letter(unix_nano: int, now: datetime) -> datetime:
+    """The hour under which a dead letter is counted: its own where that can be, so that a repetition finds it."""
+    try:
+        return hour(moment(unix_nano, now))
+    except UnstorableError:
+        return hour(instant(unix_nano)) if unix_nano else datetime.fromtimestamp(0, now.tzinfo)
+
+
 def severity(number: int) -> int:
     """A severity number; OTLP's are 1 to 24, 0 for none, and its enumeration is open.
 

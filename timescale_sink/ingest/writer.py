@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -18,14 +17,15 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
-from timescale_sink.ingest.rows import LOGS, DeadLetter, PointKey, Rows, Sighting, Tally
+from timescale_sink.ingest.rows import LOGS, DeadLetter, Rows, Sighting, Tally
 from timescale_sink.ingest.tables import (
     Fates,
-    PointsTable,
+    Keyed,
     TableWriter,
     WideTable,
     events_table,
     logs_table,
+    points_table,
     store,
 )
 from timescale_sink.ingest.telemetry import Telemetry
@@ -63,8 +63,8 @@ class Writer:
         self._telemetry = telemetry
         self._sink = sink
         self._wide = {table: WideTable(declarations, table) for table in sorted(declarations.tables)}
-        self._points = PointsTable()
-        self._logs: dict[str, TableWriter[Any]] = {
+        self._points = points_table()
+        self._logs: dict[str, TableWriter[Keyed]] = {
             LOGS: logs_table(),
             **{table: events_table(declarations, table) for table in declarations.event_tables},
         }
@@ -129,18 +129,12 @@ class Writer:
         await self._add_series(connection, rows)
         refused += await store(connection, self._points, sorted(rows.points.items(), key=_key), fates)
         for table, keyed in sorted(self._logs.items()):
-            refused += await self._store_sorted(connection, keyed, rows.logs.get(table, {}), fates)
+            refused += await store(connection, keyed, sorted(rows.logs.get(table, {}).items(), key=_key), fates)
         await _add_parts(connection, rows.parts)
         await _add_letters(connection, [*rows.dead.values(), *refused], fates)
         await _add_nodes(connection, self._news(rows.nodes))
         await self._add_ledger(connection, rows, fates)
         return refused
-
-    @staticmethod
-    async def _store_sorted(
-        connection: Connection, writer: TableWriter[Any], rows: Mapping[Any, Any], fates: Fates
-    ) -> list[DeadLetter]:
-        return await store(connection, writer, [rows[key] for key in sorted(rows)], fates)
 
     async def _add_series(self, connection: Connection, rows: Rows) -> None:
         fresh = sorted((row for id_, row in rows.series.items() if id_ not in self._series), key=lambda row: row[0])
@@ -257,7 +251,7 @@ def _groups(letters: Sequence[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:
         yield letters[start:]
 
 
-def _key(item: tuple[PointKey, Any]) -> PointKey:
+def _key(item: Keyed) -> tuple[bytes, int]:
     return item[0]
 
 

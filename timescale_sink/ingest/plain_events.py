@@ -1,0 +1,263 @@
+"""Plain events, nearly all of those that have a table: from the bytes of protobuf to those of COPY. Pure.
+
+An event is plain where its id is a UUID as text, its time can be stored, and each column is fed by one attribute. What
+its attributes mean depends on its name alone: of most, the key and value together, by their bytes, are found in a
+dictionary, with the cells that they fill or the JSON that keeps them. What is not plain goes the way by objects
+(`records`, `events`), which stays the definition of what is right (`docs/decisions/0121`).
+
+Sources: protobuf's "Encoding"; ``opentelemetry/proto/common/v1/common.proto``; PostgreSQL's manual, "COPY".
+"""
+
+from __future__ import annotations
+
+from binascii import hexlify, unhexlify
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import orjson
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+from postel.otlp import varint
+from postel.signals import EventColumn, EventRow
+from timescale_sink.ingest import cells
+from timescale_sink.ingest.events import TEXT_BYTES, WHOLE, EventMapper, cell_of, held_by
+from timescale_sink.ingest.rows import RecordKey
+from timescale_sink.ingest.series import Origin
+from timescale_sink.ingest.values import attributes, canonical
+
+UID = "log.record.uid"
+
+# Parts of a row: what stands before its id, the id, the other fixed columns, then a part for each column.
+_HEAD, _ID, _FIXED, _CELLS = 0, 1, 2, 3
+# Equal to NULL, and not the same object: the attribute is there, and its column cannot hold it.
+_UNFIT = bytes(bytearray(cells.NULL))
+# The tags of KeyValue's key and value, and of AnyValue's string_value: fields 1, 2 and 1, each of a known length.
+_KEY, _VALUE, _STRING = 0x0A, 0x12, 0x0A
+# Bytes of a UUID, and of one as text.
+_ID_BYTES, _ID_SIZE = 16, 36
+# The lengths that a varint of one byte holds. What stands before a text, behind the key: two tags and two lengths.
+_SHORT = 0x80
+_BEFORE = 4
+# Attributes that are remembered: values of one key, bytes of one, bytes of all, and of the objects of each.
+_VALUES = 2000
+_LONGEST = 1 << 10
+_BOOK_BYTES = 16 << 20
+_ENTRY_BYTES = 400
+
+Meaning = tuple[tuple[int | str, bytes], ...]
+"""Of an attribute: the cell of each part of the row that it fills; where it is to be kept as JSON, that by its key."""
+_NO_ID: Meaning = ((_ID, b""),)
+Row = list[bytes]
+"""The parts of a row, which together are its bytes."""
+
+
+Reader = Callable[[bytes], Meaning | None]
+"""What a text of one key means; None where that takes a second look."""
+
+
+@dataclass(slots=True)
+class _Key:
+    """What is known of a key, and how many of its values are remembered."""
+
+    reader: Reader | None
+    remembered: int = 0
+
+
+@dataclass(slots=True)
+class _Room:
+    """For what is remembered, by all plans."""
+
+    used: int = 0
+    plans: list[Plan] = field(default_factory=list)
+
+    def take(self, size: int) -> None:
+        """For an entry of so many bytes; when it is all taken, everything is forgotten."""
+        if self.used > _BOOK_BYTES:
+            self.used = 0
+            for plan in self.plans:
+                plan.forget()
+        self.used += size + _ENTRY_BYTES
+
+
+class PlainEvents:
+    """The plans of all events that have a table, made as they come."""
+
+    def __init__(self, mapper: EventMapper) -> None:
+        self._mapper = mapper
+        self._plans: dict[str, Plan] = {}
+        self._room = _Room(plans=[])
+
+    def plan(self, event_name: str) -> Plan | None:
+        """How events of a name become rows; None where they have no table."""
+        if event_name not in self._plans:
+            if (declared := self._mapper.row(event_name)) is None:
+                return None
+            plan = self._plans[event_name] = Plan(self._mapper, event_name, declared, self._room)
+            self._room.plans.append(plan)
+        return self._plans[event_name]
+
+
+class Plan(dict[bytes, Meaning]):
+    """How events of one name become rows of their table: the meanings of the attributes that came, by their bytes.
+
+    Attributes:
+        table: its name.
+    """
+
+    def __init__(self, mapper: EventMapper, event_name: str, declared: EventRow, room: _Room) -> None:
+        super().__init__()
+        self.table = declared.table
+        self._name = event_name
+        self._mapper = mapper
+        self._room = room
+        self._format = mapper.format(event_name)
+        self._feeds: dict[str, list[tuple[int, EventColumn]]] = {}
+        for part, column in enumerate(mapper.columns(event_name), _CELLS):
+            if not column.resource and column.name not in declared.values:
+                for attribute in column.attributes:
+                    self._feeds.setdefault(attribute, []).append((part, column))
+        self._keys: dict[bytes, _Key] = {}
+
+    def template(self, origin: Origin) -> Row:
+        """A row of which all is known that the event's attributes do not say."""
+        found, _ = self._mapper.cells(self._name, {}, origin.resource)
+        columns = self._mapper.columns(self._name)
+        made = [
+            cells.NULL if cell is None else cells.ENCODERS[column.type](cell)
+            for column, cell in zip(columns, found, strict=True)
+        ]
+        fixed = b"".join(map(cells.text, (origin.node_id, origin.instance, self._name)))
+        return [b"", cells.NULL, fixed, *made, b""]
+
+    def row(self, template: Row, time: int, pairs: Any) -> tuple[RecordKey, bytes] | None:
+        """An event's row, behind its key; None where it is not plain.
+
+        Args:
+            template: of its origin.
+            time: microseconds since 1970.
+            pairs: its attributes, each the bytes of a KeyValue.
+        """
+        row = template.copy()
+        kept: dict[int | str, bytes] = {}
+        for place, cell in chain.from_iterable(map(self.__getitem__, pairs)):
+            if type(place) is not int:
+                kept[place] = cell
+            elif row[place] is cells.NULL:
+                row[place] = cell
+            else:
+                # Which of two attributes counts is said by the other way.
+                return None
+        event_id = row[_ID]
+        if len(event_id) != _ID_BYTES:
+            return None
+        row[_HEAD] = self._format.head(time)
+        row[-1] = cells.json(b"{%b}" % b",".join([kept[key] for key in sorted(kept)]))
+        return (event_id, time), b"".join(row)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.clear()
+        self._keys.clear()
+
+    def __missing__(self, pair: bytes) -> Meaning:
+        """Read an attribute, and remember it unless its key has a new value each time."""
+        if not pair or pair[0] != _KEY or pair[1] >= _SHORT:
+            return self._read(pair)
+        end = pair[1] + 2
+        key = self._keys.get(pair[:end]) or self._meet(pair[:end])
+        meaning = None
+        if key.reader and (text := _text(pair, end)) is not None:
+            meaning = key.reader(text)
+        if meaning is None:
+            meaning = self._read(pair)
+        if key.remembered < _VALUES and len(pair) <= _LONGEST:
+            key.remembered += 1
+            self._room.take(len(pair) + sum(len(cell) for _, cell in meaning))
+            self[pair] = meaning
+        return meaning
+
+    def _meet(self, encoded: bytes) -> _Key:
+        """A key that is met for the first time, by the bytes of a KeyValue without a value."""
+        self._room.take(len(encoded))
+        key = self._keys[encoded] = _Key(self._reader(KeyValue.FromString(encoded).key))
+        return key
+
+    def _reader(self, key: str) -> Reader | None:
+        if key == UID:
+            return _read_id
+        match self._feeds.get(key, []):
+            case []:
+                return _keeper(key) if "\0" not in key else None
+            case [(part, EventColumn(type="text", part=""))]:
+                return _filler(part)
+            case _:
+                return None
+
+    def _read(self, pair: bytes) -> Meaning:
+        """What any attribute means."""
+        ((key, value),) = attributes([KeyValue.FromString(pair)]).items()
+        if key == UID:
+            return _NO_ID
+        meaning: list[tuple[int | str, bytes]] = []
+        held: set[str] = set()
+        for part, column in self._feeds.get(key, ()):
+            cell = cell_of(column, value)
+            if cell is None:
+                meaning.append((part, _UNFIT))
+            else:
+                meaning.append((part, cells.ENCODERS[column.type](cell)))
+                held |= held_by(column)
+        if not held >= WHOLE:
+            meaning.append((key, canonical({key: value})[1:-1]))
+        return tuple(meaning)
+
+
+def _read_id(text: bytes) -> Meaning:
+    """An id as Postel's emitters write it, and only that: any other is kept as it came, or hashed."""
+    digits = text.replace(b"-", b"")
+    try:
+        event_id = unhexlify(digits)
+    except ValueError:
+        return _NO_ID
+    # Five groups of 8, 4, 4, 4 and 12 digits; in the lower case.
+    is_canonical = len(text) == _ID_SIZE and text[8:24:5] == b"----" and hexlify(event_id) == digits
+    return ((_ID, event_id),) if is_canonical else _NO_ID
+
+
+def _filler(part: int) -> Reader:
+    """For a key whose texts fill a part of the row as they are."""
+
+    def read(text: bytes) -> Meaning | None:
+        if len(text) > TEXT_BYTES or b"\0" in text:
+            return None
+        return ((part, cells.encoded(text)),)
+
+    return read
+
+
+def _keeper(key: str) -> Reader:
+    """For a key that no column is fed by."""
+    begin = orjson.dumps(key) + b":"
+
+    def read(text: bytes) -> Meaning | None:
+        if b"\0" in text:
+            return None
+        return ((key, begin + orjson.dumps(text.decode())),)
+
+    return read
+
+
+def _text(pair: bytes, end: int) -> bytes | None:
+    """The text of a KeyValue whose key ends there; None where its value is anything but a text."""
+    size = len(pair) - end - _BEFORE
+    if size < 0 or pair[end] != _VALUE:
+        return None
+    if size < _SHORT - 2 and pair[end + 2] == _STRING and pair[end + 3] == size:
+        return pair[-size:] if size else b""
+    inner, position = varint.read(pair, end + 1)
+    if position + inner != len(pair) or pair[position] != _STRING:
+        return None
+    length, position = varint.read(pair, position + 1)
+    return pair[position:] if position + length == len(pair) else None
