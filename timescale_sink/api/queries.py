@@ -25,11 +25,11 @@ def _texts() -> Mapping[str, LiteralString]:
     return {name: cast("LiteralString", body.strip()) for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def query(name: str, table: str = "", columns: Sequence[str] = ()) -> sql.Composed:
+def query(name: str, table: str = "", columns: Sequence[str] = (), **parts: sql.Composable) -> sql.Composed:
     """The query of this name about a table and columns of it; KeyError where there is no such query.
 
     ``{table}`` stands for the table, ``{increase}`` for the view of its counters' increase, ``{columns}`` for the
-    columns, ``{avg}``, ``{max}`` and ``{sum}`` for that aggregate of each column.
+    columns, ``{avg}``, ``{max}`` and ``{sum}`` for that aggregate of each column; further names for the ``parts``.
     """
     names = [sql.Identifier(column) for column in columns]
     aggregates = {
@@ -41,4 +41,5 @@ def query(name: str, table: str = "", columns: Sequence[str] = ()) -> sql.Compos
         increase=sql.Identifier(f"{table}_increase"),
         columns=sql.SQL(", ").join(names),
         **aggregates,
+        **parts,
     )

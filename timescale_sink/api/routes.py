@@ -17,6 +17,7 @@ from starlette.routing import Match
 
 from postel.errors import DatabaseError, PostelError
 from timescale_sink.api import series
+from timescale_sink.api.rolled import step_for
 from timescale_sink.api.series import BadQueryError, Reader, Reading, TooSlowError
 
 # What the API asks for where the caller names no step: about as many points as a chart has room for.
@@ -137,7 +138,7 @@ async def get_series(
     last = stop.timestamp() if stop else time.time()
     first = start.timestamp() if start else last - _DEFAULT_RANGE_S
     if step is None:
-        step = max(1, math.ceil((last - first) / _STEPS / interval)) * interval
+        step = step_for(last - first, interval, _STEPS)
     asked = series.Query(
         table=table,
         columns=tuple(dict.fromkeys(column)),
