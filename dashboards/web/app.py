@@ -24,7 +24,8 @@ from postel.serving import Server
 from postel.settings import Settings
 from postel.signals import load_all
 from timescale_sink.api import routes
-from timescale_sink.api.series import Reader
+from timescale_sink.api.access import Access
+from timescale_sink.api.readers import Readers
 from timescale_sink.store.database import create_pool, database_url
 
 # An open page holds its connection until it is told; browsers come back by themselves after a restart.
@@ -34,8 +35,8 @@ _RETRY_S = 5
 _log = get_logger()
 
 
-def create_app(reader: Reader, *, loopback_only: bool = True) -> FastAPI:
-    """The API and the page over one reader.
+def create_app(readers: Readers, *, loopback_only: bool = True) -> FastAPI:
+    """The API and the page over the same readers.
 
     NiceGUI's application is one of the process, so a process has one page: a second call takes its place.
     """
@@ -48,7 +49,7 @@ def create_app(reader: Reader, *, loopback_only: bool = True) -> FastAPI:
     app = FastAPI(
         title="Postel", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json"
     )
-    routes.add_to(app, reader)
+    routes.add_to(app, readers)
 
     @app.get("/healthz", include_in_schema=False)
     async def alive() -> dict[str, str]:
@@ -56,7 +57,7 @@ def create_app(reader: Reader, *, loopback_only: bool = True) -> FastAPI:
         return {"status": "ok"}
 
     app.add_middleware(Guard, loopback_only=loopback_only)
-    page.add(Board(reader))
+    page.add(Board(readers.series))
     # No link is bound between elements, so no loop needs to look for changes; Tailwind's compiler is not used.
     ui.run_with(
         app,
@@ -82,9 +83,9 @@ async def run(settings: Settings) -> None:
     address = settings.serve.address
     loopback_only = is_loopback(address.rpartition(":")[0])
     with listen(address, "[serve] address") as listener:
-        reader = Reader(load_all())
-        opening = asyncio.create_task(_open(settings, reader))
-        app = create_app(reader, loopback_only=loopback_only)
+        readers = Readers(load_all())
+        opening = asyncio.create_task(_open(settings, readers.access))
+        app = create_app(readers, loopback_only=loopback_only)
         server = Server(
             uvicorn.Config(
                 app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, server_header=False
@@ -103,19 +104,19 @@ async def run(settings: Settings) -> None:
             opening.cancel()
             with suppress(asyncio.CancelledError):
                 await opening
-            await reader.close()
+            await readers.close()
 
 
-async def _open(settings: Settings, reader: Reader) -> None:
-    """Give the reader its pool as soon as the database is there; an embedded one may take its time to recover."""
+async def _open(settings: Settings, access: Access) -> None:
+    """Give the readers their pool as soon as the database is there; an embedded one may take its time to recover."""
     while True:
         try:
             pool = create_pool(await database_url(settings), settings.database.connections)
             await pool.open()
         except DatabaseError as error:
-            reader.fault = str(error)
+            access.fault = str(error)
             _log.warning("the database cannot be opened; trying again", reason=str(error))
             await asyncio.sleep(_RETRY_S)
         else:
-            reader.pool = pool
+            access.pool = pool
             return

@@ -19,7 +19,8 @@ from dashboards.web.board import Board, Drawing
 from dashboards.web.charts import CHARTS, Chart, Section, age
 from dashboards.web.names import DEMO_SUFFIX, names
 from postel.errors import PostelError
-from timescale_sink.api.series import Node, TooSlowError
+from timescale_sink.api.access import TooSlowError
+from timescale_sink.api.series import Node
 
 REFRESH_S = 5.0
 _FIRST_S = 1.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -157,6 +158,29 @@ class Rows:
         """A row of `metrics_zonemta`."""
         instance = instance or f"{node}:12080"
         self._typed("metrics_zonemta", time, started, node_id=node, instance=instance, zone=zone, **columns)
+
+    def event(
+        self,
+        table: str,
+        time: float,
+        number: int,
+        name: str,
+        *,
+        node: str = "mx1",
+        attributes: Mapping[str, Any] | None = None,
+        **columns: Any,
+    ) -> None:
+        """A row of a table of events; its id is the number's UUID."""
+        self._insert(
+            table,
+            time=datetime.fromtimestamp(time, UTC),
+            event_id=UUID(int=number),
+            node_id=node,
+            instance=node,
+            event_name=name,
+            attributes=Jsonb(dict(attributes or {})),
+            **columns,
+        )
 
     def _typed(self, table: str, time: float, started: float | None, **columns: Any) -> None:
         begun = None if started is None else datetime.fromtimestamp(started, UTC)

@@ -14,6 +14,7 @@ from typing import LiteralString, cast
 
 from psycopg import sql
 
+_ALL = sql.SQL("true")
 _HEAD = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 
 
@@ -25,11 +26,12 @@ def _texts() -> Mapping[str, LiteralString]:
     return {name: cast("LiteralString", body.strip()) for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def query(name: str, table: str = "", columns: Sequence[str] = ()) -> sql.Composed:
+def query(name: str, table: str = "", columns: Sequence[str] = (), condition: sql.Composable = _ALL) -> sql.Composed:
     """The query of this name about a table and columns of it; KeyError where there is no such query.
 
     ``{table}`` stands for the table, ``{increase}`` for the view of its counters' increase, ``{columns}`` for the
-    columns, ``{avg}``, ``{max}`` and ``{sum}`` for that aggregate of each column.
+    columns, ``{avg}``, ``{max}`` and ``{sum}`` for that aggregate of each column, ``{condition}`` for what rows have to
+    meet.
     """
     names = [sql.Identifier(column) for column in columns]
     aggregates = {
@@ -40,5 +42,6 @@ def query(name: str, table: str = "", columns: Sequence[str] = ()) -> sql.Compos
         table=sql.Identifier(table),
         increase=sql.Identifier(f"{table}_increase"),
         columns=sql.SQL(", ").join(names),
+        condition=condition,
         **aggregates,
     )

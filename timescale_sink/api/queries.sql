@@ -1,6 +1,7 @@
--- The queries of the API and the page, each after a line with its name. Times are epoch seconds; a bucket is a multiple
--- of the step; what {braces} hold are names of declared tables and columns. Each answers (bucket, node_id, instance,
--- zone, queue_id, seconds that the values cover, a value per column), ordered so that one series stands together.
+-- The queries of the API and the page, each after a line with its name; what {braces} hold are names of declared tables
+-- and columns, and conditions made of them. In those of series times are epoch seconds and a bucket is a multiple of the
+-- step; each answers (bucket, node_id, instance, zone, queue_id, seconds that the values cover, a value per column),
+-- ordered so that one series stands together.
 
 -- ping --
 -- One row where the database answers and is migrated.
@@ -83,3 +84,12 @@ FROM (
 ) AS tick
 GROUP BY 1, node_id, instance, zone
 ORDER BY node_id, instance, zone, bucket;
+
+-- events --
+-- The newest rows of an event table that meet the condition.
+SELECT time, event_id, node_id, instance, event_name, {columns}, attributes
+FROM {table}
+WHERE
+    {condition}
+ORDER BY time DESC, event_id DESC
+LIMIT %(limit)s;

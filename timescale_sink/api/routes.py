@@ -1,7 +1,4 @@
-"""The API under ``/api/v1``: thin routes over `timescale_sink.api.series`.
-
-Answers 400 or 422 with a reason for what cannot be asked, 503 where the database is away, 504 where it took too long.
-"""
+"""The API under ``/api/v1``: nodes and series here, events and traces in `timescale_sink.api.event_routes`."""
 
 from __future__ import annotations
 
@@ -15,9 +12,10 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.routing import Match
 
-from postel.errors import DatabaseError, PostelError
-from timescale_sink.api import series
-from timescale_sink.api.series import BadQueryError, Reader, Reading, TooSlowError
+from timescale_sink.api import event_routes, series
+from timescale_sink.api.answers import BAD_QUERY, REFUSED, handle_errors, readers
+from timescale_sink.api.readers import Readers
+from timescale_sink.api.series import Reading
 
 # What the API asks for where the caller names no step: about as many points as a chart has room for.
 _STEPS = 240
@@ -77,41 +75,25 @@ class Health(BaseModel):
     status: str
 
 
-class Problem(BaseModel):
-    """Why a request was not answered."""
-
-    detail: str
-
-
-_REFUSED: dict[int | str, dict[str, Any]] = {
-    503: {"model": Problem, "description": "The database is away."},
-    504: {"model": Problem, "description": "The database took too long."},
-}
-
-
-def _reader(request: Request) -> Reader:
-    reader: Reader = request.app.state.reader
-    return reader
-
-
+PREFIX = "/api/v1"
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-router = APIRouter(prefix="/api/v1", responses=_REFUSED)
+router = APIRouter(responses=REFUSED)
 
 
 @router.get("/healthz")
 async def healthz(request: Request) -> Health:
     """Whether the database answers."""
-    await _reader(request).ping()
+    await readers(request).series.ping()
     return Health(status="ok")
 
 
 @router.get("/nodes")
 async def nodes(request: Request) -> Nodes:
     """Every node that has ever sent data."""
-    return Nodes(nodes=[Node.model_validate(node) for node in await _reader(request).nodes()])
+    return Nodes(nodes=[Node.model_validate(node) for node in await readers(request).series.nodes()])
 
 
-@router.get("/series", responses={400: {"model": Problem, "description": "Nothing like it can be asked."}})
+@router.get("/series", responses=BAD_QUERY)
 async def get_series(
     request: Request,
     *,
@@ -132,7 +114,7 @@ async def get_series(
     reading: Annotated[Reading, Query(description="How counters are read.")] = "rate",
 ) -> SeriesAnswer:
     """The series of typed columns: gauges as their mean per step, counters as rate per second or increase per step."""
-    reader = _reader(request)
+    reader = readers(request).series
     interval = reader.interval(table)
     last = stop.timestamp() if stop else time.time()
     first = start.timestamp() if start else last - _DEFAULT_RANGE_S
@@ -160,25 +142,18 @@ async def get_series(
     )
 
 
-def add_to(app: FastAPI, reader: Reader) -> None:
+def add_to(app: FastAPI, readers: Readers) -> None:
     """Put the API and its answers to errors into an application."""
-    app.state.reader = reader
-    app.include_router(router)
+    app.state.readers = readers
+    for routes in (router, event_routes.router):
+        app.include_router(routes, prefix=PREFIX)
     # The page's own "not found" is HTML, and a line in the log for each.
     app.add_api_route("/api/{path:path}", _nothing_here, methods=_METHODS, include_in_schema=False)
-    for kind, status in ((BadQueryError, 400), (DatabaseError, 503), (TooSlowError, 504)):
-        app.add_exception_handler(kind, _answer(status))
+    handle_errors(app)
 
 
 async def _nothing_here(request: Request) -> JSONResponse:
-    known = any(route.matches(request.scope)[0] is Match.PARTIAL for route in router.routes)
+    path = request.url.path.removeprefix(PREFIX)
+    routes = (*router.routes, *event_routes.router.routes)
+    known = any(route.matches({**request.scope, "path": path})[0] is Match.PARTIAL for route in routes)
     return JSONResponse({"detail": "only GET is answered here" if known else "no such resource"}, 405 if known else 404)
-
-
-def _answer(status: int) -> Any:
-    async def handler(_request: Request, error: PostelError) -> JSONResponse:
-        return JSONResponse(
-            {"detail": str(error)}, status, headers={"Retry-After": "5"} if isinstance(error, DatabaseError) else None
-        )
-
-    return handler

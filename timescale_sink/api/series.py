@@ -11,43 +11,29 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Generic, Literal, TypeVar, cast
 
-import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
-from psycopg_pool import PoolClosed, PoolTimeout
 
-from postel.errors import DatabaseError, PostelError
 from postel.signals import Column, Declarations, Table
+from timescale_sink.api.access import Access, BadQueryError
 from timescale_sink.api.queries import query
-from timescale_sink.store.database import Connection, Pool
 
 # A chart is drawn well from some hundred points; above this the answer is a download, not a chart.
 MAX_STEPS = 5000
 # Series times steps of one answer: about 10 MiB of JSON.
 MAX_VALUES = 1_000_000
-STATEMENT_TIMEOUT_S = 5
 # A page open in many browsers asks once in this time; new rows come every 15 s. What has longer steps costs more to ask
 # and changes less: it is kept for a twentieth of a step.
 KEEP_S, KEEP_LONGEST_S = 2.0, 30.0
-_POOL_TIMEOUT_S = 3.0
 _KEPT_ANSWERS = 256
 
 Reading = Literal["rate", "increase"]
-
-
-class BadQueryError(PostelError):
-    """A series was asked for that cannot exist, or that is too large; the message says what can be asked."""
-
-
-class TooSlowError(PostelError):
-    """The database needed longer than the time that a reader may take of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +135,22 @@ async def _run(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 class Reader:
-    """Reads nodes and series from a pool.
+    """Reads nodes and series; what its methods raise beside BadQueryError is told by `Access.connection`."""
 
-    ``pool`` is set when the database is there; until then ``fault`` says why it is not. All methods raise DatabaseError
-    where the database is away or not migrated, TooSlowError past `STATEMENT_TIMEOUT_S`.
-    """
-
-    def __init__(self, declarations: Declarations) -> None:
-        self.pool: Pool | None = None
-        self.fault = "the database is being opened"
+    def __init__(self, access: Access, declarations: Declarations) -> None:
+        self._access = access
         self._declarations = declarations
         self._nodes: _Shared[tuple[Node, ...]] = _Shared()
         self._series: _Shared[Answer] = _Shared()
 
     async def close(self) -> None:
-        """End what is still being asked, and the pool."""
+        """End what is still being asked."""
         await self._nodes.close()
         await self._series.close()
-        if self.pool is not None:
-            await self.pool.close()
 
     async def ping(self) -> None:
         """Return where the database answers and is migrated."""
-        async with self._connection() as connection:
+        async with self._access.connection() as connection:
             await connection.execute(query("ping"))
 
     async def nodes(self) -> tuple[Node, ...]:
@@ -219,7 +198,7 @@ class Reader:
             raise BadQueryError(f"step: {asked.step} s is too short for this range; {least} s or more is accepted")
 
     async def _ask_nodes(self) -> tuple[Node, ...]:
-        async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        async with self._access.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(query("nodes"))
             return tuple(Node(**row) for row in await cursor.fetchall())
 
@@ -234,7 +213,7 @@ class Reader:
             "instance": asked.instance,
             "zone": asked.zone,
         }
-        async with self._connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+        async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(self._text(asked, counter=counter), values)
             rows = await cursor.fetchmany(MAX_VALUES)
         keys = len({row[1:5] for row in rows})
@@ -251,31 +230,6 @@ class Reader:
             return query("increases", asked.table, asked.columns)
         shared = "queue_id" in self._declared(asked.table).labels
         return query("queue_gauges" if shared else "gauges", asked.table, asked.columns)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
-        if self.pool is None:
-            raise DatabaseError(self.fault)
-        try:
-            async with self.pool.connection(timeout=_POOL_TIMEOUT_S) as connection, connection.transaction():
-                await connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
-                yield connection
-        except psycopg.errors.QueryCanceled:
-            raise TooSlowError(
-                f"the database needed more than {STATEMENT_TIMEOUT_S} s; ask for a shorter range, one node or one zone"
-            ) from None
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-            raise DatabaseError(
-                f"the database is not migrated ({error.diag.message_primary}): run `postel db migrate`"
-            ) from None
-        except psycopg.DataError as error:
-            raise BadQueryError(f"node, instance, zone or range: {error}") from None
-        except (PoolTimeout, PoolClosed):
-            raise DatabaseError(
-                f"the database does not answer within {_POOL_TIMEOUT_S:g} s; see [database] url"
-            ) from None
-        except psycopg.OperationalError as error:
-            raise DatabaseError(f"the database does not answer: {str(error).strip()}") from None
 
 
 def _series(asked: Query, rows: Iterable[Sequence[Any]], *, rate: bool) -> Iterator[Series]:

@@ -1,0 +1,200 @@
+"""Routes of the API about events: searched by pages, exported as a whole, and joined to a message's life."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime, BaseModel, Field
+
+from timescale_sink.api import events, trace
+from timescale_sink.api.answers import BAD_QUERY, REFUSED, readers
+from timescale_sink.api.events import FIXED, LONGEST_PAGE, Condition, Key, Search
+
+_DEFAULT_RANGE = timedelta(days=1)
+_MOST_FILTERS = 20
+_MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+
+
+class Event(BaseModel):
+    """A row of a table of events."""
+
+    table: str
+    time: datetime
+    id: str = Field(description="The event's id, `log.record.uid`.")
+    node: str
+    instance: str
+    name: str = Field(description="The event's name, such as zonemta.delivery.accepted.")
+    values: dict[str, Any] = Field(description="The table's declared columns that are not NULL.")
+    attributes: dict[str, Any] = Field(description="What the event says beside them.")
+
+
+class Events(BaseModel):
+    """A page of events, the newest first."""
+
+    events: list[Event]
+    next: str | None = Field(description="`before` of the next page; null where there is none.")
+
+
+class Fate(BaseModel):
+    """What became of the message for one recipient."""
+
+    recipient: str
+    state: str = Field(description="delivered, deferred, rejected; stored, queued and the like before a delivery.")
+    time: datetime
+    event: str = Field(description="The id of the event that says so.")
+
+
+class Trace(BaseModel):
+    """The joined life of a message; empty where no event has the id."""
+
+    ids: list[str] = Field(description="All ids that its events have.")
+    events: list[Event] = Field(description="On every node, the oldest first.")
+    hosts: dict[str, str] = Field(description="The host of each node.")
+    fates: list[Fate]
+    cut: bool = Field(description="More events than are told share the ids.")
+
+
+async def _search(
+    table: Annotated[str, Query(description="A table of events, such as delivery_events.")],
+    start: Annotated[
+        AwareDatetime | None,
+        Query(alias="from", description="Default: a day before `to`. ISO 8601 with zone, or epoch seconds."),
+    ] = None,
+    stop: Annotated[AwareDatetime | None, Query(alias="to", description="Default: now.")] = None,
+    conditions: Annotated[
+        list[str],
+        Query(
+            alias="filter",
+            max_length=_MOST_FILTERS,
+            description="A column, one of = != >= <= ~ (contains) and a value, such as `status=deferred`. "
+            "Several = of one column: any of these; else all.",
+        ),
+    ] = [],  # noqa: B006 - FastAPI copies it
+    address: Annotated[
+        str | None, Query(description="The sender's address or a recipient's, as the envelope says it.")
+    ] = None,
+) -> Search:
+    # Five minutes ahead, for clocks of nodes that are.
+    last = stop or datetime.now(UTC) + timedelta(minutes=5)
+    try:
+        first = start or last - _DEFAULT_RANGE
+    except OverflowError:
+        first = datetime.min.replace(tzinfo=UTC)
+    return Search(table, first, last, tuple(map(Condition.parse, conditions)), address)
+
+
+router = APIRouter(responses=REFUSED)
+
+
+@router.get("/events", responses=BAD_QUERY)
+async def get_events(
+    request: Request,
+    *,
+    search: Annotated[Search, Depends(_search)],
+    before: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=LONGEST_PAGE)] = 100,
+) -> Events:
+    """Events of one table, by pages."""
+    if before is not None:
+        search = replace(search, before=Key.parse(before))
+    page = await readers(request).events.page(search, limit)
+    return Events(events=[_told(event) for event in page], next=str(page[-1].key) if len(page) == limit else None)
+
+
+@router.get(
+    "/events/export",
+    response_class=StreamingResponse,
+    responses={200: {"content": {name: {} for name in _MEDIA_TYPES.values()}}, **BAD_QUERY},
+)
+async def export(
+    request: Request,
+    *,
+    search: Annotated[Search, Depends(_search)],
+    format_: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
+) -> StreamingResponse:
+    """All events of a search, the newest first, as a stream. One that was cut short by a fault ends without an end."""
+    reader = readers(request).events
+    # What cannot be asked is answered before the stream begins.
+    await reader.page(search, 1)
+    found = reader.stream(search)
+    lines = _ndjson(found) if format_ == "ndjson" else _csv(found, reader.columns(search.table))
+    disposition = f'attachment; filename="{search.table}.{format_}"'
+    return StreamingResponse(lines, media_type=_MEDIA_TYPES[format_], headers={"Content-Disposition": disposition})
+
+
+@router.get("/trace/{id:path}")
+async def get_trace(
+    request: Request,
+    id_: Annotated[
+        str,
+        Path(
+            alias="id",
+            min_length=1,
+            max_length=1000,
+            description="A Message-ID, a queue's, transaction's or connection's id, or an event's.",
+        ),
+    ],
+) -> Trace:
+    """The joined life of a message."""
+    found = await readers(request).tracer.trace(id_)
+    hosts = {node.id: node.host for node in await readers(request).series.nodes()}
+    return Trace(
+        ids=sorted(found.ids),
+        events=[_told(event) for event in found.events],
+        hosts={event.node: hosts.get(event.node, "") for event in found.events},
+        fates=[_fate(fate) for fate in found.fates],
+        cut=found.cut,
+    )
+
+
+def _told(event: events.Event) -> Event:
+    return Event(
+        table=event.table,
+        time=event.time,
+        id=str(event.event_id),
+        node=event.node,
+        instance=event.instance,
+        name=event.name,
+        values=dict(event.values),
+        attributes=dict(event.attributes),
+    )
+
+
+def _fate(fate: trace.Fate) -> Fate:
+    return Fate(recipient=fate.recipient, state=fate.state, time=fate.time, event=str(fate.event))
+
+
+async def _ndjson(found: AsyncIterator[events.Event]) -> AsyncIterator[bytes]:
+    async for event in found:
+        yield orjson.dumps(_told(event).model_dump(), option=orjson.OPT_APPEND_NEWLINE)
+
+
+async def _csv(found: AsyncIterator[events.Event], columns: Sequence[str]) -> AsyncIterator[str]:
+    """A line per event; what is no text or number is JSON in its cell."""
+    yield _line([*FIXED, *columns, "attributes"])
+    async for event in found:
+        cells = [event.values.get(column) for column in columns]
+        yield _line(
+            [event.time.isoformat(), event.event_id, event.node, event.instance, event.name]
+            + [orjson.dumps(cell).decode() if isinstance(cell, list | dict) else cell for cell in cells]
+            + [orjson.dumps(event.attributes).decode()]
+        )
+
+
+def _line(cells: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow([_harmless(cell) for cell in cells])
+    return text.getvalue()
+
+
+def _harmless(cell: Any) -> Any:
+    """What a spreadsheet would run as a formula begins with a quote instead."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
