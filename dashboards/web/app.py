@@ -84,6 +84,7 @@ async def run(settings: Settings) -> None:
     loopback_only = is_loopback(address.rpartition(":")[0])
     with listen(address, "[serve] address") as listener:
         readers = Readers(load_all())
+        readers.start()
         opening = asyncio.create_task(_open(settings, readers.access))
         app = create_app(readers, loopback_only=loopback_only)
         server = Server(

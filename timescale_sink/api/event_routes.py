@@ -14,9 +14,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
-from timescale_sink.api import events, trace
+from timescale_sink.api import filters, trace
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, readers
-from timescale_sink.api.events import FIXED, LONGEST_PAGE, Condition, Key, Search
+from timescale_sink.api.events import LONGEST_PAGE, Key, Search
+from timescale_sink.api.filters import FIXED
 
 _DEFAULT_RANGE = timedelta(days=1)
 _MOST_FILTERS = 20
@@ -63,6 +64,8 @@ class Trace(BaseModel):
 
 
 async def _search(
+    request: Request,
+    *,
     table: Annotated[str, Query(description="A table of events, such as delivery_events.")],
     start: Annotated[
         AwareDatetime | None,
@@ -88,7 +91,7 @@ async def _search(
         first = start or last - _DEFAULT_RANGE
     except OverflowError:
         first = datetime.min.replace(tzinfo=UTC)
-    return Search(table, first, last, tuple(map(Condition.parse, conditions)), address)
+    return Search(readers(request).events.filter(table, conditions, address), first, last)
 
 
 router = APIRouter(responses=REFUSED)
@@ -106,7 +109,7 @@ async def get_events(
     if before is not None:
         search = replace(search, before=Key.parse(before))
     page = await readers(request).events.page(search, limit)
-    return Events(events=[_told(event) for event in page], next=str(page[-1].key) if len(page) == limit else None)
+    return Events(events=[_told(event) for event in page], next=str(Key.of(page[-1])) if len(page) == limit else None)
 
 
 @router.get(
@@ -125,8 +128,8 @@ async def export(
     # What cannot be asked is answered before the stream begins.
     await reader.page(search, 1)
     found = reader.stream(search)
-    lines = _ndjson(found) if format_ == "ndjson" else _csv(found, reader.columns(search.table))
-    disposition = f'attachment; filename="{search.table}.{format_}"'
+    lines = _ndjson(found) if format_ == "ndjson" else _csv(found, reader.columns(search.filter.table))
+    disposition = f'attachment; filename="{search.filter.table}.{format_}"'
     return StreamingResponse(lines, media_type=_MEDIA_TYPES[format_], headers={"Content-Disposition": disposition})
 
 
@@ -155,29 +158,20 @@ async def get_trace(
     )
 
 
-def _told(event: events.Event) -> Event:
-    return Event(
-        table=event.table,
-        time=event.time,
-        id=str(event.event_id),
-        node=event.node,
-        instance=event.instance,
-        name=event.name,
-        values=dict(event.values),
-        attributes=dict(event.attributes),
-    )
+def _told(event: filters.Event) -> Event:
+    return Event.model_validate(event.told())
 
 
 def _fate(fate: trace.Fate) -> Fate:
     return Fate(recipient=fate.recipient, state=fate.state, time=fate.time, event=str(fate.event))
 
 
-async def _ndjson(found: AsyncIterator[events.Event]) -> AsyncIterator[bytes]:
+async def _ndjson(found: AsyncIterator[filters.Event]) -> AsyncIterator[bytes]:
     async for event in found:
-        yield orjson.dumps(_told(event).model_dump(), option=orjson.OPT_APPEND_NEWLINE)
+        yield event.encoded() + b"\n"
 
 
-async def _csv(found: AsyncIterator[events.Event], columns: Sequence[str]) -> AsyncIterator[str]:
+async def _csv(found: AsyncIterator[filters.Event], columns: Sequence[str]) -> AsyncIterator[str]:
     """A line per event; what is no text or number is JSON in its cell."""
     yield _line([*FIXED, *columns, "attributes"])
     async for event in found:

@@ -85,6 +85,21 @@ FROM (
 GROUP BY 1, node_id, instance, zone
 ORDER BY node_id, instance, zone, bucket;
 
+-- snapshot_xmin --
+-- The first transaction that may still be under way: all before it are over, and what they wrote is seen from now on.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text;
+
+-- new_events --
+-- What transactions from one on and before another wrote. Not of a time whose chunks are in columns, where no index
+-- helps: what comes that late is found by searching.
+SELECT time, event_id, node_id, instance, event_name, {columns}, attributes
+FROM {table}
+WHERE
+    xact >= %(after)s::text::xid8 AND xact < %(until)s::text::xid8
+    AND time >= now() - interval '8 days'
+    AND {condition}
+ORDER BY xact, time, event_id;
+
 -- events --
 -- The newest rows of an event table that meet the condition.
 SELECT time, event_id, node_id, instance, event_name, {columns}, attributes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from postel.signals import Declarations
 from timescale_sink.api.access import Access
 from timescale_sink.api.events import EventReader
+from timescale_sink.api.feed import Feed
 from timescale_sink.api.series import Reader
 from timescale_sink.api.trace import Tracer
 
@@ -17,8 +20,19 @@ class Readers:
         self.series = Reader(self.access, declarations)
         self.events = EventReader(self.access, declarations)
         self.tracer = Tracer(self.events)
+        self.feed = Feed(self.access, self.events)
+        # Who listens at the moment.
+        self.listeners: set[object] = set()
+        self._feeding: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look for new events for those who listen."""
+        self._feeding = asyncio.create_task(self.feed.run())
 
     async def close(self) -> None:
         """End what is still being asked, and the connections."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.gather(self._feeding, return_exceptions=True)
         await self.series.close()
         await self.access.close()

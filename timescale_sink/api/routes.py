@@ -1,4 +1,7 @@
-"""The API under ``/api/v1``: nodes and series here, events and traces in `timescale_sink.api.event_routes`."""
+"""The API under ``/api/v1``: all routes together, and those of nodes and series.
+
+Those of events and traces are in `timescale_sink.api.event_routes`, what comes in is in `timescale_sink.api.live`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.routing import Match
 
-from timescale_sink.api import event_routes, series
+from timescale_sink.api import event_routes, live, series
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, handle_errors, readers
 from timescale_sink.api.readers import Readers
 from timescale_sink.api.series import Reading
@@ -145,7 +148,7 @@ async def get_series(
 def add_to(app: FastAPI, readers: Readers) -> None:
     """Put the API and its answers to errors into an application."""
     app.state.readers = readers
-    for routes in (router, event_routes.router):
+    for routes in (router, event_routes.router, live.router):
         app.include_router(routes, prefix=PREFIX)
     # The page's own "not found" is HTML, and a line in the log for each.
     app.add_api_route("/api/{path:path}", _nothing_here, methods=_METHODS, include_in_schema=False)

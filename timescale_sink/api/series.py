@@ -163,7 +163,7 @@ class Reader:
         Raises:
             BadQueryError: no such table or column, gauges and counters together, or too large.
         """
-        self._check(asked)
+        self.check(asked)
         keep_s = min(max(KEEP_S, asked.step / 20), KEEP_LONGEST_S)
         return await self._series.get(asked, lambda: self._ask_series(asked), keep_s)
 
@@ -185,7 +185,8 @@ class Reader:
             raise BadQueryError(f"table: {table!r} is no typed table; there are {', '.join(sorted(tables))}")
         return tables[table]
 
-    def _check(self, asked: Query) -> None:
+    def check(self, asked: Query) -> None:
+        """Raise BadQueryError where a query cannot be answered, whatever the database has."""
         if not asked.columns:
             raise BadQueryError("column: name one at least")
         kinds = {self.column(asked.table, name).counter for name in asked.columns}

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from timescale_sink.api.events import Event, EventReader, Where
+from timescale_sink.api.events import EventReader
+from timescale_sink.api.filters import Event, Where
 
 # Of one table. A Message-ID that many messages share, as bulk mail does, has no end.
 MOST_EVENTS = 500
