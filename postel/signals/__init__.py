@@ -3,6 +3,7 @@
 from postel.signals.load import load, load_all
 from postel.signals.model import (
     EVENT_COLUMNS,
+    FIXED_EVENT_COLUMNS,
     SEVERITY_NUMBER,
     STANDARD_COLUMNS,
     Attribute,
@@ -22,6 +23,7 @@ from postel.signals.model import (
 
 __all__ = [
     "EVENT_COLUMNS",
+    "FIXED_EVENT_COLUMNS",
     "SEVERITY_NUMBER",
     "STANDARD_COLUMNS",
     "Attribute",

@@ -19,7 +19,15 @@ AttributeValue = str | bool | int | float
 # The columns of every typed table: its key, and the start of its counters.
 STANDARD_COLUMNS = ("time", "node_id", "instance", "zone", "started_at")
 # The columns of every event table beside the declared ones; `attributes` has what none of them holds.
-EVENT_COLUMNS = ("time", "event_id", "node_id", "instance", "event_name", "attributes", "xact")
+# In every event table, before the declared columns, with their types; `attributes` stands behind them.
+FIXED_EVENT_COLUMNS: Mapping[str, str] = {
+    "time": "timestamptz",
+    "event_id": "uuid",
+    "node_id": "text",
+    "instance": "text",
+    "event_name": "text",
+}
+EVENT_COLUMNS = (*FIXED_EVENT_COLUMNS, "attributes", "xact")
 
 
 class Kind(StrEnum):

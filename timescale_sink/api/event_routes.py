@@ -14,10 +14,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
+from postel.signals import FIXED_EVENT_COLUMNS
 from timescale_sink.api import filters, trace
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, readers
 from timescale_sink.api.events import LONGEST_PAGE, Key, Search
-from timescale_sink.api.filters import FIXED
 
 _DEFAULT_RANGE = timedelta(days=1)
 _MOST_FILTERS = 20
@@ -173,7 +173,7 @@ async def _ndjson(found: AsyncIterator[filters.Event]) -> AsyncIterator[bytes]:
 
 async def _csv(found: AsyncIterator[filters.Event], columns: Sequence[str]) -> AsyncIterator[str]:
     """A line per event; what is no text or number is JSON in its cell."""
-    yield _line([*FIXED, *columns, "attributes"])
+    yield _line([*FIXED_EVENT_COLUMNS, *columns, "attributes"])
     async for event in found:
         cells = [event.values.get(column) for column in columns]
         yield _line(

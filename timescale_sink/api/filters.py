@@ -18,17 +18,8 @@ import orjson
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from postel.signals import EventTable
+from postel.signals import FIXED_EVENT_COLUMNS, EventTable
 from timescale_sink.api.access import BadQueryError
-
-# In every event table, before the declared columns; `attributes` stands behind them.
-FIXED: Mapping[str, str] = {
-    "time": "timestamptz",
-    "event_id": "uuid",
-    "node_id": "text",
-    "instance": "text",
-    "event_name": "text",
-}
 
 _TERM = re.compile(r"([a-z_]+)(!=|>=|<=|=|~)(.*)", re.DOTALL)
 _ORDERED = ("bigint", "double precision", "timestamptz")
@@ -142,7 +133,7 @@ def parse(table: EventTable, texts: Sequence[str], address: str | None) -> Filte
     Raises:
         BadQueryError: no such column, or a value that it cannot have.
     """
-    types = {**FIXED, **{column.name: column.type for column in table.columns}}
+    types = {**FIXED_EVENT_COLUMNS, **{column.name: column.type for column in table.columns}}
     terms: list[Term] = []
     equal: dict[str, list[Any]] = {}
     for text in texts:

@@ -14,20 +14,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from postel.signals import Declarations, EventColumn, EventRow
+from postel.signals import FIXED_EVENT_COLUMNS, Declarations, EventColumn, EventRow
 from timescale_sink.ingest import cells
 from timescale_sink.ingest.rows import RecordKey
 from timescale_sink.ingest.values import canonical, microseconds
-
-# In every event table, before the declared columns; `attributes` stands behind them.
-FIXED: Mapping[str, str] = {
-    "time": "timestamptz",
-    "event_id": "uuid",
-    "node_id": "text",
-    "instance": "text",
-    "event_name": "text",
-}
-
 
 # Bytes of a text in a column: some have an index, whose rows are a third of a page at most.
 TEXT_BYTES = 2000
@@ -63,7 +53,7 @@ class RowFormat:
 
     def __init__(self, columns: Sequence[EventColumn]) -> None:
         self._types = tuple(column.type for column in columns)
-        self._fields = len(FIXED) + len(columns) + 1
+        self._fields = len(FIXED_EVENT_COLUMNS) + len(columns) + 1
 
     def head(self, time: int) -> bytes:
         """What stands before the bytes of the event's id; the time in microseconds since 1970."""

@@ -19,9 +19,9 @@ import psycopg
 from psycopg import AsyncCopy, sql
 from psycopg.types.json import Jsonb
 
-from postel.signals import Declarations
+from postel.signals import FIXED_EVENT_COLUMNS, Declarations
 from timescale_sink.ingest import cells, numbers
-from timescale_sink.ingest.events import FIXED, RowFormat
+from timescale_sink.ingest.events import RowFormat
 from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Tally, WideKey, WideRow
 from timescale_sink.ingest.values import HOUR, canonical, fingerprint, from_microseconds, hour
 from timescale_sink.store.database import Connection
@@ -277,7 +277,7 @@ def logs_table() -> KeyedTable:
 def events_table(declarations: Declarations, table: str) -> KeyedTable:
     """The writer of an event table."""
     declared = declarations.event_tables[table].columns
-    columns = {**FIXED, **{column.name: column.type for column in declared}, "attributes": "jsonb"}
+    columns = {**FIXED_EVENT_COLUMNS, **{column.name: column.type for column in declared}, "attributes": "jsonb"}
     return KeyedTable(table, columns, ("event_id", "time"), RowFormat(declared).decode)
 
 
