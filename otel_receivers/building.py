@@ -32,9 +32,9 @@ def none_of(source: str) -> Sequence[Target]:
     return ()
 
 
-async def not_now(signal: Signal, request: ExportRequest, /) -> Outcome:
+async def not_now(signal: Signal, request: ExportRequest, encoded: bytes | None = None, /) -> Outcome:
     """Takes nothing."""
-    del signal, request
+    del signal, request, encoded
     raise Retryable(reason="nothing is taken here")
 
 

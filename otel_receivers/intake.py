@@ -83,7 +83,7 @@ class Intake:
         for name in ("service.name", "service.instance.id", "service.version"):
             self._identity.pop(name)
 
-    async def __call__(self, signal: Signal, request: ExportRequest, /) -> Outcome:
+    async def __call__(self, signal: Signal, request: ExportRequest, _encoded: bytes | None = None, /) -> Outcome:
         """Store a request's records.
 
         Raises:

@@ -125,8 +125,8 @@ class Body:
     coding: str = ""
     limit: int = codec.DEFAULT_LIMIT
 
-    async def decode(self, signal: Signal) -> ExportRequest:
-        """Decode it, and let go of its bytes.
+    async def decode(self, signal: Signal) -> tuple[ExportRequest, bytes | None]:
+        """Decode it, and let go of its bytes; the request, and the bytes of protobuf that it was decoded from.
 
         Raises:
             TooLarge, Malformed: as `codec.decode`.
@@ -200,7 +200,7 @@ class Admission:
 async def _take(room: Room, ingest: Ingest, signal: Signal, body: Body) -> Outcome:
     with room:
         try:
-            return await ingest(signal, await body.decode(signal))
+            return await ingest(signal, *await body.decode(signal))
         except OtlpError as error:
             # The frames that it came through hold the request, and would as long as the answer is on its way.
             error.__context__ = None

@@ -66,8 +66,14 @@ class Ingest(Protocol):
     Raises `Retryable` when it cannot now; whatever else it raises is answered as retryable too, and logged.
     """
 
-    async def __call__(self, signal: Signal, request: ExportRequest, /) -> Outcome:
-        """Take `request`, a message of `signal.request_class`."""
+    async def __call__(self, signal: Signal, request: ExportRequest, encoded: bytes | None = None, /) -> Outcome:
+        """Take a request.
+
+        Args:
+            signal: what it is.
+            request: a message of `signal.request_class`.
+            encoded: it as protobuf, where it came so: what was sent, in whatever of protobuf's ways.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,19 @@ def decode(
     *,
     mend: bool = True,
 ) -> ExportRequest:
+    """As `decode_both`; the request alone."""
+    return decode_both(signal, body, content_type, content_encoding, limit, mend=mend)[0]
+
+
+def decode_both(
+    signal: Signal,
+    body: bytes,
+    content_type: str,
+    content_encoding: str = "",
+    limit: int = DEFAULT_LIMIT,
+    *,
+    mend: bool = True,
+) -> tuple[ExportRequest, bytes | None]:
     """Decode the body of an export request.
 
     Args:
@@ -84,6 +97,9 @@ def decode(
         content_encoding: the header; empty for a body that is not compressed.
         limit: bytes at most, as sent and after decompression.
         mend: put wrong UTF-8 right; False: it is malformed.
+
+    Returns:
+        The request, and the bytes of protobuf that it was decoded from, right and decompressed; None of JSON.
 
     Raises:
         UnsupportedMedia: the media type or the content encoding is not OTLP's.
@@ -99,9 +115,8 @@ def decode(
     request = signal.request_class()
     if media == JSON:
         json_mapping.decode(body, request, mend=mend)
-    else:
-        _parse(body, request, mend=mend)
-    return request
+        return request, None
+    return request, _parse(body, request, mend=mend)
 
 
 async def plain_size(body: bytes, content_encoding: str = "", limit: int = DEFAULT_LIMIT) -> int:
@@ -118,13 +133,13 @@ async def plain_size(body: bytes, content_encoding: str = "", limit: int = DEFAU
 
 async def decode_aside(
     signal: Signal, body: bytes, content_type: str, content_encoding: str = "", limit: int = DEFAULT_LIMIT
-) -> ExportRequest:
-    """As `decode`, in a thread where the body is big, so that the event loop serves others meanwhile."""
+) -> tuple[ExportRequest, bytes | None]:
+    """As `decode_both`, in a thread where the body is big, so that the event loop serves others meanwhile."""
     if len(body) < _ASIDE and not content_encoding:
         # What is broken is taken apart to be mended: a tenth of a second for the worst body of this size.
         with contextlib.suppress(Malformed):
-            return decode(signal, body, content_type, content_encoding, limit, mend=False)
-    return await asyncio.to_thread(decode, signal, body, content_type, content_encoding, limit)
+            return decode_both(signal, body, content_type, content_encoding, limit, mend=False)
+    return await asyncio.to_thread(decode_both, signal, body, content_type, content_encoding, limit)
 
 
 def encode(message: Message, content_type: str) -> bytes:
@@ -134,16 +149,19 @@ def encode(message: Message, content_type: str) -> bytes:
     return message.SerializeToString()
 
 
-def _parse(body: bytes, request: ExportRequest, *, mend: bool) -> None:
+def _parse(body: bytes, request: ExportRequest, *, mend: bool) -> bytes:
+    """Parse a body into a request; the body, put right where it was wrong."""
     try:
         request.ParseFromString(body)
     except DecodeError as error:
         # Truncated, no UTF-8 in a string, nested deeper than 100: protobuf tells no more.
         if mend:
             with contextlib.suppress(DecodeError, ValueError):
-                request.ParseFromString(mend_protobuf(body, request.DESCRIPTOR))
-                return
+                body = mend_protobuf(body, request.DESCRIPTOR)
+                request.ParseFromString(body)
+                return body
         raise Malformed(f"the body is no protobuf {request.DESCRIPTOR.name}: {error}") from error
+    return body
 
 
 def _decompress(body: bytes, coding: str, limit: int) -> bytes:

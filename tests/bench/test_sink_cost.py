@@ -19,6 +19,7 @@ import pytest
 
 from postel.otlp.signal import Signal
 from support.node_observer import cpu_seconds
+from support.postgres import SERVERS, fresh_database
 from support.sink import RunningSink, running_sink
 from support.sink_load import SERIES, TICK, TIME, copy_again, events, points, send
 
@@ -66,6 +67,7 @@ class Used:
     copy: float = 0.0
     copy_taken: float = 0.0
     peak: int = 0
+    repeated: int = 0
 
     def row(self, table: str, total: int) -> str:
         """A line with the figures."""
@@ -74,17 +76,24 @@ class Used:
             f"{table}, {total} records, CPU each: sink {self.sink * each:.2f} us, database {self.database * each:.2f},"
             f" raw COPY {self.copy * each:.2f}; sink by COPY {self.sink / self.copy:.2f};"
             f" {total / self.taken:.0f} a second, raw COPY {total / self.copy_taken:.0f},"
-            f" {self.copy_taken / self.taken:.0%} of it; {self.peak / 2**20:.0f} MiB"
+            f" {self.copy_taken / self.taken:.0%} of it; {self.peak / 2**20:.0f} MiB; {self.repeated} sent again"
         )
+
+
+@pytest.fixture(params=[server for server in SERVERS if server != "old_postgres"])
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database of each server; of TimescaleDB its tables are hypertables."""
+    with fresh_database(request.getfixturevalue(request.param)) as url:
+        yield url
 
 
 @pytest.mark.parametrize("load", [pytest.param(POINTS, id="points"), pytest.param(EVENTS, id="events")])
 def test_the_sink_costs_little_beside_the_database(
-    load: Load, migrated_database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    load: Load, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     count = int(MILLIONS * 1e6 / TURNS) // SERIES * SERIES
     used = Used()
-    with running_sink(tmp_path, migrated_database) as sink:
+    with running_sink(tmp_path, database) as sink:
         sink.start()
         # Its connections, its caches and the database's.
         asyncio.run(send(sink.grpc, load.signal, list(load.make(0, SERIES))))
@@ -103,7 +112,9 @@ def take_turn(load: Load, first: int, count: int, sink: RunningSink, used: Used)
     assert sink.process
     bodies = list(load.make(first, count))
     before = cpu_seconds([sink.process.pid]), cpu_seconds(backends(sink.url))
-    used.taken += asyncio.run(send(sink.grpc, load.signal, bodies))
+    taken, repeated = asyncio.run(send(sink.grpc, load.signal, bodies))
+    used.taken += taken
+    used.repeated += repeated
     used.sink += cpu_seconds([sink.process.pid]) - before[0]
     used.database += cpu_seconds(backends(sink.url)) - before[1]
     used.peak = max(used.peak, psutil.Process(sink.process.pid).memory_info().rss)

@@ -160,7 +160,7 @@ class Servers:
     grpc_port: int = 0
     http: str = ""
 
-    async def __call__(self, _signal: Signal, request: ExportRequest, /) -> Outcome:
+    async def __call__(self, _signal: Signal, request: ExportRequest, _encoded: bytes | None = None, /) -> Outcome:
         self.working += 1
         self.most = max(self.most, self.working)
         try:

@@ -191,6 +191,7 @@ def test_any_bytes_are_read_or_refused(body: bytes, media: str, encoding: str) -
 
 async def test_a_big_body_is_decoded_beside_the_event_loop_with_the_same_result() -> None:
     big = logs("z" * 100_000)
-    assert await codec.decode_aside(Signal.LOGS, big.SerializeToString(), codec.PROTOBUF) == big
+    body = big.SerializeToString()
+    assert await codec.decode_aside(Signal.LOGS, body, codec.PROTOBUF) == (big, body)
     with pytest.raises(Malformed):
         await codec.decode_aside(Signal.LOGS, b"\xff" * 100_000, codec.PROTOBUF)

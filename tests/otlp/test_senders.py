@@ -241,7 +241,7 @@ async def test_an_endless_or_wrongly_packed_answer_does_no_harm() -> None:
 async def test_a_server_that_stops_meanwhile_is_retryable() -> None:
     started = asyncio.Event()
 
-    async def hang(_signal: Signal, _request: ExportRequest, /) -> Outcome:
+    async def hang(_signal: Signal, _request: ExportRequest, _encoded: bytes | None = None, /) -> Outcome:
         started.set()
         await asyncio.sleep(60)
         return Outcome()

@@ -374,7 +374,7 @@ async def test_broken_requests_get_an_answer_of_the_table_and_the_server_lives(w
 async def test_a_slow_ingest_does_not_hold_up_others(wires: Wires) -> None:
     started, release = asyncio.Event(), asyncio.Event()
 
-    async def slow(_signal: Signal, _request: object, /) -> Outcome:
+    async def slow(_signal: Signal, _request: object, _encoded: bytes | None = None, /) -> Outcome:
         started.set()
         await release.wait()
         return Outcome()

@@ -147,8 +147,9 @@ async def test_a_small_body_is_mended_beside_the_event_loop() -> None:
     request = ExportLogsServiceRequest()
     request.resource_logs.add().scope_logs.add().log_records.add(severity_text=MARK)
     wrong = request.SerializeToString().replace(MARK.encode(), WRONG)
-    decoded = await codec.decode_aside(Signal.LOGS, wrong, codec.PROTOBUF)
+    decoded, encoded = await codec.decode_aside(Signal.LOGS, wrong, codec.PROTOBUF)
     assert decoded == _with_the_mended(request)
+    assert encoded == decoded.SerializeToString()
     worst = asyncio.ensure_future(codec.decode_aside(Signal.LOGS, b"\x0a\x00" * 32_000 + b"\x0a", codec.PROTOBUF))
     # Its turn of the loop; what it does itself it would have done by then.
     await asyncio.sleep(0)

@@ -34,7 +34,7 @@ class Receiver:
     grpc_port: int = 0
     http_port: int = 0
 
-    async def __call__(self, signal: Signal, request: ExportRequest, /) -> Outcome:
+    async def __call__(self, signal: Signal, request: ExportRequest, _encoded: bytes | None = None, /) -> Outcome:
         self.taken.append((signal, request))
         answer = self.before.pop(0) if self.before else self.answer
         if isinstance(answer, Exception):

@@ -74,15 +74,24 @@ class Mapper:
         self._records = RecordMapper(declarations)
         self._series = numbers.SeriesBook()
 
-    def map(self, signal: Signal, request: ExportRequest, now: datetime, rows: Rows) -> list[str]:
+    def map(
+        self, signal: Signal, request: ExportRequest, now: datetime, rows: Rows, encoded: bytes | None = None
+    ) -> list[str]:
         """Add a request's rows to those that are there.
+
+        Args:
+            signal: what it is.
+            request: checked, as every decoder does it.
+            now: what lies far ahead of it is refused.
+            rows: they grow.
+            encoded: the request as protobuf, where it came so.
 
         Returns:
             For each of its points or records that became a dead letter, why.
         """
         if signal is Signal.METRICS:
             return self._map_metrics(request, now, rows)
-        return self._records.map(request, now, rows)
+        return self._records.map(request, now, rows, encoded)
 
     def _map_metrics(self, request: Any, now: datetime, rows: Rows) -> list[str]:
         reasons: list[str] = []

@@ -11,7 +11,7 @@ Sources: protobuf's "Encoding"; ``opentelemetry/proto/common/v1/common.proto``; 
 from __future__ import annotations
 
 from binascii import hexlify, unhexlify
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -34,27 +34,30 @@ _HEAD, _ID, _FIXED, _CELLS = 0, 1, 2, 3
 # Equal to NULL, and not the same object: the attribute is there, and its column cannot hold it.
 _UNFIT = bytes(bytearray(cells.NULL))
 # The tags of KeyValue's key and value, and of AnyValue's string_value: fields 1, 2 and 1, each of a known length.
-_KEY, _VALUE, _STRING = 0x0A, 0x12, 0x0A
+_KEY, _VALUE, _STRING = b"\x0a", b"\x12", b"\x0a"
 # Bytes of a UUID, and of one as text.
 _ID_BYTES, _ID_SIZE = 16, 36
 # The lengths that a varint of one byte holds. What stands before a text, behind the key: two tags and two lengths.
 _SHORT = 0x80
 _BEFORE = 4
+# By its length.
+_BEGINS = [_VALUE + bytes([size + 2]) + _STRING + bytes([size]) for size in range(_SHORT - 2)]
 # Attributes that are remembered: values of one key, bytes of one, bytes of all, and of the objects of each.
 _VALUES = 2000
 _LONGEST = 1 << 10
 _BOOK_BYTES = 16 << 20
 _ENTRY_BYTES = 400
 
-Meaning = tuple[tuple[int | str, bytes], ...]
-"""Of an attribute: the cell of each part of the row that it fills; where it is to be kept as JSON, that by its key."""
-_NO_ID: Meaning = ((_ID, b""),)
+Meaning = tuple[int | str, bytes] | tuple[None, "tuple[Meaning, ...]"]
+"""Of an attribute: the cell of the part of the row that it fills; where it is to be kept as JSON, that by its key; or
+several of these."""
+_NO_ID: Meaning = (_ID, b"")
 Row = list[bytes]
 """The parts of a row, which together are its bytes."""
 
 
 Reader = Callable[[bytes], Meaning | None]
-"""What a text of one key means; None where that takes a second look."""
+"""What a text of one key means, in which is no NUL; None where that takes a second look."""
 
 
 @dataclass(slots=True)
@@ -141,19 +144,24 @@ class Plan(dict[bytes, Meaning]):
         """
         row = template.copy()
         kept: dict[int | str, bytes] = {}
-        for place, cell in chain.from_iterable(map(self.__getitem__, pairs)):
-            if type(place) is not int:
-                kept[place] = cell
-            elif row[place] is cells.NULL:
+        # Of attributes that mean several things; it grows until the pairs are read.
+        further: list[Any] = []
+        found: Iterable[Any] = chain(map(self.__getitem__, pairs), further)
+        for place, cell in found:
+            if type(place) is int:
+                if row[place] is not cells.NULL:
+                    # Which of two attributes counts is said by the other way.
+                    return None
                 row[place] = cell
+            elif place is None:
+                further.extend(cell)
             else:
-                # Which of two attributes counts is said by the other way.
-                return None
+                kept[place] = cell
         event_id = row[_ID]
         if len(event_id) != _ID_BYTES:
             return None
         row[_HEAD] = self._format.head(time)
-        row[-1] = cells.json(b"{%b}" % b",".join([kept[key] for key in sorted(kept)]))
+        row[-1] = cells.json(b"{" + b",".join([kept[key] for key in sorted(kept)]) + b"}")
         return (event_id, time), b"".join(row)
 
     def forget(self) -> None:
@@ -163,18 +171,22 @@ class Plan(dict[bytes, Meaning]):
 
     def __missing__(self, pair: bytes) -> Meaning:
         """Read an attribute, and remember it unless its key has a new value each time."""
-        if not pair or pair[0] != _KEY or pair[1] >= _SHORT:
+        if pair[:1] != _KEY or pair[1] >= _SHORT:
             return self._read(pair)
         end = pair[1] + 2
         key = self._keys.get(pair[:end]) or self._meet(pair[:end])
         meaning = None
-        if key.reader and (text := _text(pair, end)) is not None:
-            meaning = key.reader(text)
+        if reader := key.reader:
+            size = len(pair) - end - _BEFORE
+            is_short = 0 <= size < _SHORT - 2 and pair[end : end + _BEFORE] == _BEGINS[size]
+            text = pair[end + _BEFORE :] if is_short else _long_text(pair, end)
+            if text is not None and b"\0" not in text:
+                meaning = reader(text)
         if meaning is None:
             meaning = self._read(pair)
         if key.remembered < _VALUES and len(pair) <= _LONGEST:
             key.remembered += 1
-            self._room.take(len(pair) + sum(len(cell) for _, cell in meaning))
+            self._room.take(2 * len(pair))
             self[pair] = meaning
         return meaning
 
@@ -200,7 +212,7 @@ class Plan(dict[bytes, Meaning]):
         ((key, value),) = attributes([KeyValue.FromString(pair)]).items()
         if key == UID:
             return _NO_ID
-        meaning: list[tuple[int | str, bytes]] = []
+        meaning: list[Meaning] = []
         held: set[str] = set()
         for part, column in self._feeds.get(key, ()):
             cell = cell_of(column, value)
@@ -211,7 +223,7 @@ class Plan(dict[bytes, Meaning]):
                 held |= held_by(column)
         if not held >= WHOLE:
             meaning.append((key, canonical({key: value})[1:-1]))
-        return tuple(meaning)
+        return meaning[0] if len(meaning) == 1 else (None, tuple(meaning))
 
 
 def _read_id(text: bytes) -> Meaning:
@@ -223,16 +235,14 @@ def _read_id(text: bytes) -> Meaning:
         return _NO_ID
     # Five groups of 8, 4, 4, 4 and 12 digits; in the lower case.
     is_canonical = len(text) == _ID_SIZE and text[8:24:5] == b"----" and hexlify(event_id) == digits
-    return ((_ID, event_id),) if is_canonical else _NO_ID
+    return (_ID, event_id) if is_canonical else _NO_ID
 
 
 def _filler(part: int) -> Reader:
     """For a key whose texts fill a part of the row as they are."""
 
     def read(text: bytes) -> Meaning | None:
-        if len(text) > TEXT_BYTES or b"\0" in text:
-            return None
-        return ((part, cells.encoded(text)),)
+        return (part, cells.encoded(text)) if len(text) <= TEXT_BYTES else None
 
     return read
 
@@ -242,22 +252,17 @@ def _keeper(key: str) -> Reader:
     begin = orjson.dumps(key) + b":"
 
     def read(text: bytes) -> Meaning | None:
-        if b"\0" in text:
-            return None
-        return ((key, begin + orjson.dumps(text.decode())),)
+        return key, begin + orjson.dumps(text.decode())
 
     return read
 
 
-def _text(pair: bytes, end: int) -> bytes | None:
+def _long_text(pair: bytes, end: int) -> bytes | None:
     """The text of a KeyValue whose key ends there; None where its value is anything but a text."""
-    size = len(pair) - end - _BEFORE
-    if size < 0 or pair[end] != _VALUE:
+    if pair[end : end + 1] != _VALUE:
         return None
-    if size < _SHORT - 2 and pair[end + 2] == _STRING and pair[end + 3] == size:
-        return pair[-size:] if size else b""
-    inner, position = varint.read(pair, end + 1)
-    if position + inner != len(pair) or pair[position] != _STRING:
+    size, position = varint.read(pair, end + 1)
+    if position + size != len(pair) or pair[position : position + 1] != _STRING:
         return None
-    length, position = varint.read(pair, position + 1)
-    return pair[position:] if position + length == len(pair) else None
+    size, position = varint.read(pair, position + 1)
+    return pair[position:] if position + size == len(pair) else None

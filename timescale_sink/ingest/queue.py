@@ -61,6 +61,7 @@ class _Waiting:
     records: int
     repeated: int
     pace: Pace
+    encoded: bytes | None
     # For each record that became a dead letter, why.
     answer: asyncio.Future[list[str]]
 
@@ -82,13 +83,14 @@ class IngestQueue:
         self._failing = False
         self._dead = Throttle()
 
-    async def __call__(self, signal: Signal, request: ExportRequest, /) -> Outcome:
+    async def __call__(self, signal: Signal, request: ExportRequest, encoded: bytes | None = None, /) -> Outcome:
         """Wait until the request is committed.
 
         Raises:
             Retryable: it is not, and may be sent again.
         """
-        size = request.ByteSize()
+        # To ask protobuf for the size is to serialize it all.
+        size = request.ByteSize() if encoded is None else len(encoded)
         if size == 0:
             return Outcome()
         if self._closed:
@@ -100,7 +102,7 @@ class IngestQueue:
         else:
             slices = await asyncio.to_thread(Slices, signal, request)
         if await self._fits_whole(signal, request, slices):
-            return await self._whole(signal, request, size, slices)
+            return await self._whole(signal, request, encoded, size, slices)
         self._bytes += size
         try:
             return await self._in_pieces(signal, request, slices)
@@ -113,10 +115,12 @@ class IngestQueue:
             return False
         return len(slices) <= FEWEST_RECORDS or await self._progress.find(signal, request, len(slices)) is None
 
-    async def _whole(self, signal: Signal, request: ExportRequest, size: int, slices: Slices) -> Outcome:
+    async def _whole(
+        self, signal: Signal, request: ExportRequest, encoded: bytes | None, size: int, slices: Slices
+    ) -> Outcome:
         records = len(slices)
         answer = self._enqueue(
-            _Waiting(signal, request, size, records, slices.repeated(0, records), self._pace, _future())
+            _Waiting(signal, request, size, records, slices.repeated(0, records), self._pace, encoded, _future())
         )
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
@@ -151,7 +155,7 @@ class IngestQueue:
         piece = await asyncio.to_thread(slices.cut, progress.done, stop)
         records, repeated = stop - progress.done, slices.repeated(progress.done, stop)
         # Its bytes are counted with the request's.
-        answer = self._enqueue(_Waiting(signal, piece, 0, records, repeated, progress.pace, _future()))
+        answer = self._enqueue(_Waiting(signal, piece, 0, records, repeated, progress.pace, None, _future()))
         progress.begin(answer, stop)
         return answer
 
@@ -262,7 +266,7 @@ class IngestQueue:
 
     def _map(self, group: Sequence[_Waiting], rows: Rows) -> list[list[str]]:
         now = datetime.now(UTC)
-        return [self._mapper.map(waiting.signal, waiting.request, now, rows) for waiting in group]
+        return [self._mapper.map(waiting.signal, waiting.request, now, rows, waiting.encoded) for waiting in group]
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
         if self._telemetry:

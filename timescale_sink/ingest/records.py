@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -54,6 +54,20 @@ class _Above:
     parts: Sequence[Part]
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The plain events of one name in a scope.
+
+    Attributes:
+        template: what their rows share.
+        times: of those that were taken, microseconds since 1970.
+    """
+
+    plan: Plan
+    template: PlainRow
+    times: list[int] = field(default_factory=list)
+
+
 class RecordMapper:
     """Maps requests of log records by one set of declarations."""
 
@@ -65,17 +79,24 @@ class RecordMapper:
         # The whole list of a node's sources, wherever it is told: when the node starts, and when one comes or goes.
         self._tell_sources = {event.name for event in agent.events.values() if self._sources in event.attributes}
 
-    def map(self, request: Any, now: datetime, rows: Rows) -> list[str]:
+    def map(self, request: Any, now: datetime, rows: Rows, encoded: bytes | None) -> list[str]:
         """As `mapping.Mapper.map`."""
         reasons: list[str] = []
-        for resource_logs in request.resource_logs:
+        wired: Any = None
+        for place, resource_logs in enumerate(request.resource_logs):
             origin = origin_of(resource_logs.resource)
             resource_part = Part(resource_logs)
             seen: datetime | None = None
-            for scope_logs in resource_logs.scope_logs:
+            for scope_place, scope_logs in enumerate(resource_logs.scope_logs):
                 above = _Above(origin, encode_scope(scope_logs.scope), (resource_part, Part(scope_logs)))
-                take = self._take_plain if self._is_plain(above, scope_logs) else self._take_records
-                if at := take(above, scope_logs, now, rows, reasons):
+                if self._is_plain(above, scope_logs):
+                    if wired is None:
+                        wired = wire.Logs.FromString(encoded or request.SerializeToString())
+                    records = wired.resource_logs[place].scope_logs[scope_place].log_records
+                    at = self._take_plain(above, (scope_logs.log_records, records), now, rows, reasons)
+                else:
+                    at = self._take_records(above, scope_logs.log_records, now, rows, reasons)
+                if at:
                     seen = max(seen or at, at)
             if seen:
                 see(rows, origin, seen)
@@ -91,40 +112,38 @@ class RecordMapper:
         return None if event_name in self._tell_sources else self._plain.plan(event_name)
 
     def _take_records(
-        self, above: _Above, scope_logs: Any, now: datetime, rows: Rows, reasons: list[str]
+        self, above: _Above, records: Any, now: datetime, rows: Rows, reasons: list[str]
     ) -> datetime | None:
         """Map a scope's records; the latest time of those that a table can hold."""
-        times = [
-            at for record in scope_logs.log_records if (at := self._take_record(above, record, now, rows, reasons))
-        ]
+        times = [at for record in records if (at := self._take_record(above, record, now, rows, reasons))]
         return max(times, default=None)
 
     def _take_plain(
-        self, above: _Above, scope_logs: Any, now: datetime, rows: Rows, reasons: list[str]
+        self, above: _Above, records: tuple[Any, Any], now: datetime, rows: Rows, reasons: list[str]
     ) -> datetime | None:
-        """As `_take_records`; what is plain goes by its bytes."""
+        """As `_take_records`, of the records in both forms; what is plain goes by its bytes."""
+        by_objects, wired = records
         last = microseconds(now + AHEAD)
-        templates: dict[str, tuple[Plan, PlainRow] | None] = {}
-        times: dict[str, list[int]] = {}
-        others: list[datetime] = []
-        for number, record in enumerate(wire.Records.FromString(scope_logs.SerializeToString()).log_records):
+        known: dict[str, _Page | None] = {}
+        seen: list[datetime] = []
+        for number, record in enumerate(wired):
             name, time = record.event_name, record.time_unix_nano // _NANOSECONDS
-            if name not in templates:
+            if name not in known:
                 plan = self._plan(name)
-                templates[name] = None if plan is None else (plan, plan.template(above.origin))
-            known = templates[name]
-            made = known[0].row(known[1], time, record.attributes) if known and 0 < time <= last else None
-            if known and made:
-                table = known[0].table
-                times.setdefault(table, []).append(time)
-                _add(*made, table, rows)
-            elif at := self._take_record(above, scope_logs.log_records[number], now, rows, reasons):
-                others.append(at)
-        for table, found in times.items():
-            for number, count in Counter(time // HOUR for time in found).items():
-                rows.tally(from_microseconds(number * HOUR), table).received += count
-            others.append(from_microseconds(max(found)))
-        return max(others, default=None)
+                known[name] = None if plan is None else _Page(plan, plan.template(above.origin))
+            page = known[name]
+            made = page.plan.row(page.template, time, record.attributes[:]) if page and 0 < time <= last else None
+            if page and made:
+                page.times.append(time)
+                _add(*made, page.plan.table, rows)
+            elif at := self._take_record(above, by_objects[number], now, rows, reasons):
+                seen.append(at)
+        for page in filter(None, known.values()):
+            for number, count in Counter([time // HOUR for time in page.times]).items():
+                rows.tally(from_microseconds(number * HOUR), page.plan.table).received += count
+            if page.times:
+                seen.append(from_microseconds(max(page.times)))
+        return max(seen, default=None)
 
     def _take_record(
         self, above: _Above, record: LogRecord, now: datetime, rows: Rows, reasons: list[str]
@@ -168,13 +187,14 @@ class RecordMapper:
 
 
 def _add(key: RecordKey, row: LogRow | bytes, table: str, rows: Rows) -> None:
-    there = rows.logs.setdefault(table, {})
-    if key in there:
+    there = rows.logs.get(table)
+    if there is None:
+        there = rows.logs[table] = {}
+    first = there.setdefault(key, row)
+    if first is not row:
         tally = rows.tally(hour(from_microseconds(key[1])), table)
         tally.duplicate += 1
-        tally.conflicting += there[key] != row
-        return
-    there[key] = row
+        tally.conflicting += first != row
 
 
 def _time_of(record: LogRecord, now: datetime) -> datetime:

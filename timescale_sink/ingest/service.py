@@ -76,10 +76,10 @@ class Service:
         self.name = f"{socket.gethostname()} {settings.sink.grpc_address}"
         self.telemetry = Telemetry()
 
-    async def __call__(self, signal_: Signal, request: ExportRequest, /) -> Outcome:
+    async def __call__(self, signal_: Signal, request: ExportRequest, encoded: bytes | None = None, /) -> Outcome:
         """See :class:`postel.otlp.answers.Ingest`."""
         try:
-            outcome = await self._take(signal_, request)
+            outcome = await self._take(signal_, request, encoded)
         except Exception:
             # Whatever it is, the sender hears "retry".
             self.telemetry.answers["retry"] += 1
@@ -87,11 +87,11 @@ class Service:
         self.telemetry.answers["committed"] += 1
         return outcome
 
-    async def _take(self, signal_: Signal, request: ExportRequest) -> Outcome:
+    async def _take(self, signal_: Signal, request: ExportRequest, encoded: bytes | None) -> Outcome:
         if self._queue is None:
             raise Retryable(1.0, "the sink is not ready: its database does not answer yet")
         try:
-            return await self._queue(signal_, request)
+            return await self._queue(signal_, request, encoded)
         except Retryable:
             self._answers = False
             raise

@@ -217,7 +217,7 @@ class KeyedTable:
 
     def _hours(self, rows: Sequence[Keyed]) -> Iterable[tuple[datetime, int]]:
         """A moment of each hour, and how many rows are of it."""
-        counts = Counter(time // HOUR for (_, time), _ in rows)
+        counts = Counter([time // HOUR for (_, time), _ in rows])
         return ((from_microseconds(number * HOUR), count) for number, count in counts.items())
 
     def _encode(self, rows: Iterable[Iterable[Any]]) -> Iterator[Sequence[Any]]:

@@ -1,8 +1,8 @@
 """OTLP's messages with their parts left as bytes, which protobuf reads without an object for each part. Pure.
 
 A field of the type bytes is the same on the wire as one of a message. These are OTLP's messages with only those fields
-that are wanted, read in C from what protobuf itself has written (`SerializeToString`), so that each part is written in
-one way.
+that are wanted, read in C. A part may be written in any of protobuf's ways, unless protobuf itself wrote it
+(`SerializeToString`); and it was checked only if the same bytes were decoded as OTLP before.
 
 Sources: protobuf's "Encoding" (embedded messages); ``opentelemetry/proto/logs/v1/logs.proto``, ``metrics.proto``.
 """
@@ -21,8 +21,14 @@ _MESSAGES: dict[str, dict[str, tuple[int, Any, Any]]] = {
     "Points": {
         "data_points": (1, FieldDescriptorProto.LABEL_REPEATED, FieldDescriptorProto.TYPE_BYTES),
     },
-    # A ScopeLogs.
-    "Records": {
+    # An ExportLogsServiceRequest.
+    "Logs": {
+        "resource_logs": (1, FieldDescriptorProto.LABEL_REPEATED, "ResourceLogs"),
+    },
+    "ResourceLogs": {
+        "scope_logs": (2, FieldDescriptorProto.LABEL_REPEATED, "ScopeLogs"),
+    },
+    "ScopeLogs": {
         "log_records": (2, FieldDescriptorProto.LABEL_REPEATED, "Record"),
     },
     "Record": {
@@ -51,4 +57,4 @@ def _classes() -> dict[str, Any]:
 
 _CLASSES = _classes()
 Points: Any = _CLASSES["Points"]
-Records: Any = _CLASSES["Records"]
+Logs: Any = _CLASSES["Logs"]

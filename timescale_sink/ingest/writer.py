@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from operator import itemgetter
 from uuid import UUID
 
 import orjson
@@ -42,6 +43,7 @@ _SERIES_SECONDS = 60.0
 _LETTERS_BYTES = 4 << 20
 # A node that says nothing new of itself is written again when this much of its time has passed.
 _NODE_EVERY = timedelta(seconds=10)
+_KEY = itemgetter(0)
 
 
 class MixedRefusalError(Exception):
@@ -127,9 +129,9 @@ class Writer:
             wide = rows.wide.get(table, {})
             refused += await store(connection, writer, [wide[key] for key in sorted(wide)], fates)
         await self._add_series(connection, rows)
-        refused += await store(connection, self._points, sorted(rows.points.items(), key=_key), fates)
+        refused += await store(connection, self._points, sorted(rows.points.items(), key=_KEY), fates)
         for table, keyed in sorted(self._logs.items()):
-            refused += await store(connection, keyed, sorted(rows.logs.get(table, {}).items(), key=_key), fates)
+            refused += await store(connection, keyed, sorted(rows.logs.get(table, {}).items(), key=_KEY), fates)
         await _add_parts(connection, rows.parts)
         await _add_letters(connection, [*rows.dead.values(), *refused], fates)
         await _add_nodes(connection, self._news(rows.nodes))
@@ -249,10 +251,6 @@ def _groups(letters: Sequence[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:
         size += len(letter.record)
     if letters:
         yield letters[start:]
-
-
-def _key(item: Keyed) -> tuple[bytes, int]:
-    return item[0]
 
 
 def _record_id(letter: DeadLetter) -> UUID:
