@@ -16,6 +16,7 @@ from statistics import median_low
 
 from dashboards.web.charts import Chart, Curve, Options, curves, latest, options, text
 from dashboards.web.names import names
+from timescale_sink.api.rolled import step_for
 from timescale_sink.api.series import Answer, Node, Query, Reader
 
 # About as many points as a card is wide enough to show.
@@ -67,7 +68,7 @@ class Board:
 
     def _query(self, chart: Chart, node: str | None, seconds: int, coarser: int = 1) -> Query:
         interval = self.reader.interval(chart.table)
-        step = max(1, math.ceil(seconds / _POINTS / interval)) * interval * coarser
+        step = step_for(seconds, interval, _POINTS) * coarser
         stop = (int(time.time()) // step + 1) * step
         columns = tuple(line.column for line in chart.lines)
         start = stop - math.ceil(seconds / step) * step

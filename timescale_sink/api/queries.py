@@ -26,12 +26,14 @@ def _texts() -> Mapping[str, LiteralString]:
     return {name: cast("LiteralString", body.strip()) for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def query(name: str, table: str = "", columns: Sequence[str] = (), condition: sql.Composable = _ALL) -> sql.Composed:
+def query(
+    name: str, table: str = "", columns: Sequence[str] = (), condition: sql.Composable = _ALL, **parts: sql.Composable
+) -> sql.Composed:
     """The query of this name about a table and columns of it; KeyError where there is no such query.
 
     ``{table}`` stands for the table, ``{increase}`` for the view of its counters' increase, ``{columns}`` for the
     columns, ``{avg}``, ``{max}`` and ``{sum}`` for that aggregate of each column, ``{condition}`` for what rows have to
-    meet.
+    meet; further names for the ``parts``.
     """
     names = [sql.Identifier(column) for column in columns]
     aggregates = {
@@ -44,4 +46,5 @@ def query(name: str, table: str = "", columns: Sequence[str] = (), condition: sq
         columns=sql.SQL(", ").join(names),
         condition=condition,
         **aggregates,
+        **parts,
     )

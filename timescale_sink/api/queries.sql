@@ -51,39 +51,175 @@ FROM (
 GROUP BY 1, queue_id, zone
 ORDER BY queue_id, zone, bucket;
 
--- increases --
--- The increase of each counter per bucket, exact across restarts (the view tells how), and the seconds since the row
--- before the bucket's first, so that a rate over a gap, or in a bucket that is not over, is a rate. Where no row of the
--- instance came in the day before, nobody knows over which time the counter rose (NULL).
+-- rolled_gauges --
+-- As `gauges`, of the buckets of a rollup, whose length divides the step.
 SELECT
-    extract(epoch FROM date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS bucket,
-    node_id, instance, zone, '' AS queue_id,
-    nullif(extract(epoch FROM sum(time - before)), 0)::float8 AS covered, {sum}
+    extract(epoch FROM date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS bucket,
+    node_id, instance, zone, '' AS queue_id, %(step)s::float8 AS covered, {mean}
+FROM {table}
+WHERE
+    bucket >= to_timestamp(%(start)s) AND bucket < to_timestamp(%(stop)s)
+    AND (%(node)s::text IS NULL OR node_id = %(node)s)
+    AND (%(instance)s::text IS NULL OR instance = %(instance)s)
+    AND (%(zone)s::text IS NULL OR zone = %(zone)s)
+GROUP BY 1, node_id, instance, zone
+ORDER BY node_id, instance, zone, bucket;
+
+-- rolled_queue_gauges --
+-- As `queue_gauges`, of the buckets of a rollup, in which a restart makes two states of an instance: the greatest of the
+-- instances' means stands for the queue.
+SELECT
+    extract(epoch FROM date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS bucket,
+    min(node_id) AS node_id, '' AS instance, zone, queue_id, %(step)s::float8 AS covered, {avg}
 FROM (
     SELECT
-        time, node_id, instance, zone, {columns},
-        coalesce(
-            lag(time) OVER (PARTITION BY node_id, instance, zone ORDER BY time),
-            -- Asked for a key's first row of the range alone; a row of any zone, because a server tells a zone only
-            -- once something was counted in it.
-            (
-                SELECT max(earlier.time) FROM {table} AS earlier
-                WHERE
-                    earlier.node_id = row.node_id AND earlier.instance = row.instance
-                    AND earlier.time < row.time AND earlier.time >= row.time - interval '1 day'
-            )
-        ) AS before
-    FROM {increase} AS row
+        bucket, min(node_id) AS node_id, zone,
+        coalesce(nullif(queue_id, ''), node_id || '/' || instance) AS queue_id, {max}
+    FROM (
+        SELECT bucket, node_id, instance, zone, max(queue_id) AS queue_id, {mean}
+        FROM {table}
+        WHERE
+            bucket >= to_timestamp(%(start)s) AND bucket < to_timestamp(%(stop)s)
+            AND (%(node)s::text IS NULL OR node_id = %(node)s)
+            AND (%(instance)s::text IS NULL OR instance = %(instance)s)
+            AND (%(zone)s::text IS NULL OR zone = %(zone)s)
+        GROUP BY bucket, node_id, instance, zone
+    ) AS state
+    GROUP BY bucket, 4, zone
+) AS tick
+GROUP BY 1, queue_id, zone
+ORDER BY queue_id, zone, bucket;
+
+-- increases --
+-- The increase of each counter per bucket, exact across restarts, and the seconds since the row before the bucket's first,
+-- so that a rate over a gap, or in a bucket that is not over, is a rate. Where no row of the instance came in the day
+-- before, nobody knows over which time the counter rose (NULL).
+--
+-- What a row rose by is told by the row before it, from `since` on, which is earlier than the start. A last column says
+-- whether that was enough for all of the bucket's; where not, `exact_increases` is to be asked.
+SELECT
+    extract(epoch FROM date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS bucket,
+    node_id, instance, zone, '' AS queue_id, nullif(extract(epoch FROM sum(time - before)), 0)::float8 AS covered,
+    {rises}, bool_or({unknown} OR before IS NULL) AS unknown
+FROM (
+    SELECT time, node_id, instance, zone, started_at, {columns}, {befores}
+    FROM {table}
     WHERE
-        time >= to_timestamp(%(start)s) AND time < to_timestamp(%(stop)s)
+        time >= to_timestamp(%(since)s) AND time < to_timestamp(%(stop)s)
         AND (%(node)s::text IS NULL OR node_id = %(node)s)
         AND (%(instance)s::text IS NULL OR instance = %(instance)s)
         AND (%(zone)s::text IS NULL OR zone = %(zone)s)
         -- A row of another receiver of the same source, which counts none of these, is no row before.
         AND num_nonnulls({columns}) > 0
-) AS tick
+    WINDOW key AS (PARTITION BY node_id, instance, zone ORDER BY time)
+) AS near
+WHERE time >= to_timestamp(%(start)s)
 GROUP BY 1, node_id, instance, zone
 ORDER BY node_id, instance, zone, bucket;
+
+-- exact_increases --
+-- The same without the last column, by the view, which looks for a predecessor as far as it takes.
+WITH near AS MATERIALIZED (
+    SELECT time, node_id, instance, zone, started_at, {columns}, {befores}
+    FROM {table}
+    WHERE
+        time >= to_timestamp(%(since)s) AND time < to_timestamp(%(stop)s)
+        AND (%(node)s::text IS NULL OR node_id = %(node)s)
+        AND (%(instance)s::text IS NULL OR instance = %(instance)s)
+        AND (%(zone)s::text IS NULL OR zone = %(zone)s)
+        AND num_nonnulls({columns}) > 0
+    WINDOW key AS (PARTITION BY node_id, instance, zone ORDER BY time)
+)
+SELECT
+    extract(epoch FROM date_bin(make_interval(secs => %(step)s), near.time, 'epoch'))::bigint AS bucket,
+    near.node_id, near.instance, near.zone, '' AS queue_id,
+    nullif(extract(epoch FROM sum(near.time - coalesce(
+        near.before,
+        -- Of any zone, because a server tells a zone only once something was counted in it.
+        (
+            SELECT max(earlier.time) FROM {table} AS earlier
+            WHERE
+                earlier.node_id = near.node_id AND earlier.instance = near.instance
+                AND earlier.time < near.time AND earlier.time >= near.time - interval '1 day'
+        )
+    ))), 0)::float8 AS covered,
+    {rises}
+FROM near
+LEFT JOIN LATERAL (
+    SELECT {columns} FROM {increase} AS whole
+    WHERE
+        ({unknown}) AND whole.time = near.time AND whole.node_id = near.node_id
+        AND whole.instance = near.instance AND whole.zone = near.zone
+    -- Or it would be joined for all rows first.
+    LIMIT 1
+) AS whole ON true
+WHERE near.time >= to_timestamp(%(start)s)
+GROUP BY 1, near.node_id, near.instance, near.zone
+ORDER BY near.node_id, near.instance, near.zone, bucket;
+
+-- rolled_increases --
+-- As `increases`, of the buckets of a rollup.
+SELECT
+    extract(epoch FROM date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS bucket,
+    node_id, instance, zone, '' AS queue_id, nullif(extract(epoch FROM sum(last_time - before)), 0)::float8 AS covered,
+    {rises}, bool_or({unknown} OR before IS NULL) AS unknown
+FROM (
+    SELECT
+        bucket, node_id, instance, zone, started_at, {states}, greatest({last_times}) AS last_time, {befores}
+    FROM {table}
+    WHERE
+        bucket >= to_timestamp(%(since)s) AND bucket < to_timestamp(%(stop)s)
+        AND (%(node)s::text IS NULL OR node_id = %(node)s)
+        AND (%(instance)s::text IS NULL OR instance = %(instance)s)
+        AND (%(zone)s::text IS NULL OR zone = %(zone)s)
+        AND num_nonnulls({last_times}) > 0
+    WINDOW key AS (PARTITION BY node_id, instance, zone ORDER BY bucket, started_at)
+) AS near
+WHERE bucket >= to_timestamp(%(start)s)
+GROUP BY 1, node_id, instance, zone
+ORDER BY node_id, instance, zone, bucket;
+
+-- exact_rolled_increases --
+-- As `exact_increases`, of the buckets of a rollup.
+WITH near AS MATERIALIZED (
+    SELECT
+        bucket, node_id, instance, zone, started_at, {states}, greatest({last_times}) AS last_time,
+        least({first_times}) AS first_time, {befores}
+    FROM {table}
+    WHERE
+        bucket >= to_timestamp(%(since)s) AND bucket < to_timestamp(%(stop)s)
+        AND (%(node)s::text IS NULL OR node_id = %(node)s)
+        AND (%(instance)s::text IS NULL OR instance = %(instance)s)
+        AND (%(zone)s::text IS NULL OR zone = %(zone)s)
+        AND num_nonnulls({last_times}) > 0
+    WINDOW key AS (PARTITION BY node_id, instance, zone ORDER BY bucket, started_at)
+)
+SELECT
+    extract(epoch FROM date_bin(make_interval(secs => %(step)s), near.bucket, 'epoch'))::bigint AS bucket,
+    near.node_id, near.instance, near.zone, '' AS queue_id,
+    nullif(extract(epoch FROM sum(near.last_time - coalesce(
+        near.before,
+        (
+            SELECT max(greatest({last_times})) FROM {table} AS earlier
+            WHERE
+                earlier.node_id = near.node_id AND earlier.instance = near.instance
+                AND earlier.bucket < near.bucket AND earlier.bucket >= near.bucket - interval '1 day'
+        ),
+        near.first_time
+    ))), 0)::float8 AS covered,
+    {rises}
+FROM near
+LEFT JOIN LATERAL (
+    SELECT {columns} FROM {table} AS whole
+    WHERE
+        ({unknown}) AND whole.bucket = near.bucket AND whole.node_id = near.node_id
+        AND whole.instance = near.instance AND whole.zone = near.zone
+        AND whole.started_at IS NOT DISTINCT FROM near.started_at
+    LIMIT 1
+) AS whole ON true
+WHERE near.bucket >= to_timestamp(%(start)s)
+GROUP BY 1, near.node_id, near.instance, near.zone
+ORDER BY near.node_id, near.instance, near.zone, bucket;
 
 -- snapshot_xmin --
 -- The first transaction that may still be under way: all before it are over, and what they wrote is seen from now on.

@@ -19,6 +19,7 @@ from starlette.routing import Match
 from timescale_sink.api import alert_routes, event_routes, live, series
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, handle_errors, readers
 from timescale_sink.api.readers import Readers
+from timescale_sink.api.rolled import step_for
 from timescale_sink.api.series import Reading
 
 # What the API asks for where the caller names no step: about as many points as a chart has room for.
@@ -123,7 +124,7 @@ async def get_series(
     last = stop.timestamp() if stop else time.time()
     first = start.timestamp() if start else last - _DEFAULT_RANGE_S
     if step is None:
-        step = max(1, math.ceil((last - first) / _STEPS / interval)) * interval
+        step = step_for(last - first, interval, _STEPS)
     asked = series.Query(
         table=table,
         columns=tuple(dict.fromkeys(column)),

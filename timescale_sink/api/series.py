@@ -21,8 +21,10 @@ from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
 
 from postel.signals import Column, Declarations, Table
+from timescale_sink.api import rolled
 from timescale_sink.api.access import Access, BadQueryError
 from timescale_sink.api.queries import query
+from timescale_sink.store.database import Connection, Tier, ask_server
 
 # A chart is drawn well from some hundred points; above this the answer is a download, not a chart.
 MAX_STEPS = 5000
@@ -142,6 +144,7 @@ class Reader:
         self._declarations = declarations
         self._nodes: _Shared[tuple[Node, ...]] = _Shared()
         self._series: _Shared[Answer] = _Shared()
+        self._tier: Tier | None = None
 
     async def close(self) -> None:
         """End what is still being asked."""
@@ -208,6 +211,8 @@ class Reader:
         counter = columns[0].counter
         values = {
             "step": asked.step,
+            # A bucket before the range, or some rows.
+            "since": asked.start - rolled.SECONDS[rolled.size_for(asked.step) or "5m"],
             "start": asked.start,
             "stop": asked.stop,
             "node": asked.node,
@@ -215,8 +220,12 @@ class Reader:
             "zone": asked.zone,
         }
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(self._text(asked, counter=counter), values)
+            aggregated = await self._aggregated(connection)
+            await cursor.execute(self.text(asked, aggregated=aggregated), values)
             rows = await cursor.fetchmany(MAX_VALUES)
+            if counter and any(row[-1] for row in rows):
+                await cursor.execute(self.text(asked, aggregated=aggregated, exact=True), values)
+                rows = await cursor.fetchmany(MAX_VALUES)
         keys = len({row[1:5] for row in rows})
         if len(rows) == MAX_VALUES or keys * len(columns) * asked.steps > MAX_VALUES:
             raise BadQueryError(f"step: {keys} series are too many for this range and step; name a node or a zone")
@@ -226,11 +235,28 @@ class Reader:
         units = {c.name: self._declarations.metrics[c.metric].unit + per_second for c in columns}
         return Answer(asked, units, series)
 
-    def _text(self, asked: Query, *, counter: bool) -> sql.Composed:
-        if counter:
-            return query("increases", asked.table, asked.columns)
+    def text(self, asked: Query, *, aggregated: bool, exact: bool = False) -> sql.Composed:
+        """The query that answers a question.
+
+        Args:
+            asked: the question.
+            aggregated: whether rollups are stored apart from the rows, so that one is asked where its buckets make up
+                the steps.
+            exact: of counters the query that costs more.
+        """
+        size = rolled.size_for(asked.step) if aggregated else None
+        if self.column(asked.table, asked.columns[0]).counter:
+            return rolled.increases(asked.table, size, asked.columns, exact=exact)
         shared = "queue_id" in self._declared(asked.table).labels
+        if size:
+            return rolled.gauges(asked.table, size, asked.columns, shared=shared)
         return query("queue_gauges" if shared else "gauges", asked.table, asked.columns)
+
+    async def _aggregated(self, connection: Connection) -> bool:
+        """Whether rollups are stored apart from the rows."""
+        if self._tier is None:
+            self._tier = (await ask_server(connection)).tier
+        return self._tier is Tier.COMMUNITY
 
 
 def _series(asked: Query, rows: Iterable[Sequence[Any]], *, rate: bool) -> Iterator[Series]:
@@ -239,7 +265,7 @@ def _series(asked: Query, rows: Iterable[Sequence[Any]], *, rate: bool) -> Itera
         for row in group:
             step = (row[0] - asked.start) // asked.step
             divisor = row[5] if rate else 1.0
-            for grid, value in zip(grids, row[6:], strict=True):
+            for grid, value in zip(grids, row[6 : 6 + len(grids)], strict=True):
                 grid[step] = None if value is None or divisor is None else value / divisor
         node, instance, zone, queue = key
         for column, grid in zip(asked.columns, grids, strict=True):

@@ -55,6 +55,8 @@ _SESSION = (
     # Every write and every query of the page has a limit of ours; a migration and `db check` take their time.
     "SET statement_timeout = 0",
     "SET lock_timeout = 0",
+    # A query of a rollup has hundreds of expressions and runs for milliseconds: compiling them took seconds.
+    "SET jit = off",
 )
 _SESSION_17 = ("SET transaction_timeout = 0",)
 # A late batch, or what `demo --remove` deletes, may lie in chunks in columns, which take a change by unpacking rows.

@@ -1,0 +1,154 @@
+"""Series of rollups and of rows: the same figures, whichever way the database tells them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from postel.signals import load_all
+from support.postgres import fresh_database, migrate_now
+from support.rollup_rows import Data, inserts, made
+from timescale_sink.api.rolled import size_for, step_for
+from timescale_sink.api.series import Answer, Query, Reader
+from timescale_sink.store.database import create_pool
+
+DECLARED = load_all()
+BEGIN = datetime(2026, 1, 14, tzinfo=UTC)
+DAYS = timedelta(days=3)
+STEPS = (60, 300, 900, 3600, 4 * 3600, 86400)
+GAUGES, COUNTERS = (
+    [
+        (table, columns)
+        for table in sorted(DECLARED.tables)
+        if (columns := tuple(c.name for c in DECLARED.columns_of(table) if c.counter == counter))
+    ]
+    for counter in (False, True)
+)
+Cells = dict[tuple[str, str, str, str, str], tuple[float | None, ...]]
+
+
+def rows(seed: int) -> Data:
+    """Restarts, rows without a start or from before it, gaps, missing cells."""
+    return made(DECLARED, begin=BEGIN, end=BEGIN + DAYS, step=timedelta(seconds=311), seed=seed)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def plain(postgres: str, migrated_template: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    with fresh_database(postgres, migrated_template) as url:
+        with psycopg.connect(url, autocommit=True) as database:
+            database.execute(inserts(rows(request.param).rows).encode())
+        yield url
+
+
+@pytest.fixture(scope="module")
+def rolled_up(timescale: str) -> Iterator[str]:
+    """With two of the days in the rollups, and the third made of the rows as it is asked."""
+    with fresh_database(timescale) as url:
+        migrate_now(url)
+        with psycopg.connect(url, autocommit=True) as database:
+            database.execute(inserts(rows(3).rows).encode())
+            for size in ("5m", "1h", "daily"):
+                for table in DECLARED.tables:
+                    database.execute(
+                        "CALL refresh_continuous_aggregate(%s, NULL, %s)",
+                        (f"{table}_{size}_1", BEGIN + timedelta(days=2)),
+                    )
+        yield url
+
+
+class Asked(Reader):
+    """A reader that asks either the rollups or the rows."""
+
+    aggregated = False
+
+    async def _aggregated(self, _: object) -> bool:
+        return self.aggregated
+
+
+@pytest.fixture
+async def reader() -> AsyncIterator[Asked]:
+    reader = Asked(DECLARED)
+    yield reader
+    await reader.close()
+
+
+async def ask(reader: Asked, url: str, asked: Query, *, aggregated: bool = False) -> Answer:
+    if reader.pool is None:
+        reader.pool = create_pool(url, 1)
+        await reader.pool.open()
+    reader.aggregated = aggregated
+    return await reader._ask_series(asked)
+
+
+def question(table: str, columns: tuple[str, ...], step: int, *, since: timedelta = timedelta(0)) -> Query:
+    start = int((BEGIN + since).timestamp()) // step * step
+    return Query(table, columns, start, int((BEGIN + DAYS).timestamp()), step, "increase")
+
+
+def cells(answer: Answer) -> Cells:
+    return {(one.column, one.node, one.instance, one.zone, one.queue): one.values for one in answer.series}
+
+
+@pytest.mark.parametrize(("table", "counters"), COUNTERS)
+@pytest.mark.parametrize("step", STEPS)
+async def test_increases_are_those_of_the_view(
+    plain: str, reader: Asked, table: str, counters: tuple[str, ...], step: int
+) -> None:
+    asked = question(table, counters, step, since=timedelta(hours=7))
+    told = cells(await ask(reader, plain, asked))
+    sums = defaultdict[tuple[str, str, str, int], float](float)
+    with psycopg.connect(plain) as database:
+        database.execute("SET timezone = 'UTC'")
+        for name in counters:
+            rises = (
+                f"SELECT zone, floor(extract(epoch FROM time) / {step})::bigint, sum({name})::float8"
+                f" FROM {table}_increase WHERE time >= to_timestamp({asked.start}) AND {name} IS NOT NULL GROUP BY 1, 2"
+            )
+            for zone, bucket, rise in database.execute(rises.encode()):
+                sums[name, zone, "", bucket * step] = rise
+    found = {
+        (name, zone, "", asked.start + place * step): value
+        for (name, _, _, zone, _), values in told.items()
+        for place, value in enumerate(values)
+        if value is not None
+    }
+    assert found == dict(sums)
+
+
+@pytest.mark.parametrize("columns", GAUGES + COUNTERS)
+@pytest.mark.parametrize(("step", "hours"), [(300, 29), (900, 0), (3600, 29), (4 * 3600, 0), (86400, 0)])
+async def test_a_rollup_tells_what_its_rows_tell(
+    rolled_up: str, reader: Asked, columns: tuple[str, tuple[str, ...]], step: int, hours: int
+) -> None:
+    asked = question(*columns, step, since=timedelta(hours=hours))
+    by_rows = cells(await ask(reader, rolled_up, asked))
+    by_buckets = cells(await ask(reader, rolled_up, asked, aggregated=True))
+    assert by_rows.keys() == by_buckets.keys()
+    counter = reader.column(asked.table, asked.columns[0]).counter
+    if "queue_id" in DECLARED.tables[asked.table].labels and not counter:
+        # Of a queue one value stands for several, of each tick by its rows, of each bucket by a rollup.
+        return
+    for key, values in by_rows.items():
+        # Rows from before their epoch's start rose by nothing, and are in no state.
+        told = [value or 0 for value in values] if counter else values
+        found = [value or 0 for value in by_buckets[key]] if counter else by_buckets[key]
+        assert found == pytest.approx(told), key
+
+
+def test_the_largest_buckets_that_make_up_a_step_are_asked() -> None:
+    assert [size_for(step) for step in (15, 300, 900, 3600, 10800, 86400, 172800)] == [
+        None, "5m", "5m", "1h", "1h", "daily", "daily",
+    ]  # fmt: skip
+
+
+def test_a_range_is_told_by_about_as_many_points_as_are_asked_for() -> None:
+    hour, day = 3600, 86400
+    steps = {
+        seconds: step_for(seconds, 15, 240) for seconds in (900, hour, 6 * hour, day, 7 * day, 30 * day, 365 * day)
+    }
+    assert steps == {900: 15, hour: 15, 6 * hour: 300, day: 600, 7 * day: hour, 30 * day: 3 * hour, 365 * day: 2 * day}
+    assert step_for(hour, 300, 240) == 300
