@@ -190,7 +190,12 @@ class Database(_Section):
         0, ge=0, description="days until rows are stored in columns on TimescaleDB Community, 9 or more; 0: never"
     )
 
-    @field_validator("raw_days", "columnstore_days")
+    # In columns an id is looked for in a filter of each thousand events, in rows by an index.
+    event_columnstore_days: Whole = Field(
+        0, ge=0, description="the same of the events of mail, which are found by an id sooner in rows"
+    )
+
+    @field_validator("raw_days", "columnstore_days", "event_columnstore_days")
     @classmethod
     def _behind_refreshes(cls, days: int, info: ValidationInfo) -> int:
         if 0 < days < (10 if info.field_name == "raw_days" else 9):

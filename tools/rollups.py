@@ -11,6 +11,7 @@ from pathlib import Path
 
 from postel.signals import load_all
 from timescale_sink.store import event_rollups, rollups
+from timescale_sink.store.event_rollups import Events
 from timescale_sink.store.rollups import KEY, SIZES
 
 _MIGRATIONS = Path(__file__).parents[1] / "timescale_sink/store/sql/migrations"
@@ -31,27 +32,48 @@ def _made(table: str) -> Iterator[str]:
     events = event_rollups.EVENTS.get(table)
     if events:
         # An event is told from the others by its id, which makes no segment; the node does.
-        yield _columnstore(table, "node_id", "time, event_id")
+        yield columnstore(table, "node_id", "time, event_id")
         levels = [events.of_events(), events.of_buckets(), events.of_buckets()]
         keys = list(events.by)
+        # One domain's buckets are asked for, or all of them.
+        segments, order = "", "domain, bucket"
     else:
         typed = {found.name: found for found in rollups.typed_tables(load_all())}[table]
-        yield _columnstore(table, "node_id, instance, zone", "time")
+        yield columnstore(table, "node_id, instance, zone", "time")
         states = rollups.state_of_states(typed)
         head = f"{', '.join(KEY)},\n    "
         levels = [head + rollups.state_of_rows(typed), head + states, head + states]
         keys = list(KEY)
+        segments, order = "node_id, instance, zone", "bucket"
     source, time = table, "time"
     for size, columns in zip(SIZES, levels, strict=True):
         name = f"{table}_{size.name}_1"
         yield _aggregate(name, size.interval, source=source, time=time, columns=columns, keys=len(keys))
         yield _index(name, keys)
+        yield columnstore(name, segments, order)
         source, time = name, "bucket"
+    if events:
+        yield from by_node(event_rollups.NODES[table])
 
 
-def _columnstore(table: str, segments: str, order: str) -> str:
+def by_node(events: Events) -> Iterator[str]:
+    """The rollups of an event table whatever the domain, made of those that have it."""
+    source = f"{events.table}_{SIZES[0].name}_1"
+    for size in SIZES:
+        name = f"{events.name}_{size.name}_1"
+        yield _aggregate(
+            name, size.interval, source=source, time="bucket", columns=events.of_buckets(), keys=len(events.by)
+        )
+        yield f"CREATE INDEX {name}_key ON {name} (node_id, bucket);\n"
+        yield columnstore(name, "node_id", "bucket")
+        source = name
+
+
+def columnstore(relation: str, segments: str, order: str) -> str:
+    """The statement by which chunks of a table or aggregate may be stored in columns."""
+    kind = "MATERIALIZED VIEW" if relation.endswith("_1") else "TABLE"
     return (
-        f"ALTER TABLE {table} SET (\n    timescaledb.enable_columnstore, timescaledb.segmentby = '{segments}', "
+        f"ALTER {kind} {relation} SET (\n    timescaledb.enable_columnstore, timescaledb.segmentby = '{segments}', "
         f"timescaledb.orderby = '{order}'\n);\n"
     )
 

@@ -17,7 +17,7 @@ from support.plans import blocks_read, make_history
 from support.postgres import SERVERS, fresh_database, migrate_now
 from support.rollup_rows import Data, inserts, made
 from timescale_sink.store.database import Tier
-from timescale_sink.store.event_rollups import EVENTS
+from timescale_sink.store.event_rollups import NODES, rolled
 from timescale_sink.store.migrate import Script, scripts
 from timescale_sink.store.rollups import KEY, SIZES, state_columns, typed_tables
 
@@ -70,10 +70,10 @@ def test_each_typed_table_and_event_table_has_its_rollups(database: psycopg.Conn
             names = {column.name for column in columns}
             assert names == {"bucket", *KEY, *state_columns(table), *table.columns}
             assert table.columns.keys() == {column.name for column in load_all().columns_of(table.name)}
-        for name in load_all().event_tables:
-            columns = database.execute(f"SELECT * FROM {name}_{size.name} LIMIT 0".encode()).description
+        for events in rolled(load_all().event_tables):
+            columns = database.execute(f"SELECT * FROM {events.name}_{size.name} LIMIT 0".encode()).description
             assert columns
-            assert [column.name for column in columns] == ["bucket", *EVENTS[name].columns]
+            assert [column.name for column in columns] == ["bucket", *events.columns]
 
 
 def test_each_declared_column_is_in_a_frozen_aggregate_of_each_size() -> None:
@@ -83,7 +83,7 @@ def test_each_declared_column_is_in_a_frozen_aggregate_of_each_size() -> None:
     for name, text in re.findall(r"CREATE MATERIALIZED VIEW (\w+?)_\d+ WITH(.*?)WITH NO DATA;", frozen, re.DOTALL):
         made[name] = made.get(name, "") + text
     wanted = {table.name: {*state_columns(table)} for table in TABLES}
-    wanted |= {name: {*EVENTS[name].columns} for name in load_all().event_tables}
+    wanted |= {events.name: {*events.columns} for events in rolled(load_all().event_tables)}
     for table, columns in wanted.items():
         for size in SIZES:
             there = set(re.findall(r"(?: AS |^    )(\w+),?$", made[f"{table}_{size.name}"], re.MULTILINE))
@@ -170,6 +170,17 @@ def test_event_rollups_count_and_sum_the_events(database: psycopg.Connection[Any
             f" FROM email_events_{size} GROUP BY 1, 2 ORDER BY 1, 2".encode()
         ).fetchall()
         assert domains == _domains(data)
+        # Whatever the domain, by all else.
+        for table, sums in (
+            ("email_events", "messages, size_bytes_sum"),
+            ("delivery_events", "attempts, duration_sum"),
+        ):
+            by = [*NODES[table].by]
+            summed = ", ".join(f"sum({name})::float8" for name in sums.split(", "))
+            query = f"SELECT bucket, {', '.join(by)}, {{}} FROM {{}}_{size}"
+            whole = database.execute(f"{query.format(summed, table)} GROUP BY 1, {', '.join(by)}".encode()).fetchall()
+            by_node = database.execute(query.format(f"{sums}", f"{table}_nodes").encode()).fetchall()
+            assert sorted(by_node, key=repr) == sorted(whole, key=repr)
 
 
 def _domains(data: Data) -> list[tuple[Any, ...]]:

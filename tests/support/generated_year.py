@@ -5,8 +5,9 @@ days before, rows come sparsely (metrics each four hours, a fiftieth of the even
 continuous aggregates and dropped, as retention drops them: so the rollups by day have as many rows as those of a full
 year, the older ones by hour a quarter, those of five minutes fewer still, and the domains of the older events are few.
 
-All of it is made by SQL from a seed, an hour of events and a day of metrics at a time, and put into columns as it ages:
-the newest `COLUMNS` days stay rows. Without TimescaleDB Community there are only rows.
+All of it is made by SQL from a seed, an hour of events and a day of metrics at a time, and put into columns as it
+ages: the newest `COLUMNS` days stay rows, and so do all events, as the default settings have it. Without
+TimescaleDB Community there are only rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import psycopg
 
 from postel.signals import Declarations, load_all
 from support.generated_events import EVENTS_AN_HOUR, EVENTS_OF_A_MESSAGE
+from timescale_sink.store.rollup_views import sources
 from timescale_sink.store.rollups import SIZES, Typed, typed_tables
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -115,8 +117,10 @@ def _fill_tables(
         source.make(database, begin, end)
         if community:
             _roll_up(database, source.tables, begin, end)
-            if end <= year.end - COLUMNS * DAY:
-                _put_into_columns(database, source.tables, end)
+            if source.in_columns and end <= year.end - COLUMNS * DAY:
+                put_into_columns(database, source.tables, end)
+    if community:
+        put_into_columns(database, [*aggregates(database, source.tables)], year.end - (COLUMNS + 1) * DAY)
 
 
 def _spans(begin: datetime, end: datetime, length: timedelta) -> Iterator[tuple[datetime, datetime]]:
@@ -139,6 +143,8 @@ def _make_nodes(database: psycopg.Connection[Any], year: Year) -> None:
 class Metrics:
     """Rows of the typed tables; those of the last days at the tables' own interval."""
 
+    in_columns = True
+
     def __init__(self, year: Year, declarations: Declarations) -> None:
         self._year = year
         self._intervals = {
@@ -159,6 +165,8 @@ class Metrics:
 
 class Events:
     """Rows of the event tables."""
+
+    in_columns = False
 
     def __init__(self, year: Year, declarations: Declarations) -> None:
         self._year = year
@@ -220,14 +228,14 @@ def _roll_up(database: psycopg.Connection[Any], tables: list[str], begin: dateti
 
 def aggregates(database: psycopg.Connection[Any], tables: list[str]) -> Iterator[str]:
     """The continuous aggregates of these tables, those of smaller buckets first."""
-    found = database.execute("SELECT view_name::text FROM timescaledb_information.continuous_aggregates").fetchall()
-    names = sorted(name for (name,) in found)
-    for table in tables:
-        for size in SIZES:
-            yield from (name for name in names if name.startswith(f"{table}_") and f"_{size.name}_" in name)
+    for name, table in sources(load_all()).items():
+        for size in SIZES if table in tables else ():
+            rows = database.execute("SELECT aggregates_of(%s)", (f"{name}_{size.name}",)).fetchall()
+            yield from (aggregate for (aggregate,) in rows)
 
 
-def _put_into_columns(database: psycopg.Connection[Any], relations: list[str], older: datetime) -> None:
+def put_into_columns(database: psycopg.Connection[Any], relations: list[str], older: datetime) -> None:
+    """The chunks of tables or aggregates that end before a time."""
     for relation in relations:
         database.execute(
             "SELECT compress_chunk(chunk, if_not_compressed => true) FROM show_chunks(%s::regclass, older_than => %s)"

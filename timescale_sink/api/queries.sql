@@ -1,7 +1,7 @@
 -- The queries of the API and the page, each after a line with its name; what {braces} hold are names of declared tables
 -- and columns, and conditions made of them. In those of series times are epoch seconds and a bucket is a multiple of the
--- step; each answers (bucket, node_id, instance, zone, queue_id, seconds that the values cover, a value per column),
--- ordered so that one series stands together.
+-- step; each answers (step, node_id, instance, zone, queue_id, seconds that the values cover, a value per column), in no
+-- order: sorting by names costs more than all else.
 
 -- ping --
 -- One row where the database answers and is migrated.
@@ -18,7 +18,7 @@ ORDER BY demo, host, id;
 -- gauges --
 -- The mean of each gauge per bucket. A bucket without a row is a gap, and so is a column that is NULL.
 SELECT
-    extract(epoch FROM date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS bucket,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS step,
     node_id, instance, zone, '' AS queue_id, %(step)s::float8 AS covered, {avg}
 FROM {table}
 WHERE
@@ -26,15 +26,14 @@ WHERE
     AND (%(node)s::text IS NULL OR node_id = %(node)s)
     AND (%(instance)s::text IS NULL OR instance = %(instance)s)
     AND (%(zone)s::text IS NULL OR zone = %(zone)s)
-GROUP BY 1, node_id, instance, zone
-ORDER BY node_id, instance, zone, bucket;
+GROUP BY date_bin(make_interval(secs => %(step)s), time, 'epoch'), node_id, instance, zone;
 
 -- queue_gauges --
 -- As `gauges`, but one value per queue: every instance on a shared queue's database says the figure of the whole
 -- queue, so the greatest of a tick stands for all of them and nothing is summed. A row that names no queue is its
 -- instance's own.
 SELECT
-    extract(epoch FROM date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS bucket,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS step,
     min(node_id) AS node_id, '' AS instance, zone, queue_id, %(step)s::float8 AS covered, {avg}
 FROM (
     SELECT
@@ -48,13 +47,12 @@ FROM (
         AND (%(zone)s::text IS NULL OR zone = %(zone)s)
     GROUP BY time, 4, zone
 ) AS tick
-GROUP BY 1, queue_id, zone
-ORDER BY queue_id, zone, bucket;
+GROUP BY date_bin(make_interval(secs => %(step)s), time, 'epoch'), queue_id, zone;
 
 -- rolled_gauges --
 -- As `gauges`, of the buckets of a rollup, whose length divides the step.
 SELECT
-    extract(epoch FROM date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS bucket,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS step,
     node_id, instance, zone, '' AS queue_id, %(step)s::float8 AS covered, {mean}
 FROM {table}
 WHERE
@@ -62,14 +60,13 @@ WHERE
     AND (%(node)s::text IS NULL OR node_id = %(node)s)
     AND (%(instance)s::text IS NULL OR instance = %(instance)s)
     AND (%(zone)s::text IS NULL OR zone = %(zone)s)
-GROUP BY 1, node_id, instance, zone
-ORDER BY node_id, instance, zone, bucket;
+GROUP BY date_bin(make_interval(secs => %(step)s), bucket, 'epoch'), node_id, instance, zone;
 
 -- rolled_queue_gauges --
 -- As `queue_gauges`, of the buckets of a rollup, in which a restart makes two states of an instance: the greatest of the
 -- instances' means stands for the queue.
 SELECT
-    extract(epoch FROM date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS bucket,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS step,
     min(node_id) AS node_id, '' AS instance, zone, queue_id, %(step)s::float8 AS covered, {avg}
 FROM (
     SELECT
@@ -87,8 +84,7 @@ FROM (
     ) AS state
     GROUP BY bucket, 4, zone
 ) AS tick
-GROUP BY 1, queue_id, zone
-ORDER BY queue_id, zone, bucket;
+GROUP BY date_bin(make_interval(secs => %(step)s), bucket, 'epoch'), queue_id, zone;
 
 -- increases --
 -- The increase of each counter per bucket, exact across restarts, and the seconds since the row before the bucket's first,
@@ -98,8 +94,8 @@ ORDER BY queue_id, zone, bucket;
 -- What a row rose by is told by the row before it, from `since` on, which is earlier than the start. A last column says
 -- whether that was enough for all of the bucket's; where not, `exact_increases` is to be asked.
 SELECT
-    extract(epoch FROM date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS bucket,
-    node_id, instance, zone, '' AS queue_id, nullif(extract(epoch FROM sum(time - before)), 0)::float8 AS covered,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS step,
+    node_id, instance, zone, '' AS queue_id, nullif(date_part('epoch', sum(time - before)), 0)::float8 AS covered,
     {rises}, bool_or({unknown} OR before IS NULL) AS unknown
 FROM (
     SELECT time, node_id, instance, zone, started_at, {columns}, {befores}
@@ -111,11 +107,10 @@ FROM (
         AND (%(zone)s::text IS NULL OR zone = %(zone)s)
         -- A row of another receiver of the same source, which counts none of these, is no row before.
         AND num_nonnulls({columns}) > 0
-    WINDOW key AS (PARTITION BY node_id, instance, zone ORDER BY time)
+    WINDOW key AS (PARTITION BY {key} ORDER BY time)
 ) AS near
 WHERE time >= to_timestamp(%(start)s)
-GROUP BY 1, node_id, instance, zone
-ORDER BY node_id, instance, zone, bucket;
+GROUP BY date_bin(make_interval(secs => %(step)s), time, 'epoch'), node_id, instance, zone;
 
 -- exact_increases --
 -- The same without the last column, by the view, which looks for a predecessor as far as it takes.
@@ -128,12 +123,12 @@ WITH near AS MATERIALIZED (
         AND (%(instance)s::text IS NULL OR instance = %(instance)s)
         AND (%(zone)s::text IS NULL OR zone = %(zone)s)
         AND num_nonnulls({columns}) > 0
-    WINDOW key AS (PARTITION BY node_id, instance, zone ORDER BY time)
+    WINDOW key AS (PARTITION BY {key} ORDER BY time)
 )
 SELECT
-    extract(epoch FROM date_bin(make_interval(secs => %(step)s), near.time, 'epoch'))::bigint AS bucket,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), near.time, 'epoch'))::bigint AS step,
     near.node_id, near.instance, near.zone, '' AS queue_id,
-    nullif(extract(epoch FROM sum(near.time - coalesce(
+    nullif(date_part('epoch', sum(near.time - coalesce(
         near.before,
         -- Of any zone, because a server tells a zone only once something was counted in it.
         (
@@ -154,14 +149,13 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS whole ON true
 WHERE near.time >= to_timestamp(%(start)s)
-GROUP BY 1, near.node_id, near.instance, near.zone
-ORDER BY near.node_id, near.instance, near.zone, bucket;
+GROUP BY date_bin(make_interval(secs => %(step)s), near.time, 'epoch'), near.node_id, near.instance, near.zone;
 
 -- rolled_increases --
 -- As `increases`, of the buckets of a rollup.
 SELECT
-    extract(epoch FROM date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS bucket,
-    node_id, instance, zone, '' AS queue_id, nullif(extract(epoch FROM sum(last_time - before)), 0)::float8 AS covered,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS step,
+    node_id, instance, zone, '' AS queue_id, nullif(date_part('epoch', sum(last_time - before)), 0)::float8 AS covered,
     {rises}, bool_or({unknown} OR before IS NULL) AS unknown
 FROM (
     SELECT
@@ -173,11 +167,10 @@ FROM (
         AND (%(instance)s::text IS NULL OR instance = %(instance)s)
         AND (%(zone)s::text IS NULL OR zone = %(zone)s)
         AND num_nonnulls({last_times}) > 0
-    WINDOW key AS (PARTITION BY node_id, instance, zone ORDER BY bucket, started_at)
+    WINDOW key AS (PARTITION BY {key} ORDER BY bucket, started_at)
 ) AS near
 WHERE bucket >= to_timestamp(%(start)s)
-GROUP BY 1, node_id, instance, zone
-ORDER BY node_id, instance, zone, bucket;
+GROUP BY date_bin(make_interval(secs => %(step)s), bucket, 'epoch'), node_id, instance, zone;
 
 -- exact_rolled_increases --
 -- As `exact_increases`, of the buckets of a rollup.
@@ -192,12 +185,12 @@ WITH near AS MATERIALIZED (
         AND (%(instance)s::text IS NULL OR instance = %(instance)s)
         AND (%(zone)s::text IS NULL OR zone = %(zone)s)
         AND num_nonnulls({last_times}) > 0
-    WINDOW key AS (PARTITION BY node_id, instance, zone ORDER BY bucket, started_at)
+    WINDOW key AS (PARTITION BY {key} ORDER BY bucket, started_at)
 )
 SELECT
-    extract(epoch FROM date_bin(make_interval(secs => %(step)s), near.bucket, 'epoch'))::bigint AS bucket,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), near.bucket, 'epoch'))::bigint AS step,
     near.node_id, near.instance, near.zone, '' AS queue_id,
-    nullif(extract(epoch FROM sum(near.last_time - coalesce(
+    nullif(date_part('epoch', sum(near.last_time - coalesce(
         near.before,
         (
             SELECT max(greatest({last_times})) FROM {table} AS earlier
@@ -218,8 +211,7 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS whole ON true
 WHERE near.bucket >= to_timestamp(%(start)s)
-GROUP BY 1, near.node_id, near.instance, near.zone
-ORDER BY near.node_id, near.instance, near.zone, bucket;
+GROUP BY date_bin(make_interval(secs => %(step)s), near.bucket, 'epoch'), near.node_id, near.instance, near.zone;
 
 -- snapshot_xmin --
 -- The first transaction that may still be under way: all before it are over, and what they wrote is seen from now on.

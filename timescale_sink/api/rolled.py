@@ -66,6 +66,7 @@ def increases(table: str, size: str | None, columns: Sequence[str], *, exact: bo
             f"{prefix}increases",
             table,
             columns,
+            key=_KEY,
             befores=_befores(columns, "", "time", sql.Identifier("time")),
             unknown=_unknown(columns, ""),
             rises=_each(_RISE_OF_ROWS + beyond + _RISEN, columns),
@@ -76,6 +77,7 @@ def increases(table: str, size: str | None, columns: Sequence[str], *, exact: bo
         f"{prefix}rolled_increases",
         f"{table}_{size}",
         columns,
+        key=_KEY,
         states=_listed(states),
         last_times=last_times,
         first_times=_listed(columns, "_first_time"),
@@ -92,6 +94,9 @@ def increases(table: str, size: str | None, columns: Sequence[str], *, exact: bo
     )
 
 
+# Of the names of a series. Sorting 86,400 buckets by three texts takes 0.3 s, by a number a third of it.
+_KEY = sql.SQL("hashtextextended(node_id, hashtextextended(instance, hashtextextended(zone, 0)))")
+
 _RISE_OF_ROWS: LiteralString = """sum(
         CASE
             WHEN near.begins OR near.{before} IS NOT NULL AND near.known THEN counter_increase(
@@ -101,7 +106,7 @@ _RISE_OF_ROWS: LiteralString = """sum(
 _RISE_OF_BUCKETS: LiteralString = """sum(
         CASE
             WHEN near.begins OR near.known AND near.{before} IS NOT NULL
-                THEN near.{fallen} + near.{last} - near.{first} + counter_increase(
+                THEN near.{fallen}::bigint + near.{last} - near.{first} + counter_increase(
                     near.{first}, CASE WHEN near.known THEN near.{before} END, near.started_at, near.{first_time}
                 )
             ELSE """

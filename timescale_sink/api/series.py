@@ -14,8 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar
 
 from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
@@ -260,14 +259,17 @@ class Reader:
 
 
 def _series(asked: Query, rows: Iterable[Sequence[Any]], *, rate: bool) -> Iterator[Series]:
-    for key, group in groupby(rows, key=lambda row: cast("tuple[str, str, str, str]", tuple(row[1:5]))):
-        grids: list[list[float | None]] = [[None] * asked.steps for _ in asked.columns]
-        for row in group:
-            step = (row[0] - asked.start) // asked.step
-            divisor = row[5] if rate else 1.0
-            for grid, value in zip(grids, row[6 : 6 + len(grids)], strict=True):
-                grid[step] = None if value is None or divisor is None else value / divisor
-        node, instance, zone, queue = key
+    found: dict[tuple[str, str, str, str], list[list[float | None]]] = {}
+    for row in rows:
+        step, node, instance, zone, queue, covered, *values = row
+        grids = found.get((queue, node, instance, zone))
+        if grids is None:
+            grids = found[queue, node, instance, zone] = [[None] * asked.steps for _ in asked.columns]
+        place = (step - asked.start) // asked.step
+        divisor = covered if rate else 1.0
+        for grid, value in zip(grids, values, strict=False):
+            grid[place] = None if value is None or divisor is None else value / divisor
+    for (queue, node, instance, zone), grids in sorted(found.items()):
         for column, grid in zip(asked.columns, grids, strict=True):
             # A column that this key never fills is another key's: queue figures stand under zone '', attempts do not.
             if any(value is not None for value in grid):

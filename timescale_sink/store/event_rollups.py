@@ -1,13 +1,16 @@
 """The rollups of the event tables: how many by node, zone or direction, domain, outcome, category; what they sum to.
 
+Beside them stand those by node, ``<table>_nodes_<size>``, the same whatever the domain: there are as many rows of a
+bucket as domains in it, and what asks for all of them would read nearly as much as there are events.
+
 As for the typed tables (:mod:`timescale_sink.store.rollups`) the public names are views, over continuous aggregates on
 TimescaleDB Community and over the raw rows elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from timescale_sink.store.rollups import Size, stepping
@@ -18,16 +21,23 @@ class Events:
     """How an event table is rolled up.
 
     Attributes:
-        name: the table's.
+        name: what the rollups' names begin with.
+        table: the event table.
         by: column of the rollup -> the expression that the events of a bucket are told apart by.
         counts: column -> what is counted.
         sums: columns of which ``_sum``, ``_count``, ``_min`` and ``_max`` are kept.
     """
 
     name: str
+    table: str
     by: Mapping[str, str]
     counts: Mapping[str, str]
     sums: Sequence[str]
+
+    def by_node(self) -> Events:
+        """The same whatever the domain."""
+        by = {name: expression for name, expression in self.by.items() if name != "domain"}
+        return replace(self, name=f"{self.name}_nodes", by=by)
 
     @property
     def columns(self) -> list[str]:
@@ -58,37 +68,46 @@ class Events:
         return made
 
 
-EVENTS: Mapping[str, Events] = MappingProxyType(
-    {
-        "email_events": Events(
-            "email_events",
-            by={
-                "node_id": "node_id",
-                "instance": "instance",
-                "direction": "direction",
-                # Of the other side: who sent what came in, where to what goes out.
-                "domain": "CASE WHEN direction = 'outbound' THEN to_domain ELSE from_domain END",
-                "outcome": "outcome",
-                "spam_action": "spam_action",
-            },
-            counts={"messages": "count(*)"},
-            sums=("size_bytes", "recipients_accepted", "recipients_refused", "spam_score"),
-        ),
-        "delivery_events": Events(
-            "delivery_events",
-            by={
-                "node_id": "node_id",
-                "instance": "instance",
-                "zone": "zone",
-                "domain": "to_domain",
-                "status": "status",
-                "category": "category",
-            },
-            counts={"attempts": "count(*)", "first_attempts": "count(*) FILTER (WHERE attempt = 1)"},
-            sums=("duration",),
-        ),
-    }
+_TABLES = (
+    Events(
+        "email_events",
+        "email_events",
+        by={
+            "node_id": "node_id",
+            "instance": "instance",
+            "direction": "direction",
+            # Of the other side: who sent what came in, where to what goes out.
+            "domain": "CASE WHEN direction = 'outbound' THEN to_domain ELSE from_domain END",
+            "outcome": "outcome",
+            "spam_action": "spam_action",
+        },
+        counts={"messages": "count(*)"},
+        sums=("size_bytes", "recipients_accepted", "recipients_refused", "spam_score"),
+    ),
+    Events(
+        "delivery_events",
+        "delivery_events",
+        by={
+            "node_id": "node_id",
+            "instance": "instance",
+            "zone": "zone",
+            "domain": "to_domain",
+            "status": "status",
+            "category": "category",
+        },
+        counts={"attempts": "count(*)", "first_attempts": "count(*) FILTER (WHERE attempt = 1)"},
+        sums=("duration",),
+    ),
 )
+EVENTS: Mapping[str, Events] = MappingProxyType({events.name: events for events in _TABLES})
+"""Event table -> its rollups that have everything."""
+NODES: Mapping[str, Events] = MappingProxyType({events.name: events.by_node() for events in _TABLES})
+"""Event table -> its rollups whatever the domain, made of the others."""
+
+
+def rolled(tables: Collection[str]) -> list[Events]:
+    """All rollups of some event tables, those that others are made of first."""
+    return [made[table] for table in sorted(tables) for made in (EVENTS, NODES)]
 
 
 def view(events: Events, size: Size, aggregates: Sequence[str]) -> str:
@@ -100,4 +119,4 @@ def view(events: Events, size: Size, aggregates: Sequence[str]) -> str:
 
 def _stepping(events: Events, size: Size) -> str:
     group = ", ".join(str(position) for position in range(1, len(events.by) + 1))
-    return stepping(events.name, size, f"SELECT\n    {events.of_events()}", f"GROUP BY {group}")
+    return stepping(events.table, size, f"SELECT\n    {events.of_events()}", f"GROUP BY {group}")

@@ -20,6 +20,7 @@ from postel.signals import Declarations
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection, Tier, ask_server, connect
 from timescale_sink.store.migrate import SCHEMA_LOCK
+from timescale_sink.store.rollup_views import sources
 from timescale_sink.store.rollups import SIZES
 
 _LOCK = SCHEMA_LOCK + 1
@@ -232,7 +233,7 @@ async def _refresh(connection: Connection, declarations: Declarations) -> int:
 
     Only what changed is made again. Never where rows may have been dropped: their rollups would go with them.
     """
-    for table in (*sorted(declarations.tables), *sorted(declarations.event_tables)):
+    for rolled, table in sources(declarations).items():
         cursor = await connection.execute(
             """
             SELECT nullif(refreshable_since(%s), '-infinity'), date_trunc('day', now() - %s::interval, 'UTC')
@@ -245,7 +246,7 @@ async def _refresh(connection: Connection, declarations: Declarations) -> int:
         if row is None or (row[0] and row[1] - row[0] < timedelta(days=1)):
             continue
         for size in SIZES:
-            found = await connection.execute("SELECT * FROM aggregates_of(%s)", (f"{table}_{size.name}",))
+            found = await connection.execute("SELECT * FROM aggregates_of(%s)", (f"{rolled}_{size.name}",))
             for (name,) in await found.fetchall():
                 await connection.execute(
                     "CALL refresh_continuous_aggregate(%s::regclass, %s::timestamptz, %s::timestamptz)", (name, *row)

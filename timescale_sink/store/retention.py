@@ -14,12 +14,15 @@ from postel.settings import Database
 from postel.signals import Declarations
 from timescale_sink.store.database import Connection, Tier, ask_server
 from timescale_sink.store.migrate import SCHEMA_LOCK
+from timescale_sink.store.rollup_views import sources
 from timescale_sink.store.rollups import SIZES
 
 # Of rows, not of rollups.
 _FURTHER = ("otel_metric_point", "otel_log")
 # How late a row may be for the jobs to see it; housekeeping looks further back.
 REACH = timedelta(days=8)
+# The job of days reaches nine days back.
+_ROLLUPS_IN_COLUMNS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,9 @@ def _kept(settings: Database, declarations: Declarations, *, community: bool) ->
     for relation, keep in relations.items():
         yield relation, b"SELECT keep(%s, %s::interval)", (relation, keep)
     if community:
-        for table in (*declarations.tables, *declarations.event_tables):
+        for rolled, table in sources(declarations).items():
             for size in SIZES:
-                rollup = f"{table}_{size.name}"
+                rollup = f"{rolled}_{size.name}"
                 # What a table has lost before it had rollups they will never know.
                 query = b"SELECT keep(%s, %s::interval, refreshable_since(%s))"
                 yield rollup, query, (rollup, _days(settings.rollup_days), table)
@@ -93,10 +96,11 @@ def _kept(settings: Database, declarations: Declarations, *, community: bool) ->
 def _jobs(settings: Database, declarations: Declarations) -> Iterator[Statement]:
     for table in tables(declarations):
         yield table, b"SELECT keep_at_most(%s, %s::interval)", (table, _days(settings.raw_days))
-        yield table, b"SELECT keep_in_columns(%s, %s::interval)", (table, _days(settings.columnstore_days))
-    for table in (*declarations.tables, *declarations.event_tables):
+        days = settings.event_columnstore_days if table in declarations.event_tables else settings.columnstore_days
+        yield table, b"SELECT keep_in_columns(%s, %s::interval)", (table, _days(days))
+    for rolled in sources(declarations):
         for size in SIZES:
-            rollup, job = f"{table}_{size.name}", _REFRESHES[size.name]
+            rollup, job = f"{rolled}_{size.name}", _REFRESHES[size.name]
             yield (
                 rollup,
                 b"SELECT bool_or(keep_refreshed(name, %s, %s, %s)) FROM aggregates_of(%s) AS name",
@@ -107,6 +111,16 @@ def _jobs(settings: Database, declarations: Declarations) -> Iterator[Statement]
                 b"SELECT bool_or(keep_at_most(name, %s::interval)) FROM aggregates_of(%s) AS name",
                 (_days(settings.rollup_days), rollup),
             )
+            yield (
+                rollup,
+                b"SELECT bool_or(keep_in_columns(name, %s::interval)) FROM aggregates_of(%s) AS name",
+                (_behind_refreshes(settings.columnstore_days), rollup),
+            )
+
+
+def _behind_refreshes(days: int) -> timedelta | None:
+    """Of rollups: past what the jobs refresh, or TimescaleDB refuses it."""
+    return timedelta(days=max(days, _ROLLUPS_IN_COLUMNS)) if days else None
 
 
 def _days(days: int) -> timedelta | None:

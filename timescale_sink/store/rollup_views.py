@@ -8,7 +8,6 @@ from dataclasses import replace
 from postel.signals import Declarations
 from timescale_sink.store import event_rollups, rollups
 from timescale_sink.store.database import Connection
-from timescale_sink.store.event_rollups import EVENTS
 from timescale_sink.store.increase import as_in_the_table
 from timescale_sink.store.rollups import SIZES
 
@@ -17,16 +16,33 @@ Aggregates = Mapping[str, Sequence[str]]
 
 
 def names(declarations: Declarations) -> list[str]:
-    """The public names, smaller buckets of a table before larger ones."""
-    tables = [*sorted(declarations.tables), *sorted(declarations.event_tables)]
-    return [f"{table}_{size.name}" for table in tables for size in SIZES]
+    """The public names, what others are made of first."""
+    return [f"{rolled}_{size.name}" for rolled in sources(declarations) for size in SIZES]
+
+
+def sources(declarations: Declarations) -> Mapping[str, str]:
+    """What the public names begin with -> the table of the rows."""
+    events = event_rollups.rolled(declarations.event_tables)
+    return {table: table for table in sorted(declarations.tables)} | {made.name: made.table for made in events}
 
 
 def declared(declarations: Declarations) -> str:
-    """What the views are made of as far as it is declared: another text asks for other views."""
+    """What the views are made of as far as it is declared: another text asks for other views.
+
+    Over rows and over one aggregate: which there are is the server's.
+    """
     return "".join(
-        [rollups.view(typed, size, {}) for typed in rollups.typed_tables(declarations) for size in SIZES]
-        + [event_rollups.view(EVENTS[table], size, []) for table in sorted(declarations.event_tables) for size in SIZES]
+        [
+            rollups.view(typed, size, under)
+            for typed in rollups.typed_tables(declarations)
+            for size in SIZES
+            for under in ({}, {"aggregate": rollups.state_columns(typed)})
+        ]
+        + [
+            event_rollups.view(made, size, [])
+            for made in event_rollups.rolled(declarations.event_tables)
+            for size in SIZES
+        ]
     )
 
 
@@ -43,10 +59,10 @@ async def make_views(connection: Connection, declarations: Declarations, *, aggr
         for size in SIZES:
             found = await _aggregates(connection, f"{typed.name}_{size.name}") if aggregated else {}
             await connection.execute(rollups.view(replace(typed, columns=columns), size, found).encode())
-    for table in sorted(declarations.event_tables):
+    for made in event_rollups.rolled(declarations.event_tables):
         for size in SIZES:
-            found = await _aggregates(connection, f"{table}_{size.name}") if aggregated else {}
-            await connection.execute(event_rollups.view(EVENTS[table], size, [*found]).encode())
+            found = await _aggregates(connection, f"{made.name}_{size.name}") if aggregated else {}
+            await connection.execute(event_rollups.view(made, size, [*found]).encode())
 
 
 async def _aggregates(connection: Connection, rollup: str) -> Aggregates:

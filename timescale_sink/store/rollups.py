@@ -278,13 +278,14 @@ def _buckets_near(table: Typed, size: Size, aggregates: Mapping[str, Sequence[st
         for column, counter in table.columns.items()
         if counter
     )
-    return f"""CROSS JOIN LATERAL (
+    # A left join, which is not made for those who ask for the states alone.
+    return f"""LEFT JOIN LATERAL (
     SELECT
         {lasts}
     FROM {_joined(aggregates)} AS before
     WHERE {_same("before", "state")} AND before.bucket < state.bucket
         AND before.bucket >= {_near(size)} AND {_in_epoch("before", size)}
-) AS near"""
+) AS near ON true"""
 
 
 def _near(size: Size) -> str:

@@ -1,0 +1,267 @@
+"""What is asked of a year of a platform, on TimescaleDB Community: `make bench`, figures in docs/benchmarks.md.
+
+Series as the API asks for them, counts of events by their rollups, and events by any of their ids; each question again
+and again with other windows, nodes, domains and ids. `POSTEL_YEAR_EVENTS` is how many millions of events there are, `POSTEL_YEAR_NODES` of
+how many nodes, and `POSTEL_YEAR_DATABASE` names a database that was filled before, or is to be filled and kept.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import conninfo, sql
+
+from postel.signals import load_all
+from support.generated_year import Year, fill
+from support.node_observer import cpu_seconds
+from support.postgres import fresh_database, migrate_now, named
+from timescale_sink.api import rolled
+from timescale_sink.api.series import Query, Reader
+
+EVENTS = int(float(os.environ.get("POSTEL_YEAR_EVENTS", "50")) * 1e6)
+NODES = int(os.environ.get("POSTEL_YEAR_NODES", "100"))
+BOUND_S = 0.2
+TIMES = 20
+HOUR, DAY = 3600, 86400
+RANGES = {"1 h": HOUR, "6 h": 6 * HOUR, "24 h": DAY, "7 d": 7 * DAY, "30 d": 30 * DAY, "365 d": 365 * DAY}
+DECLARED = load_all()
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(0)]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query whose values are drawn anew each time."""
+
+    name: str
+    text: sql.SQL | sql.Composed
+    draw: Callable[[random.Random], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A year in a database."""
+
+    url: str
+    year: Year
+
+
+@pytest.fixture(scope="module")
+def filled(timescale: str) -> Iterator[Filled]:
+    year = Year(EVENTS, nodes=NODES)
+    name = os.environ.get("POSTEL_YEAR_DATABASE")
+    if name is None:
+        with fresh_database(timescale) as url:
+            make(url, year)
+            yield Filled(url, year)
+        return
+    url = named(timescale, name)
+    with psycopg.connect(timescale, autocommit=True) as server:
+        known = server.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone()
+        if not known:
+            server.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
+            make(url, year)
+    with psycopg.connect(url) as database:
+        ((end,),) = database.execute("SELECT max(last_seen) FROM node").fetchall()
+    yield Filled(url, Year(EVENTS, nodes=NODES, end=end))
+
+
+def make(url: str, year: Year) -> None:
+    """Migrate the database and fill it."""
+    migrate_now(url)
+    with psycopg.connect(url, autocommit=True) as database:
+        fill(database, year, community=True)
+
+
+def series(year: Year) -> Iterator[Question]:
+    """Each typed table's gauges and counters over each range, of all nodes and of one."""
+    reader = Reader(DECLARED)
+    for table in sorted(DECLARED.tables):
+        for counter in (False, True):
+            names = tuple(column.name for column in DECLARED.columns_of(table) if column.counter == counter)[:4]
+            for told, seconds in RANGES.items():
+                step = rolled.step_for(seconds, DECLARED.tables[table].interval, 240)
+                asked = Query(table, names, 0, seconds, step)
+                if not names:
+                    continue
+                text = reader.text(asked, aggregated=True)
+                for scope in ("all nodes", "a node"):
+
+                    def draw(
+                        chance: random.Random, seconds: int = seconds, step: int = step, scope: str = scope
+                    ) -> Mapping[str, Any]:
+                        # Rows are there of the last days alone, and at the tables' own interval of the last two.
+                        back = 2 * DAY if step < rolled.SECONDS["5m"] else 300 * DAY
+                        stop = window_end(chance, year, seconds, back) // step * step
+                        start = stop - seconds // step * step
+                        node = f"node-{chance.randrange(year.nodes):03}" if scope == "a node" else None
+                        size = rolled.size_for(step) or "5m"
+                        return {
+                            "step": step, "since": start - rolled.SECONDS[size], "start": start, "stop": stop,
+                            "node": node, "instance": None, "zone": None,
+                        }  # fmt: skip
+
+                    kind = "counters" if counter else "gauges"
+                    yield Question(f"{table} {kind} {told}, {scope}", text, draw)
+
+
+def window_end(chance: random.Random, year: Year, seconds: int, back: int) -> int:
+    """The end of a window of so many seconds within the last ``back`` of them; a long one ends with the data."""
+    end = int(year.end.timestamp())
+    return end - int(chance.random() * max(0, back - seconds))
+
+
+_COUNTS = """
+SELECT date_bin(make_interval(secs => %(step)s), bucket, 'epoch') AS at, {by}, sum({count})
+FROM {rollup}
+WHERE bucket >= to_timestamp(%(start)s) AND bucket < to_timestamp(%(stop)s){condition}
+GROUP BY 1, {by} ORDER BY 1, {by}
+"""
+_TOP = """
+SELECT domain, sum({count}) FROM {rollup}
+WHERE bucket >= to_timestamp(%(start)s) AND bucket < to_timestamp(%(stop)s)
+GROUP BY domain ORDER BY 2 DESC LIMIT 20
+"""
+
+
+def counts(year: Year) -> Iterator[Question]:
+    """Events by outcome over each range: of all nodes, of one, of one domain; and the domains with most of them."""
+    for table, by, count in (("email_events", "outcome", "messages"), ("delivery_events", "status", "attempts")):
+        for told, seconds in RANGES.items():
+            step = max(300, rolled.step_for(seconds, 300, 240))
+            size = rolled.size_for(step)
+            for scope, rollup, condition in (
+                ("all nodes", f"{table}_nodes_{size}", ""),
+                ("a node", f"{table}_nodes_{size}", " AND node_id = %(node)s"),
+                ("the largest domain", f"{table}_{size}", " AND domain = 'domain1.example.com'"),
+                ("a domain", f"{table}_{size}", " AND domain = %(domain)s"),
+                ("top domains", f"{table}_{size}", None),
+            ):
+                form = _TOP if condition is None else _COUNTS
+                text = sql.SQL(form.format(by=by, count=count, rollup=rollup, condition=condition))
+
+                def draw(chance: random.Random, seconds: int = seconds, step: int = step) -> Mapping[str, Any]:
+                    stop = window_end(chance, year, seconds, 30 * DAY) // step * step
+                    return {
+                        "step": step, "start": stop - seconds // step * step, "stop": stop,
+                        "node": f"node-{chance.randrange(year.nodes):03}",
+                        "domain": f"domain{int(year.domains ** chance.random())}.example.com",
+                    }  # fmt: skip
+
+                yield Question(f"{table} counts {told}, {scope}", text, draw)
+
+
+def searches(year: Year, database: psycopg.Connection[Any]) -> Iterator[Question]:
+    """Events of all time by each of their ids."""
+    for table in sorted(DECLARED.event_tables):
+        drawn = some(database, table, year)
+        columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in DECLARED.event_tables[table].columns)
+        for id_ in ("event_id", "message_id", "queue_id"):
+            text = sql.SQL(
+                "SELECT time, event_id, node_id, instance, event_name, {}, attributes FROM {}"
+                " WHERE {} = %(id)s ORDER BY time DESC, event_id DESC LIMIT 500"
+            ).format(columns, sql.Identifier(table), sql.Identifier(id_))
+            ids = [row[id_] for row in drawn]
+            yield Question(f"{table} by {id_}", text, lambda chance, ids=ids: {"id": chance.choice(ids)})  # type: ignore[misc]
+        yield Question(
+            f"{table} by an id of any kind",
+            sql.SQL(
+                "SELECT time, event_id, node_id, instance, event_name, {}, attributes FROM {}"
+                " WHERE message_id = ANY(%(ids)s) OR queue_id = ANY(%(ids)s)"
+                " ORDER BY time DESC, event_id DESC LIMIT 500"
+            ).format(columns, sql.Identifier(table)),
+            lambda chance, ids=[row["message_id"] for row in drawn]: {"ids": [chance.choice(ids)]},  # type: ignore[misc]
+        )
+
+
+def some(database: psycopg.Connection[Any], table: str, year: Year) -> list[dict[str, Any]]:
+    """The ids of events of all times."""
+    chance = random.Random(7)  # noqa: S311 - repeatable
+    found = []
+    for _ in range(TIMES):
+        at = year.kept_since.timestamp() + chance.random() * year.kept * DAY * 0.999
+        row = database.execute(
+            f"SELECT event_id, message_id, queue_id FROM {table} WHERE time >= to_timestamp({at})"
+            f" AND time < to_timestamp({at + HOUR}) LIMIT 1".encode()
+        ).fetchone()
+        assert row
+        found.append(dict(zip(("event_id", "message_id", "queue_id"), row, strict=True)))
+    return found
+
+
+def test_a_year_is_read_in_time(filled: Filled, capsys: pytest.CaptureFixture[str]) -> None:
+    chance = random.Random(3)  # noqa: S311 - repeatable
+    with psycopg.connect(filled.url, autocommit=True) as database:
+        database.execute("SET timezone = 'UTC'; SET jit = off")
+        questions = [*series(filled.year), *counts(filled.year), *searches(filled.year, database)]
+        taken: dict[str, list[float]] = {}
+        lines = []
+        for question in questions:
+            before = cpu_seconds([database.info.backend_pid])
+            times = taken[question.name] = sorted(ask(database, question, chance) for _ in range(TIMES))
+            used = (cpu_seconds([database.info.backend_pid]) - before) / TIMES
+            lines.append(f"{question.name}: {times[TIMES // 2] * 1e3:.0f} / {p95(times) * 1e3:.0f}, {used * 1e3:.0f}")
+        slowest = max(questions, key=lambda question: p95(taken[question.name]))
+        plan = explained(database, slowest, chance)
+        with capsys.disabled():
+            print(
+                "\nms, p50 / p95, CPU of the server on average:",
+                *lines,
+                "",
+                "slowest:",
+                slowest.name,
+                *plan,
+                "",
+                *sizes(database),
+                sep="\n",
+            )  # noqa: T201 - the figures
+    late = {name: p95(times) for name, times in taken.items() if p95(times) > BOUND_S}
+    assert not late
+
+
+def p95(times: list[float]) -> float:
+    """Of sorted ones."""
+    return times[int(len(times) * 0.95)] if len(times) > 20 else times[-2]
+
+
+def ask(database: psycopg.Connection[Any], question: Question, chance: random.Random) -> float:
+    """Seconds until the last row is there."""
+    values = question.draw(chance)
+    begun = time.perf_counter()
+    database.execute(question.text, values).fetchall()
+    return time.perf_counter() - begun
+
+
+def explained(database: psycopg.Connection[Any], question: Question, chance: random.Random) -> list[str]:
+    """Its plan, with times and blocks."""
+    with psycopg.ClientCursor(database) as cursor:
+        query = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) ") + question.text
+        return [line for (line,) in cursor.execute(query, question.draw(chance)).fetchall()]
+
+
+def sizes(database: psycopg.Connection[Any]) -> Iterator[str]:
+    """Of each table and rollup, in GB: all of it, and what was put into columns, before and after."""
+    for name, total, before, after in database.execute(
+        """
+        SELECT coalesce(view_name, hypertable.hypertable_name)::text,
+            hypertable_size(format('%I.%I', hypertable.hypertable_schema, hypertable.hypertable_name)::regclass),
+            sum(stats.before_compression_total_bytes), sum(stats.after_compression_total_bytes)
+        FROM timescaledb_information.hypertables AS hypertable
+        LEFT JOIN timescaledb_information.continuous_aggregates AS aggregate
+            ON aggregate.materialization_hypertable_name = hypertable.hypertable_name
+        LEFT JOIN LATERAL hypertable_columnstore_stats(
+            format('%I.%I', hypertable.hypertable_schema, hypertable.hypertable_name)::regclass
+        ) AS stats ON true
+        GROUP BY 1, 2 ORDER BY 1
+        """
+    ).fetchall():
+        yield f"{name}: {total / 1e9:.2f} GB; in columns {(before or 0) / 1e9:.2f} -> {(after or 0) / 1e9:.2f}"
+    (whole,) = database.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
+    yield f"all: {whole / 1e9:.1f} GB of {conninfo.conninfo_to_dict(database.info.dsn)['dbname']}"
