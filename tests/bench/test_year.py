@@ -1,8 +1,9 @@
 """What is asked of a year of a platform, on TimescaleDB Community: `make bench`, figures in docs/benchmarks.md.
 
 Series as the API asks for them, counts of events by their rollups, and events by any of their ids; each question again
-and again with other windows, nodes, domains and ids. `POSTEL_YEAR_EVENTS` is how many millions of events there are, `POSTEL_YEAR_NODES` of
-how many nodes, and `POSTEL_YEAR_DATABASE` names a database that was filled before, or is to be filled and kept.
+and again with other windows, nodes, domains and ids. `POSTEL_YEAR_EVENTS` is how many millions of events there are,
+`POSTEL_YEAR_NODES` of how many nodes, and `POSTEL_YEAR_DATABASE` names a database that was filled before, or is to be
+filled and kept.
 """
 
 from __future__ import annotations
@@ -210,18 +211,15 @@ def test_a_year_is_read_in_time(filled: Filled, capsys: pytest.CaptureFixture[st
             lines.append(f"{question.name}: {times[TIMES // 2] * 1e3:.0f} / {p95(times) * 1e3:.0f}, {used * 1e3:.0f}")
         slowest = max(questions, key=lambda question: p95(taken[question.name]))
         plan = explained(database, slowest, chance)
-        with capsys.disabled():
-            print(
-                "\nms, p50 / p95, CPU of the server on average:",
-                *lines,
-                "",
-                "slowest:",
-                slowest.name,
-                *plan,
-                "",
-                *sizes(database),
-                sep="\n",
-            )  # noqa: T201 - the figures
+        told = [
+            "ms, p50 / p95, CPU of the server on average:",
+            *lines,
+            f"slowest: {slowest.name}",
+            *plan,
+            *sizes(database),
+        ]
+    with capsys.disabled():
+        print("", *told, sep="\n")  # noqa: T201 - the figures
     late = {name: p95(times) for name, times in taken.items() if p95(times) > BOUND_S}
     assert not late
 
