@@ -24,6 +24,7 @@ from support.generated_year import Year, fill
 from support.node_observer import cpu_seconds
 from support.postgres import fresh_database, migrate_now, named
 from timescale_sink.api import rolled
+from timescale_sink.api.access import Access
 from timescale_sink.api.series import Query, Reader
 
 EVENTS = int(float(os.environ.get("POSTEL_YEAR_EVENTS", "50")) * 1e6)
@@ -83,7 +84,7 @@ def make(url: str, year: Year) -> None:
 
 def series(year: Year) -> Iterator[Question]:
     """Each typed table's gauges and counters over each range, of all nodes and of one."""
-    reader = Reader(DECLARED)
+    reader = Reader(Access(), DECLARED)
     for table in sorted(DECLARED.tables):
         for counter in (False, True):
             names = tuple(column.name for column in DECLARED.columns_of(table) if column.counter == counter)[:4]

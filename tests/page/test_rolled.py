@@ -13,6 +13,7 @@ import pytest
 from postel.signals import load_all
 from support.postgres import fresh_database, migrate_now
 from support.rollup_rows import Data, inserts, made
+from timescale_sink.api.access import Access
 from timescale_sink.api.rolled import size_for, step_for
 from timescale_sink.api.series import Answer, Query, Reader
 from timescale_sink.store.database import create_pool
@@ -72,15 +73,18 @@ class Asked(Reader):
 
 @pytest.fixture
 async def reader() -> AsyncIterator[Asked]:
-    reader = Asked(DECLARED)
+    access = Access()
+    reader = Asked(access, DECLARED)
     yield reader
     await reader.close()
+    await access.close()
 
 
 async def ask(reader: Asked, url: str, asked: Query, *, aggregated: bool = False) -> Answer:
-    if reader.pool is None:
-        reader.pool = create_pool(url, 1)
-        await reader.pool.open()
+    access = reader._access
+    if access.pool is None:
+        access.pool = create_pool(url, 1)
+        await access.pool.open()
     reader.aggregated = aggregated
     return await reader._ask_series(asked)
 
@@ -151,8 +155,8 @@ async def test_of_a_shared_queue_a_rollup_tells_one_value(timescale: str, reader
                 (BEGIN.timestamp(), BEGIN.timestamp()),
             )
         answer = await ask(reader, url, question("metrics_zonemta", ("queue_size",), 300), aggregated=True)
-        assert reader.pool
-        await reader.pool.close()
+        # Before the database goes.
+        await reader._access.close()
     assert {(one.node, one.queue): one.values[:4] for one in answer.series} == {
         ("n1", "shared"): (71, 71, 71, None),
         ("n3", "n3/"): (5, 5, 5, None),
