@@ -103,11 +103,16 @@ def serve(settings: Settings) -> None:
     """Serve the API and the live page, and evaluate the alert rules."""
     from dashboards.web import app
     from postel import log
+    from postel.listening import reachable
+    from timescale_sink.alerts import notify
     from timescale_sink.alerts.evaluate import Evaluator
     from timescale_sink.alerts.rules import load
 
     log.configure("serve")
-    asyncio.run(app.run(settings, Evaluator(load(settings.alerts.rules), settings.alerts).run))
+    alerts = settings.alerts
+    notify.check(alerts.notify)
+    page = alerts.page or f"http://{reachable(settings.serve.address)}"
+    asyncio.run(app.run(settings, Evaluator(load(alerts.rules), alerts, page).run))
 
 
 @main.command()

@@ -230,7 +230,9 @@ class Alerts(_Section):
         description='a list of apprise URLs, such as ["mailtos://user:password@mail.example.org", "json://host/path"]',
     )
     page: str = Field(
-        "", pattern=r"^(https?://[^\s]+[^/\s])?$", description="the page's address for who is told, no / last"
+        "",
+        pattern=r"^(https?://[^\s]+[^/\s])?$",
+        description="the page's address for who is told, no / last; default: [serve] address",
     )
     repeat: Seconds = Field(4 * 3600, description="seconds after which what still fires is told again, above 0")
 

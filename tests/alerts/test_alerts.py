@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ import pytest
 
 from support.page import serving
 from support.running_postel import until
+from support.silent_server import silent_server
 
 RULES = """
 rules:
@@ -127,7 +131,8 @@ def test_what_is_wrong_is_told_together_and_so_is_that_it_is_over(
     until(lambda: len(target.told) == 1, 30, "it is told")
     assert target.told[0]["title"] == "11 are too many in here and 1 more"
     assert "FIRING critical: 1,200 are too many in there" in target.told[0]["message"]
-    assert "https://postel.example.org/alerts" in target.told[0]["message"]
+    assert "what to do: https://postel.example.org/runbooks/too-many" in target.told[0]["message"]
+    assert "all alerts: https://postel.example.org/alerts" in target.told[0]["message"]
     here = alerts(api)["here"]
     assert (here["state"], here["severity"], here["title"]) == ("firing", "critical", "11 are too many in here")
     measure(measured, here=1)
@@ -155,6 +160,37 @@ def test_what_a_target_does_not_take_comes_again(
     until(lambda: measured.execute("SELECT 1 FROM alert_notification WHERE attempts = 1").fetchall(), 20, "it is noted")
     measured.execute("UPDATE alert_notification SET next_attempt = now()")
     until(lambda: target.titles == ["11 are too many in here"], 30, "it is told")
+
+
+def test_a_target_that_hangs_holds_neither_evaluation_nor_others_up(
+    migrated_database: str, tmp_path: Path, measured: psycopg.Connection, variables: dict[str, str], target: Target
+) -> None:
+    with silent_server() as silent:
+        hanging = f"{silent.replace('http', 'json')}/?rto=60"
+        targets = [hanging, *json.loads(variables["POSTEL_ALERTS__NOTIFY"])]
+        with serving(tmp_path, migrated_database, **{**variables, "POSTEL_ALERTS__NOTIFY": json.dumps(targets)}):
+            measure(measured, here=11)
+            until(lambda: len(target.told) == 1, 30, "the other is told")
+            measure(measured, there=12)
+            begun = time.monotonic()
+            until(lambda: measured.execute("SELECT FROM alert_change OFFSET 1").fetchall(), 30, "it is evaluated")
+            assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("nonsense://user:secret@host", "of the scheme 'nonsense'"), ("secret", "without a scheme")]
+)
+def test_a_target_that_cannot_be_is_said_before_anything_runs(
+    migrated_database: str, tmp_path: Path, url: str, said: str
+) -> None:
+    variables = {"POSTEL_DATABASE__URL": migrated_database, "POSTEL_ALERTS__NOTIFY": json.dumps([url])}
+    command = [sys.executable, "-m", "postel.cli", "serve"]
+    ended = subprocess.run(
+        command, env=os.environ | variables, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 2
+    assert f"[alerts] notify: number 1 of the list, {said}, is no URL that apprise can use" in ended.stderr
+    assert "secret" not in ended.stderr + ended.stdout
 
 
 def test_what_is_silenced_is_told_when_the_silence_ends(

@@ -312,7 +312,7 @@ def test_a_rule_fires_when_it_is_so_resolves_when_it_is_over_and_is_quiet_else(
 
 async def _check(case: Case, url: str) -> None:
     rule = RULES[case.rule]
-    evaluator = Evaluator([rule.model_copy(update={"every": timedelta(0)})], Alerts())
+    evaluator = Evaluator([rule.model_copy(update={"every": timedelta(0)})], Alerts(), "")
     async with await connect(url) as connection:
         await _check_over(case, evaluator, connection, url)
 
@@ -347,7 +347,7 @@ async def _check_over(case: Case, evaluator: Evaluator, connection: Connection, 
 @pytest.mark.parametrize("case", [case for case in CASES if case.fine is not nothing], ids=str)
 def test_a_rule_is_quiet_while_all_is_fine(case: Case, migrated_database: str) -> None:
     async def check() -> None:
-        evaluator = Evaluator([RULES[case.rule].model_copy(update={"every": timedelta(0)})], Alerts())
+        evaluator = Evaluator([RULES[case.rule].model_copy(update={"every": timedelta(0)})], Alerts(), "")
         with psycopg.connect(migrated_database, autocommit=True) as inserting:
             async with await connect(migrated_database) as connection:
                 platform = Platform(inserting)

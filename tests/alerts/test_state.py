@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,3 +105,23 @@ def test_it_fires_only_after_its_time_and_resolves_only_after_its_patience(
 def test_a_rule_that_cannot_be_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         rule(**other)
+
+
+def test_what_people_hold_for_firing_is_resolved_also_where_it_was_pending_again() -> None:
+    alert = Alert("depth", LABELS, State.PENDING, T0, T0, 11, {}, State.FIRING)
+    (after,) = step(rule(), [alert], [Finding(LABELS, 1, {})], T0 + timedelta(minutes=1)).values()
+    assert after
+    assert after.state is State.RESOLVED
+    untold = replace(alert, told=State.RESOLVED)
+    assert step(rule(), [untold], [Finding(LABELS, 1, {})], T0 + timedelta(minutes=1)) == {LABELS: None}
+
+
+def test_of_what_is_forgotten_nobody_is_told_that_it_is_over() -> None:
+    alert = Alert("depth", LABELS, State.FIRING, T0, T0, 11, {}, State.FIRING)
+    assert step(rule(missing="forget"), [alert], [], T0 + timedelta(minutes=1)) == {LABELS: None}
+
+
+@pytest.mark.parametrize("title", ["{value:.1f}", "{queue!r}", "{queue.size}", "{}", "{0}", "{queue", "a } b"])
+def test_a_title_that_could_not_be_told_is_refused(title: str) -> None:
+    with pytest.raises(ValidationError):
+        rule(title=title)

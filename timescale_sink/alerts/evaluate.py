@@ -20,6 +20,7 @@ from timescale_sink.store.migrate import SCHEMA_LOCK
 _LOCK = SCHEMA_LOCK + 2
 _TICK_S = 5.0
 _RETRY_S = 5.0
+_SEND_S = 2.0
 _STATEMENT_TIMEOUT = "10s"
 
 # A rule that cannot be asked judges nothing; this one says so.
@@ -40,17 +41,18 @@ _log = get_logger()
 
 
 class Evaluator:
-    """Evaluates rules and tells of alerts at moments that it is given; `run` gives it those of the clock.
+    """Evaluates rules and notes what to tell at moments that it is given; `run` gives it those of the clock, and sends.
 
     Args:
         rules: all of them.
         settings: who is told, and how often.
+        page: where who is told reaches Postel, without the last slash.
     """
 
-    def __init__(self, rules: Sequence[Rule], settings: Alerts) -> None:
+    def __init__(self, rules: Sequence[Rule], settings: Alerts, page: str) -> None:
         self._rules = {rule.name: rule for rule in (*rules, BROKEN)}
         self._targets = settings.notify
-        self._page = settings.page
+        self._page = page
         self._repeat = timedelta(seconds=settings.repeat)
         self._evaluated: dict[str, datetime] = {}
         self._broken: dict[str, str] = {}
@@ -64,13 +66,12 @@ class Evaluator:
         await self._advance(connection, BROKEN, broken, now)
 
     async def tell(self, connection: Connection, now: datetime) -> None:
-        """Note whom to tell of what changed, and send what is noted."""
+        """Note what changed, and whom to tell of it."""
         untold = await records.untold(connection, now, self._repeat)
         if told := [alert for alert in untold if alert.rule in self._rules]:
             message = notify.message_of(told, self._rules, now, self._page)
             _log.info("an alert changed", title=message.title, severity=message.severity)
             await records.tell(connection, told, message, [notify.hash_of(url) for url in self._targets])
-        await notify.send(connection, self._targets, now)
 
     def _is_due(self, rule: Rule, now: datetime) -> bool:
         last = self._evaluated.get(rule.name)
@@ -103,7 +104,7 @@ class Evaluator:
             await records.write(connection, rule, changed, now)
 
     async def run(self, url: str) -> None:
-        """Evaluate until cancelled, while no other process does."""
+        """Evaluate and send until cancelled, while no other process does."""
         said = ""
         while True:
             try:
@@ -112,15 +113,18 @@ class Evaluator:
                     # It goes with the connection, and another process has it soon.
                     if await _locked(connection):
                         said = ""
-                        await self._run(connection)
+                        # Apart: a target that takes its time must hold no evaluation up.
+                        async with asyncio.TaskGroup() as group:
+                            group.create_task(self._run(connection))
+                            group.create_task(self._send(url))
                 finally:
                     await connection.close()
-            except (DatabaseError, psycopg.Error) as error:
-                reason = str(error).partition("\n")[0]
+            except* (DatabaseError, psycopg.Error) as errors:
+                reason = str(errors.exceptions[0]).partition("\n")[0]
                 if reason != said:
                     _log.warning("alerts cannot be evaluated; trying again", reason=reason)
                 said = reason
-            except Exception:  # noqa: BLE001 - what nobody foresaw in one evaluation must not end all others
+            except* Exception:  # noqa: BLE001 - what nobody foresaw in one evaluation must not end all others
                 _log.exception("alerts cannot be evaluated; trying again")
             await asyncio.sleep(_RETRY_S)
 
@@ -133,6 +137,14 @@ class Evaluator:
             await records.forget(connection, [*self._rules], now)
             await self.tell(connection, now)
             await asyncio.sleep(_TICK_S)
+
+    async def _send(self, url: str) -> None:
+        if not self._targets:
+            return
+        async with await connect(url) as connection:
+            while True:
+                if not await notify.send(connection, self._targets, await _now(connection)):
+                    await asyncio.sleep(_SEND_S)
 
 
 async def _now(connection: Connection) -> datetime:

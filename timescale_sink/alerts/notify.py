@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
 from pydantic import SecretStr
 from structlog import get_logger
 
+from postel.errors import SettingsError
 from timescale_sink.alerts.records import Message
 from timescale_sink.alerts.rules import Rule
 from timescale_sink.alerts.state import Alert, State, title_of
@@ -18,8 +25,31 @@ from timescale_sink.store.database import Connection
 _FIRST_PAUSE = timedelta(seconds=30)
 _LONGEST_PAUSE = timedelta(minutes=30)
 _MOST_TOLD = 50
+# Sent at the same time, each by a thread.
+_AT_ONCE = 8
+# By severity; apprise's names.
+_KINDS = {"critical": "failure", "warning": "warning"}
 
 _log = get_logger()
+
+
+def check(targets: Sequence[SecretStr]) -> None:
+    """See that each target can be told anything, before something has to be.
+
+    Raises:
+        SettingsError: apprise cannot read one; the message has its place in the list, and nothing of it but the scheme.
+    """
+    # It logs what it cannot read as it is.
+    logger = logging.getLogger("apprise")
+    logger.disabled = True
+    try:
+        wrong = [place for place, url in enumerate(targets) if not _target(url.get_secret_value())]
+    finally:
+        logger.disabled = False
+    for place in wrong[:1]:
+        scheme, there, _ = targets[place].get_secret_value().partition("://")
+        named = f"of the scheme {scheme!r}" if there else "without a scheme"
+        raise SettingsError(f"[alerts] notify: number {place + 1} of the list, {named}, is no URL that apprise can use")
 
 
 def hash_of(url: SecretStr) -> str:
@@ -48,32 +78,42 @@ def message_of(alerts: Sequence[Alert], rules: Mapping[str, Rule], now: datetime
     ]
     if len(alerts) > _MOST_TOLD:
         lines.append(f"and {len(alerts) - _MOST_TOLD} more")
-    lines.append(f"{page}/alerts")
+    lines += (f"what to do: {runbook_of(rules[name], page)}" for name in dict.fromkeys(alert.rule for alert in firing))
+    lines.append(f"all alerts: {page}/alerts")
     return Message(title, "\n".join(lines), "critical" if critical else "warning", now)
 
 
-async def send(connection: Connection, targets: Sequence[SecretStr], now: datetime) -> int:
-    """Send what waits, each message to its target; what is not taken waits twice as long the next time.
+def runbook_of(rule: Rule, page: str) -> str:
+    """The address of what to do."""
+    return rule.runbook or f"{page}/runbooks/{rule.name}"
+
+
+async def send(connection: Connection, targets: Sequence[SecretStr], now: datetime) -> bool:
+    """Send some of what waits, each message to its target; what is not taken waits twice as long the next time.
 
     Returns:
-        How many were taken.
+        Whether there was anything to send.
     """
     by_hash = {hash_of(url): url for url in targets}
     cursor = await connection.execute(
         "SELECT id, target, title, body, severity, attempts FROM alert_notification"
-        " WHERE sent_at IS NULL AND next_attempt <= %s AND target = ANY (%s) ORDER BY id",
-        (now, [*by_hash]),
+        " WHERE sent_at IS NULL AND next_attempt <= %s AND target = ANY (%s) ORDER BY next_attempt, id LIMIT %s",
+        (now, [*by_hash], _AT_ONCE),
     )
     waiting = await cursor.fetchall()
     # At the same time, for one that takes its time must not hold the others up.
     taken = await asyncio.gather(
         *(
-            asyncio.to_thread(_notify, by_hash[target].get_secret_value(), title, body, severity)
+            _aside(partial(_notify, by_hash[target].get_secret_value(), title, body, severity))
             for _, target, title, body, severity, _ in waiting
-        )
+        ),
+        return_exceptions=True,
     )
     for (id_, target, *_, attempts), done in zip(waiting, taken, strict=True):
-        if done:
+        if isinstance(done, BaseException):
+            # Not its words, which may hold the target's address.
+            _log.error("a notification failed", target=target, error=type(done).__name__)
+        if done is True:
             await connection.execute("UPDATE alert_notification SET sent_at = %s WHERE id = %s", (now, id_))
         else:
             pause = min(_FIRST_PAUSE * 2 ** min(attempts, 10), _LONGEST_PAUSE)
@@ -82,12 +122,46 @@ async def send(connection: Connection, targets: Sequence[SecretStr], now: dateti
                 "UPDATE alert_notification SET attempts = attempts + 1, next_attempt = %s WHERE id = %s",
                 (now + pause, id_),
             )
-    return sum(taken)
+    return bool(waiting)
+
+
+_Done = concurrent.futures.Future[bool]
+
+
+async def _aside(work: Callable[[], bool]) -> bool:
+    """What a function gives in a thread that nobody waits for when the process ends: a target may hang for minutes."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[_Done] = loop.create_future()
+
+    def run() -> None:
+        done = _Done()
+        try:
+            done.set_result(work())
+        except Exception as error:  # noqa: BLE001 - told to who awaits it
+            done.set_exception(error)
+        # The loop may be gone.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, answer, done)
+
+    threading.Thread(target=run, name="postel-notify", daemon=True).start()
+    return (await answer).result()
+
+
+def _settle(answer: asyncio.Future[_Done], done: _Done) -> None:
+    if not answer.done():
+        answer.set_result(done)
 
 
 def _notify(url: str, title: str, body: str, severity: str) -> bool:
+    target = _target(url)
+    return target is not None and bool(target.notify(body=body, title=title, notify_type=_KINDS[severity]))
+
+
+def _target(url: str) -> Any:
+    """Apprise's object of a target, None where it cannot read the URL.
+
+    Asked itself, since `apprise.Apprise.notify` asks in a pool of threads for which the process waits at its end.
+    """
     import apprise  # noqa: PLC0415 - half a second and its memory, which who tells nobody need not pay
 
-    target = apprise.Apprise()
-    kind = apprise.NotifyType.FAILURE if severity == "critical" else apprise.NotifyType.WARNING
-    return bool(target.add(url)) and bool(target.notify(body=body, title=title, notify_type=kind))
+    return apprise.Apprise.instantiate(url)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,10 +39,12 @@ async def findings(connection: Connection, rule: Rule, now: datetime) -> list[Fi
     for row in await cursor.fetchall():
         cells = dict(zip(names, row, strict=True))
         value = cells.pop("value")
-        if value is None:
+        if value is None or math.isnan(value):
             continue
         labels = tuple(sorted((name, _text(cells.pop(name))) for name in rule.labels))
-        found.append(Finding(labels, float(value), {name: _text(cell) for name, cell in cells.items()}))
+        # JSON has no infinity.
+        bounded = max(-sys.float_info.max, min(float(value), sys.float_info.max))
+        found.append(Finding(labels, bounded, {name: _text(cell) for name, cell in cells.items()}))
     return found
 
 
@@ -48,7 +52,7 @@ async def alerts(connection: Connection, rule: str | None = None) -> list[Alert]
     """Those of a rule, or all."""
     cursor = connection.cursor(row_factory=tuple_row)
     await cursor.execute(
-        "SELECT rule, labels, state, since, seen, value, details FROM alert"
+        "SELECT rule, labels, state, since, seen, value, details, told FROM alert"
         " WHERE %(rule)s::text IS NULL OR rule = %(rule)s ORDER BY rule, labels",
         {"rule": rule},
     )
@@ -114,7 +118,7 @@ async def untold(connection: Connection, now: datetime, repeat: timedelta) -> li
     cursor = connection.cursor(row_factory=tuple_row)
     await cursor.execute(
         """
-        SELECT rule, labels, state, since, seen, value, details FROM alert
+        SELECT rule, labels, state, since, seen, value, details, told FROM alert
         WHERE
             (
                 (state = 'firing' AND told IS DISTINCT FROM 'firing')
@@ -151,8 +155,10 @@ async def tell(connection: Connection, told: Sequence[Alert], message: Message, 
 
 
 def _alert(row: Sequence[Any]) -> Alert:
-    rule, labels, state, since, seen, value, details = row
-    return Alert(rule, tuple(sorted(labels.items())), State(state), since, seen, value, details)
+    rule, labels, state, since, seen, value, details, told = row
+    return Alert(
+        rule, tuple(sorted(labels.items())), State(state), since, seen, value, details, State(told) if told else None
+    )
 
 
 def _json(labels: Labels) -> Jsonb:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -39,7 +40,8 @@ class Rule(BaseModel):
 
     Attributes:
         name: lowercase words joined by hyphens; the runbook is ``docs/runbooks/<name>.md``.
-        title: what is wrong, with {label} and {value} of it.
+        title: what is wrong, with {label}, {detail} and {value} of it, by their plain names.
+        runbook: the address of what to do; of a shipped rule the page has it.
         sql: gives the label columns, any further columns as details, and ``value``.
         labels: the columns that tell subjects apart.
         above, below: the value is wrong above or below this.
@@ -47,7 +49,7 @@ class Rule(BaseModel):
         for_: how long it is wrong until the alert fires.
         keep: how long it is fine until the alert is resolved, so that one that flaps fires once.
         missing: what an alert does whose subject the query does not give any more: it stays as it is, for a day at
-            most, or it is resolved as if it were fine.
+            most; it is resolved as if it were fine; or it is forgotten, and nobody is told that it is over.
         every: how often it is evaluated.
     """
 
@@ -55,6 +57,7 @@ class Rule(BaseModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     title: str
+    runbook: str = Field("", pattern=r"^(https?://\S+)?$")
     severity: Severity
     sql: str
     labels: tuple[str, ...]
@@ -63,8 +66,17 @@ class Rule(BaseModel):
     unit: str = ""
     for_: Duration = Field(timedelta(minutes=5), alias="for")
     keep: Duration = timedelta(minutes=5)
-    missing: Literal["keep", "resolve"] = "resolve"
+    missing: Literal["keep", "resolve", "forget"] = "resolve"
     every: Duration = timedelta(minutes=1)
+
+    @field_validator("title")
+    @classmethod
+    def _plain(cls, title: str) -> str:
+        # Another form fails once it is told, which is too late.
+        for _, name, form, conversion in Formatter().parse(title):
+            if name is not None and (not name.isidentifier() or form or conversion):
+                raise ValueError(f"{{{name}}} is not the plain name of a column; a brace itself is written twice")
+        return title
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:

@@ -3,7 +3,7 @@
 ::
 
     nothing --wrong--> pending --wrong for `for`--> firing --fine for `keep`--> resolved --wrong--> pending
-                       pending --fine--> nothing
+                       pending --fine--> nothing, or resolved where people still hold it for firing
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Alert:
         since: since when it is in this state.
         seen: when the condition was last met.
         value, details: of then.
+        told: the state that people were told last; None: none.
     """
 
     rule: str
@@ -58,6 +59,7 @@ class Alert:
     seen: datetime
     value: float
     details: Mapping[str, Any]
+    told: State | None = None
 
 
 def step(rule: Rule, alerts: Iterable[Alert], findings: Iterable[Finding], now: datetime) -> dict[Labels, Alert | None]:
@@ -89,8 +91,12 @@ def _step(rule: Rule, alert: Alert | None, finding: Finding | None, now: datetim
     if alert is None or alert.state is State.RESOLVED:
         return alert
     if alert.state is State.PENDING:
-        waits = finding is None and rule.missing == "keep" and now - alert.seen < PENDING_FOR
-        return alert if waits else None
+        if finding is None and rule.missing == "keep" and now - alert.seen < PENDING_FOR:
+            return alert
+        # It fired before, and that it was over could not be told: it was silenced, or became wrong again at once.
+        return replace(alert, state=State.RESOLVED, since=now) if alert.told is State.FIRING else None
+    if finding is None and rule.missing == "forget":
+        return None
     patience = MISSING_FOR if finding is None and rule.missing == "keep" else rule.keep
     return replace(alert, state=State.RESOLVED, since=now) if now - alert.seen >= patience else alert
 
@@ -101,7 +107,8 @@ def _wrong(rule: Rule, alert: Alert | None, finding: Finding, now: datetime) -> 
     )
     if state is State.PENDING and now - since >= rule.for_:
         state, since = State.FIRING, now
-    return Alert(rule.name, finding.labels, state, since, now, finding.value, finding.details)
+    told = None if alert is None else alert.told
+    return Alert(rule.name, finding.labels, state, since, now, finding.value, finding.details, told)
 
 
 def title_of(rule: Rule, alert: Alert) -> str:
