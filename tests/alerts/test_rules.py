@@ -82,24 +82,26 @@ class Platform:
                 (moment - MINUTE / 2, NODE, f"{NODE}:12080", status, domain, count),
             )
 
-    def mail(self, moment: datetime, count: int) -> None:
+    def mail(self, moment: datetime, count: int, spam_action: str | None = None) -> None:
         self.connection.execute(
-            "INSERT INTO email_events (time, event_id, node_id, instance, event_name, direction, outcome, attributes)"
-            " SELECT %s, gen_random_uuid(), %s, %s, 'haraka.message.accepted', 'inbound', 'accepted', '{}'"
+            "INSERT INTO email_events"
+            " (time, event_id, node_id, instance, event_name, direction, outcome, spam_action, attributes)"
+            " SELECT %s, gen_random_uuid(), %s, %s, 'haraka.message.accepted', 'inbound', 'accepted', %s, '{}'"
             " FROM generate_series(1, %s)",
-            (moment - MINUTE / 2, NODE, f"{NODE}:25", count),
+            (moment - MINUTE / 2, NODE, f"{NODE}:25", spam_action, count),
         )
 
-    def up(self, moment: datetime, receiver: str, value: int) -> None:
-        attributes = {"postel.receiver.name": receiver, "server.address": "127.0.0.1", "server.port": 11334}
-        series = uuid.uuid5(uuid.NAMESPACE_DNS, receiver)
-        if self.count(receiver, 1) == 1:
+    def point(self, moment: datetime, metric: str, attributes: Mapping[str, Any], **values: Any) -> None:
+        """A point of a metric without a typed column."""
+        key = f"{metric} {sorted(attributes.items())}"
+        series = uuid.uuid5(uuid.NAMESPACE_DNS, key)
+        if self.count(key, 1) == 1:
             self.insert(
                 "otel_series",
                 series_id=series,
                 node_id=NODE,
                 instance=NODE,
-                metric="postel.receiver.up",
+                metric=metric,
                 unit="1",
                 kind="gauge",
                 temporality="unspecified",
@@ -107,9 +109,13 @@ class Platform:
                 description="",
                 resource={},
                 scope={},
-                attributes=attributes,
+                attributes=dict(attributes),
             )
-        self.insert("otel_metric_point", time=moment, series_id=series, value_int=value)
+        self.insert("otel_metric_point", time=moment, series_id=series, started_at=T0 - timedelta(minutes=30), **values)
+
+    def up(self, moment: datetime, receiver: str, value: int) -> None:
+        attributes = {"postel.receiver.name": receiver, "server.address": "127.0.0.1", "server.port": 11334}
+        self.point(moment, "postel.receiver.up", attributes, value_int=value)
 
     def dead_letter(self, moment: datetime) -> None:
         self.insert(
@@ -193,6 +199,51 @@ def spam(share: int) -> Minute:
     return minute
 
 
+def queued_for(seconds: float) -> Minute:
+    def minute(platform: Platform, moment: datetime) -> None:
+        totals = {"count": platform.count("delivered", 10), "sum": platform.count("queued", round(10 * seconds))}
+        attributes = {"zonemta.outcome": "delivered", "zonemta.zone": "default"}
+        platform.point(moment, "zonemta.message.queue.duration", attributes, **totals)
+
+    return minute
+
+
+def counted(metric: str, more: int, **attributes: str) -> Minute:
+    """A counter that rises by so much; its first point stands a while before the trouble."""
+    named = {name.replace("__", "."): value for name, value in attributes.items()}
+    return lambda platform, moment: platform.point(moment, metric, named, value_int=platform.count(metric, more))
+
+
+def scanned(by_rspamd: int, by_haraka: int) -> Minute:
+    def minute(platform: Platform, moment: datetime) -> None:
+        platform.insert(
+            "metrics_rspamd",
+            time=moment,
+            node_id=NODE,
+            instance=f"{NODE}:11334",
+            zone="",
+            started_at=T0 - timedelta(days=1),
+            scanned_total=platform.count("scanned", by_rspamd),
+        )
+        platform.mail(moment, by_haraka, spam_action="no action")
+
+    return minute
+
+
+def only_node(platform: Platform, moment: datetime) -> None:
+    """The agent is heard of, and one of its sources is not."""
+    platform.node(moment)
+
+
+def told(platform: Platform, moment: datetime) -> None:
+    platform.node(moment)
+    platform.up(moment, "wildduck", 1)
+
+
+def told_before(platform: Platform, moment: datetime) -> None:
+    told(platform, moment - MINUTE)
+
+
 def days_before(minute: Minute) -> Minute:
     """The same traffic around the hour on the seven days before, and until the trouble begins."""
 
@@ -270,6 +321,49 @@ CASES = [
         {**ON_NODE, "instance": f"{NODE}:12080", "zone": "default"},
         40,
         100,
+    ),
+    Case("delivery-slow", queued_for(1000), queued_for(2), {**ON_NODE, "instance": NODE, "zone": "default"}, 20, 100),
+    Case(
+        "auth-failures",
+        counted("wildduck.auth.attempts", 60, wildduck__service="imap", wildduck__result="fail"),
+        counted("wildduck.auth.attempts", 1, wildduck__service="imap", wildduck__result="fail"),
+        {**ON_NODE, "instance": NODE, "service": "imap"},
+        12,
+        30,
+    ),
+    Case(
+        "source-silent",
+        only_node,
+        told,
+        {**ON_NODE, "receiver": "wildduck", "server": "127.0.0.1:11334"},
+        17,
+        2,
+        told_before,
+    ),
+    Case(
+        "spool-filling",
+        lambda p, t: p.point(t, "postel.spool.size", {}, value_int=100_000_001),
+        lambda p, t: p.point(t, "postel.spool.size", {}, value_int=1000),
+        ON_NODE,
+        11,
+        7,
+    ),
+    Case(
+        "telemetry-dropped",
+        counted("postel.spool.dropped.requests", 1, postel__spool__drop__reason="age"),
+        counted("postel.spool.dropped.requests", 0, postel__spool__drop__reason="age"),
+        ON_NODE,
+        2,
+        70,
+    ),
+    Case("scans-unaccounted", scanned(100, 90), scanned(100, 100), {}, 40, 100),
+    Case(
+        "users-near-quota",
+        lambda p, t: p.insert("metrics_wildduck", time=t, node_id=NODE, instance="w", zone="", near_quota_count=1),
+        lambda p, t: p.insert("metrics_wildduck", time=t, node_id=NODE, instance="w", zone="", near_quota_count=0),
+        {**ON_NODE, "instance": "w"},
+        1,
+        7,
     ),
     Case("inbound-stopped", nothing, lambda p, t: p.mail(t, 5), {}, 66, 10, days_before(lambda p, t: p.mail(t, 5))),
     Case(
