@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-import psycopg
 import pytest
 
-from postel.otlp.signal import Signal
 from support.node_observer import cpu_seconds
 from support.postgres import SERVERS, fresh_database
 from support.sink import RunningSink, running_sink
-from support.sink_load import SERIES, TICK, TIME, copy_again, events, points, send
+from support.sink_load import EVENTS, POINTS, SERIES, Load, backends, copy_again, send
 
 MILLIONS = float(os.environ.get("POSTEL_SINK_LOAD", "1"))
 TURNS = 5
@@ -29,32 +26,6 @@ TOGETHER = 20_000
 """Rows in a transaction of the sink's at most."""
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
-
-
-@dataclass(frozen=True)
-class Load:
-    """Records of one kind.
-
-    Args:
-        make: requests of so many from a number on.
-        time: of the record of a number, in nanoseconds.
-        table: where they are stored.
-        bound: CPU of the sink, by that of the database for COPY.
-    """
-
-    signal: Signal
-    make: Callable[[int, int], Iterator[bytes]]
-    time: Callable[[int], int]
-    table: str
-    bound: float
-
-    def until(self, number: int) -> str:
-        """The time of a record."""
-        return datetime.fromtimestamp(self.time(number) / 1e9, UTC).isoformat()
-
-
-POINTS = Load(Signal.METRICS, points, lambda number: TIME + (number // SERIES + 1) * TICK, "otel_metric_point", 1.0)
-EVENTS = Load(Signal.LOGS, events, lambda number: TIME + number * 500_000, "delivery_events", 1.5)
 
 
 @dataclass
@@ -122,13 +93,3 @@ def take_turn(load: Load, first: int, count: int, sink: RunningSink, used: Used)
     assert copied.rows == count
     used.copy += copied.cpu
     used.copy_taken += copied.taken
-
-
-def backends(url: str) -> list[int]:
-    """The processes of the server that serve this database's clients."""
-    with psycopg.connect(url) as connection:
-        found = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend'"
-        )
-        return [pid for (pid,) in found]

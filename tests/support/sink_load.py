@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -110,6 +111,36 @@ def _uuid7(milliseconds: int, number: int) -> str:
     return str(uuid.UUID(int=milliseconds << 80 | 7 << 76 | (number & 0xFFF) << 64 | 2 << 62 | scattered))
 
 
+@dataclass(frozen=True)
+class Load:
+    """Records of one kind.
+
+    Args:
+        make: requests of so many from a number on.
+        time: of the record of a number, in nanoseconds.
+        table: where they are stored.
+        bound: CPU of the sink, by that of the database for COPY.
+    """
+
+    signal: Signal
+    make: Callable[[int, int], Iterator[bytes]]
+    time: Callable[[int], int]
+    table: str
+    bound: float
+
+    def until(self, number: int) -> str:
+        """The time of a record."""
+        return datetime.fromtimestamp(self.time(number) / 1e9, UTC).isoformat()
+
+
+POINTS = Load(Signal.METRICS, points, lambda number: TIME + (number // SERIES + 1) * TICK, "otel_metric_point", 1.0)
+EVENTS = Load(Signal.LOGS, events, lambda number: TIME + number * 500_000, "delivery_events", 1.5)
+
+
+# A response without a partial success, and one with one of no records, which some programs give.
+_TAKEN = (b"", b"\x0a\x00")
+
+
 async def send(address: str, signal: Signal, bodies: Sequence[bytes]) -> tuple[float, int]:
     """Send all by OTLP/gRPC; seconds until the last is answered, and how often one was to be sent again.
 
@@ -126,7 +157,7 @@ async def send(address: str, signal: Signal, bodies: Sequence[bytes]) -> tuple[f
             for body in waiting:
                 while True:
                     try:
-                        assert await call(body, timeout=30) == b""
+                        assert await call(body, timeout=30) in _TAKEN
                         break
                     except aio.AioRpcError as error:
                         # A busy machine does not commit in time; what it did until then is counted.
@@ -220,3 +251,13 @@ def _copied_out(reader: psycopg.Connection[Any], select: sql.Composed) -> Iterat
     with reader.cursor() as cursor, cursor.copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(select)) as copy:
         for part in copy:
             yield bytes(part)
+
+
+def backends(url: str) -> list[int]:
+    """The processes of the server that serve this database's clients."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+        return [pid for (pid,) in found]
