@@ -13,7 +13,7 @@ import pytest
 from postel.plugins.bundle import bundles, shipped
 
 _CHECKOUT = Path(__file__).parents[2]
-_DATA = ("*.yaml", "*.sql", "*.js", "*.css", "*.html", "*.svg", "py.typed")
+_DATA = ("*.json", "*.yaml", "*.sql", "*.js", "*.css", "*.html", "*.svg", "py.typed")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,7 @@ def test_every_data_file_of_the_packages_is_in_it(installed: Path) -> None:
     packages = ("postel", "otel_receivers", "timescale_sink", "dashboards")
     data = {path for path in _tracked(*_DATA) if path.parts[0] in packages}
     assert Path("otel_receivers/zone_mta/metadata.yaml") in data
+    assert Path("dashboards/grafana/dashboards/overview.json") in data
     assert {path for path in data if not (installed / path).is_file()} == set()
 
 

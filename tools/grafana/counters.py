@@ -1,0 +1,135 @@
+"""The SQL of counters with a typed column: what they rose by, exact across restarts, from rows or rollups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tools.grafana.queries import BEFORE, FROM, NAMED, NODE, SIZES, TO, UNION, guards
+
+
+def _counters(table: str, columns: Sequence[str], where: str) -> str:
+    """What counters of a typed table rose by, as `counted`: a row for each row or bucket.
+
+    The rise is the states of the bucket and the value before it, which a window finds at once; the view of increases,
+    which looks for it as far as it takes, is asked for the few rows that have none in the window and are not the first
+    of their epoch. `covered` are the seconds since the row before, NULL where nobody knows. A server that tells zones
+    tells no whole beside them; where one did, it is `twice`.
+    """
+    rows, *rollups = guards()
+    raw = {"first": "{0}", "last": "{0}", "fallen": "0", "first_time": "time"}
+    rolled = {name: f"{{0}}_{name}" for name in raw}
+    parts = [
+        # A row from before its counter began is in no increase, and nobody's predecessor.
+        f"""SELECT time AS at, {_KEY}, time AS seen, {_states(columns, raw)}
+    FROM {table}
+    WHERE
+        {rows} AND time > {FROM} - interval '{BEFORE}' AND time <= {TO} AND (time >= started_at) IS NOT FALSE
+        AND num_nonnulls({", ".join(columns)}) > 0 AND {where}"""
+    ]
+    last_times = ", ".join(f"{column}_last_time" for column in columns)
+    parts += [
+        f"""SELECT bucket, {_KEY}, greatest({last_times}), {_states(columns, rolled)}
+    FROM {table}_{size.name}
+    WHERE
+        {guard} AND bucket > {FROM} - 2 * interval '{size.length}' AND bucket <= {TO}
+        AND num_nonnulls({last_times}) > 0 AND {where}"""
+        for guard, size in zip(rollups, SIZES, strict=True)
+    ]
+    befores = ", ".join(f"lag({column}_last) OVER epoch AS {column}_before" for column in columns)
+    rises = ",\n        ".join(_rise(table, column) for column in columns)
+    return f"""told AS (
+    {UNION.join(parts)}
+),
+near AS (
+    SELECT
+        *, {befores},
+        extract(epoch FROM seen - coalesce(
+            lag(seen) OVER (PARTITION BY node_id, instance, zone ORDER BY seen),
+            -- A server tells a zone only once something was counted in it.
+            max(seen) OVER (
+                PARTITION BY node_id, instance ORDER BY seen
+                RANGE BETWEEN UNBOUNDED PRECEDING AND interval '1 microsecond' PRECEDING
+            ),
+            CASE WHEN started_at > {FROM} - interval '{BEFORE}' THEN started_at END
+        ))::float8 AS covered,
+        zone = '' AND bool_or(zone <> '') OVER (PARTITION BY node_id, instance, started_at) AS twice
+    FROM told
+    WINDOW epoch AS (PARTITION BY {_KEY} ORDER BY at)
+),
+counted AS (
+    SELECT
+        at, node_id, instance, zone, covered,
+        {rises}
+    FROM near
+    WHERE seen > {FROM} AND NOT twice
+)"""
+
+
+_KEY = "node_id, instance, zone, started_at"
+
+
+def _states(columns: Sequence[str], forms: Mapping[str, str]) -> str:
+    return ", ".join(f"{form.format(column)} AS {column}_{name}" for column in columns for name, form in forms.items())
+
+
+def _rise(table: str, column: str) -> str:
+    return f"""{column}_fallen + {column}_last - {column}_first + CASE
+            WHEN {column}_before IS NOT NULL OR started_at >= at
+                THEN counter_increase({column}_first, {column}_before, started_at, {column}_first_time)
+            WHEN {column}_first IS NOT NULL THEN coalesce(
+                (
+                    SELECT whole.{column} FROM {table}_increase AS whole
+                    WHERE
+                        whole.time = {column}_first_time AND whole.node_id = near.node_id
+                        AND whole.instance = near.instance AND whole.zone = near.zone
+                ),
+                0
+            )
+        END AS {column}"""
+
+
+def rates(
+    table: str, columns: Mapping[str, str], *, by: str = "", where: str = NODE, sign: Mapping[str, str] | None = None
+) -> str:
+    """What counters rise by per second: the increase divided by the time since the row before (decision 0051).
+
+    Args:
+        table: a typed table.
+        columns: its counter -> what it is called.
+        by: "node" or "zone": a series for each of them; else the sum over all.
+        where: which rows.
+        sign: counter -> '-' where it is drawn below the axis.
+    """
+    each = ", ".join(f"sum({column}) / sum(covered) AS {column}" for column in columns)
+    name, join = _series(by, several=len(columns) > 1)
+    pairs = ", ".join(f"('{label}', {(sign or {}).get(column, '')}{column})" for column, label in columns.items())
+    return f"""WITH {_counters(table, list(columns), where)},
+rate AS (
+    SELECT $__timeGroup(at, $__interval, NULL) AS step, node_id, instance, zone, {each}
+    FROM counted
+    WHERE covered > 0
+    GROUP BY 1, node_id, instance, zone
+)
+SELECT step AS time, {name} AS metric, sum(value) AS value
+FROM rate CROSS JOIN LATERAL (VALUES {pairs}) AS one (label, value){join}
+GROUP BY 1, 2
+ORDER BY 1, 2"""
+
+
+def _series(by: str, *, several: bool) -> tuple[str, str]:
+    if by == "node":
+        own = "coalesce(named.name, node_id)"
+        return (f"{own} || ' ' || label" if several else own), f"\nLEFT JOIN {NAMED} AS named ON named.id = node_id"
+    if by == "zone":
+        own = "coalesce(nullif(zone, ''), 'all zones')"
+        return (f"{own} || ' ' || label" if several else own), ""
+    return "label", ""
+
+
+def totals(table: str, columns: Sequence[str], shown: Mapping[str, str], *, where: str = NODE) -> str:
+    """One row: what counters rose by in the range; what it is called -> an expression over their sums."""
+    sums = ", ".join(f"sum({column})::float8 AS {column}" for column in columns)
+    expressions = ", ".join(f'{expression} AS "{label}"' for label, expression in shown.items())
+    return f"""WITH {_counters(table, columns, where)}
+SELECT {expressions}
+FROM (SELECT {sums} FROM counted) AS total"""
