@@ -24,6 +24,7 @@ from postel.signals import Column, Declarations
 from support.mail_events import HARAKA, event, request
 
 NODE = Node(id="7f2c", origin="setting", host="mx1.example.org", boot_id="b", boot_time_unix_nano=0)
+ZONE = "marketing"
 LONG = timedelta(hours=2)
 _STEP = timedelta(minutes=1)
 _PORTS = {"haraka": 25, "rspamd": 11334, "wildduck": 8080, "zone_mta": 12080}
@@ -59,14 +60,14 @@ def _typed(declarations: Declarations, source: str, moment: datetime, begin: dat
     recorder = _recorder(declarations, source, moment)
     for metric in declarations[source].metrics.values():
         for number, column in enumerate(metric.columns):
-            zone = {"zonemta.zone": "default"} if source == "zone_mta" and column.counter else {}
+            zone = {"zonemta.zone": ZONE} if source == "zone_mta" and column.counter else {}
             value = 10 * step * (number + 1) if column.counter else 50 + step % 7 + number
             _record(recorder, declarations, column, value, start=_nanoseconds(begin), more=zone)
     if source == "zone_mta":
         for key, state in (("queued", 30), ("deferred", 12)):
-            where = {"zonemta.queue.state": key, "zonemta.zone": "default"}
+            where = {"zonemta.queue.state": key, "zonemta.zone": ZONE}
             recorder.number("zonemta_queue_message_count", state, where)
-        recorder.number("zonemta_queue_oldest_message_age", 95.5, {"zonemta.zone": "default"})
+        recorder.number("zonemta_queue_oldest_message_age", 95.5, {"zonemta.zone": ZONE})
         recorder.number("zonemta_connection_pool_count", 4)
     return recorder.batch()
 
@@ -114,7 +115,7 @@ def _untyped(declarations: Declarations, moment: datetime, begin: datetime, step
     yield wildduck.batch()
 
     zone_mta = _recorder(declarations, "zone_mta", moment)
-    waited = {"zonemta.outcome": "delivered", "zonemta.zone": "default"}
+    waited = {"zonemta.outcome": "delivered", "zonemta.zone": ZONE}
     _histogram(zone_mta, "zonemta_message_queue_duration", step, start, waited)
     yield zone_mta.batch()
 
@@ -181,7 +182,7 @@ def _events(declarations: Declarations, moment: datetime, step: int) -> Iterator
         told: dict[str, Any] = {
             "zonemta.message.id": f"{key}{step}",
             "zonemta.message.seq": "001",
-            "zonemta.zone": "default",
+            "zonemta.zone": ZONE,
             "zonemta.attempt.number": 1,
             "zonemta.attempt.duration": round(chance.uniform(0.1, 2), 3),
             "email.message_id": f"<{step}@here.example>",

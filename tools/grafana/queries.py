@@ -153,7 +153,7 @@ GROUP BY 1, 2
 ORDER BY 1, 2"""
 
 
-def queue_now(zones: bool = False) -> str:  # noqa: FBT001, FBT002 - read at its call
+def queue_now(*, zones: bool) -> str:
     """What waits at the end of the range, each queue once: a row for each zone, or one of the whole."""
     where = f"zone <> '' AND {ZONE} AND {NODE}" if zones else f"zone = '' AND {NODE}"
     head, group = ('zone AS "Zone", ', "GROUP BY zone ORDER BY zone") if zones else ("", "HAVING count(*) > 0")

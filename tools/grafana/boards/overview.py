@@ -65,7 +65,7 @@ OVERVIEW = Board(
                 Panel(
                     "Waiting at its end",
                     "stat",
-                    queries.queue_now(),
+                    queries.queue_now(zones=False),
                     Shown("short", _DEPTHS),
                     {"Oldest": Shown("s", _AGE)},
                     note=_ONCE,
