@@ -23,7 +23,7 @@ PLUGIN = "grafana-postgresql-datasource"
 DATASOURCE = "postel"
 TAG = "postel"
 _SOURCE = models.DataSourceRef(type_val=PLUGIN, uid="${datasource}")
-_ALL = models.VariableOption(text="All", value="$__all")
+_ALL = models.VariableOption(text=["All"], value=["$__all"])
 
 
 class _Query(variants.Dataquery):
