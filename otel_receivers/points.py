@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uuid_utils
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceProto
 from opentelemetry.sdk.metrics.export import (
@@ -35,7 +35,7 @@ from postel import __version__
 from postel.signals import SEVERITY_NUMBER, Attribute, AttributeValue, Declaration, Kind
 from postel.signals import Metric as DeclaredMetric
 
-Value = str | bool | int | float | Sequence[str]
+Value = str | bool | int | float | Sequence[str] | Mapping[str, float]
 Attributes = Mapping[str, Value]
 
 INT64_MAX = 2**63 - 1
@@ -47,6 +47,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "double": (int, float),
     "boolean": bool,
     "string[]": (list, tuple),
+    "map": dict,
 }
 
 
@@ -245,7 +246,7 @@ def well_formed(text: str) -> str:
 
 
 def encode_attributes(attributes: Mapping[str, Any]) -> list[KeyValue]:
-    """OTLP KeyValues of declared attributes (strings, booleans, numbers, lists of strings)."""
+    """OTLP KeyValues of declared attributes (strings, booleans, numbers, lists of strings, maps of numbers)."""
     return [KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items()]
 
 
@@ -259,6 +260,8 @@ def _any_value(value: Value) -> AnyValue:
             return AnyValue(int_value=value)
         case float():
             return AnyValue(double_value=value)
+        case Mapping():
+            return AnyValue(kvlist_value=KeyValueList(values=encode_attributes(value)))
         case _:
             return AnyValue(array_value=ArrayValue(values=[AnyValue(string_value=item) for item in value]))
 

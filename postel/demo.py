@@ -1,7 +1,6 @@
 """``postel demo``: sends the mail platform of :mod:`postel.demo_traffic` through the same OTLP door as an agent.
 
-All of it carries the resource attribute ``postel.demo`` = true. The day so far is sent first, so that the page
-has something to show; `remove` deletes what was stored.
+The day so far is sent first, so that pages and dashboards have something to show; `remove` deletes what was stored.
 """
 
 from __future__ import annotations
@@ -10,35 +9,31 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
 import click
 import structlog
-from opentelemetry.sdk.resources import Resource
 
 from otel_receivers.exporter import requests
-from otel_receivers.node import Node
-from otel_receivers.points import Recorder
-from otel_receivers.receiver import Batch, Target, Tick
+from otel_receivers.receiver import Batch
 from otel_receivers.spool_requests import Request
-from postel.demo_traffic import STEP_SECONDS, Moment, moments
+from postel.demo_shapes import STEP_SECONDS
+from postel.demo_signals import NODE, Signals
+from postel.demo_traffic import Moment, moments
 from postel.otlp.client import sender_of
 from postel.otlp.errors import Refused, Retryable
-from postel.settings import DEMO_NODE, Otlp, Settings
-from postel.signals import Column, Declarations, load_all
+from postel.settings import Otlp, Settings
+from postel.signals import load_all
 
-MARK = {"postel.demo": True}
-# What is sent of the day so far: the last hour in full, what was before at these steps.
-DETAIL = timedelta(hours=1)
+# What is sent of the day so far: this much in full and with its events, what was before at these steps and without. An
+# hour is what pages begin with, and the alert rule that compares counters with events looks back for 70 minutes.
+DETAIL = timedelta(minutes=80)
 COARSE = timedelta(minutes=5)
-_NODE = Node(id=DEMO_NODE, origin="setting", host="mail.demo.test", boot_id="demo", boot_time_unix_nano=0)
-_TARGET = Target("127.0.0.1", 12080)
-_MEMORY_BYTES = 8e9
-_DISK_BYTES = 120e9
-# Moments in one request while the past is sent.
-_TOGETHER = 40
+# Moments in one request while the past is sent; most of them are left out.
+_TOGETHER = 80
+_STEP = timedelta(seconds=STEP_SECONDS)
 _RETRY_SECONDS = 1.0
 # Data that is newer comes from a demo that runs, or has run a moment ago.
 _LIVE_SECONDS = 60.0
@@ -127,102 +122,49 @@ class _Door:
 
 
 async def _send_all(door: _Door) -> None:
-    declarations = load_all()
+    signals = Signals(load_all())
     now = datetime.now(UTC)
-    # From a midnight on, where the counters start: a first point later in the day would count all that went before it.
-    begin = (now - DETAIL).replace(hour=0, minute=0, second=0, microsecond=0)
-    past = [
-        moment
-        for moment in takewhile(lambda moment: moment.time <= now, _since(begin))
-        if moment.time >= now - DETAIL or not (moment.time - begin) % COARSE
-    ]
-    _log.info("sending the demo platform's day so far", node=_NODE.id, endpoint=door.endpoint)
-    await door.send(_registration(declarations))
-    for first in range(0, len(past), _TOGETHER):
-        together = past[first : first + _TOGETHER]
-        await door.send(*(batch for moment in together for batch in _batches(declarations, moment)))
+    _log.info("sending the demo platform's day so far", node=NODE.id, endpoint=door.endpoint)
+    await door.send(signals.registration())
+    coming = _since(signals, _begin(now))
+    together: list[Batch] = []
+    for number, moment in enumerate(coming):
+        together += _of_the_past(signals, moment, now)
+        if moment.time + _STEP > now:
+            break
+        if not number % _TOGETHER:
+            await door.send(*together)
+            together = []
+            # Where there was nothing to send a signal has its turn all the same.
+            await asyncio.sleep(0)
+    await door.send(*together)
     _log.info("the demo platform's day so far is sent; it goes on live", every_seconds=STEP_SECONDS)
-    for moment in _since(past[-1].time + timedelta(seconds=STEP_SECONDS)):
+    for moment in coming:
         await asyncio.sleep(max(0.0, moment.time.timestamp() - time.time()))
-        await door.send(*_batches(declarations, moment))
+        await door.send(*signals.batches(moment))
 
 
-def _since(begin: datetime) -> Iterator[Moment]:
+def past(signals: Signals, now: datetime) -> Iterator[Batch]:
+    """What is sent of the day so far, in order."""
+    for moment in takewhile(lambda moment: moment.time <= now, _since(signals, _begin(now))):
+        yield from _of_the_past(signals, moment, now)
+
+
+def _begin(now: datetime) -> datetime:
+    # A midnight, where the counters start: a first point later in the day would count all that went before it.
+    return (now - DETAIL).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _of_the_past(signals: Signals, moment: Moment, now: datetime) -> Iterator[Batch]:
+    if moment.time >= now - DETAIL:
+        yield from signals.batches(moment)
+    elif not (moment.time - _begin(now)) % COARSE:
+        yield from signals.batches(moment, events=False)
+
+
+def _since(signals: Signals, begin: datetime) -> Iterator[Moment]:
     """Moments from `begin` on, over midnights without end."""
     day = begin.date()
     while True:
-        yield from (moment for moment in moments(day) if moment.time >= begin)
+        yield from (moment for moment in moments(day, signals.bounds) if moment.time >= begin)
         day += timedelta(days=1)
-
-
-def _registration(declarations: Declarations) -> Batch:
-    recorder = Recorder(declarations["agent"], _resource(declarations, "agent"), Tick(time.time_ns()))
-    recorder.event(
-        "node_registered",
-        f"The demo platform {_NODE.host} is a computation; nothing of it exists.",
-        {"postel.node.sources": ["system", "zone_mta"], "postel.node.id.origin": "setting"},
-    )
-    return recorder.batch()
-
-
-def _resource(declarations: Declarations, source: str) -> Resource:
-    target = _TARGET if source == "zone_mta" else None
-    queue = {"zonemta.queue.id": _NODE.instance(target)} if target else {}
-    return _NODE.resource(declarations[source].service, target=target, extra={**MARK, **queue})
-
-
-def _batches(declarations: Declarations, moment: Moment) -> Sequence[Batch]:
-    tick = Tick(round(moment.time.timestamp()) * 10**9)
-    midnight = moment.time.replace(hour=0, minute=0, second=0, microsecond=0)
-    start = round(midnight.timestamp()) * 10**9
-    columns = {(c.table, c.name): c for metric in declarations.metrics.values() for c in metric.columns}
-
-    host = Recorder(declarations["system"], _resource(declarations, "system"), tick)
-    for name, value in _host(moment).items():
-        _record(host, declarations, columns["metrics_system", name], value, start=start)
-    if round(moment.time.timestamp()) % declarations.tables["metrics_zonemta"].interval:
-        return [host.batch()]
-
-    mail = Recorder(declarations["zone_mta"], _resource(declarations, "zone_mta"), tick)
-    for name, value in (("queue_size", moment.queued), ("deferred_size", moment.deferred)):
-        _record(mail, declarations, columns["metrics_zonemta", name], value, start=start)
-    for (zone, outcome), value in moment.attempts.items():
-        column = columns["metrics_zonemta", f"{outcome}_total"]
-        _record(mail, declarations, column, value, start=start, zone={"zonemta.zone": zone})
-    mail.number(
-        "zonemta_received_messages", moment.received, {"zonemta.received.result": "success"}, start_unix_nano=start
-    )
-    mail.number("zonemta_generated_bounces", moment.bounces, start_unix_nano=start)
-    mail.number("zonemta_connection_pool_count", moment.connections)
-    return [host.batch(), mail.batch()]
-
-
-def _host(moment: Moment) -> dict[str, float]:
-    """Column of metrics_system -> value."""
-    return {
-        "cpu_load": moment.cpu,
-        "memory_percent": round(moment.memory / _MEMORY_BYTES * 100, 2),
-        "memory_used": moment.memory,
-        "disk_used": moment.disk,
-        "disk_percent": round(moment.disk / _DISK_BYTES * 100, 2),
-        "network_in": moment.network_in,
-        "network_out": moment.network_out,
-        "load_1m": moment.load,
-        "process_count": moment.processes,
-    }
-
-
-def _record(
-    recorder: Recorder,
-    declarations: Declarations,
-    column: Column,
-    value: float,
-    *,
-    start: int,
-    zone: dict[str, str] | None = None,
-) -> None:
-    """Record the point that feeds a typed column."""
-    metric = declarations.metrics[column.metric]
-    recorder.number(
-        metric.key, value, {**column.when, **(zone or {})}, start_unix_nano=start if metric.monotonic else None
-    )

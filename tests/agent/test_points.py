@@ -183,3 +183,14 @@ def test_equal_resources_do_not_swallow_each_other() -> None:
     two.number("postel_scrape_duration", 1.5, ATTRIBUTES)
     both = exporter.requests(type(one.batch())(metrics=[*one.batch().metrics, *two.batch().metrics]), 1 << 20)
     assert [request.items for request in both] == [2]
+
+
+def test_a_map_is_one_of_numbers() -> None:
+    recording = recorder("haraka")
+    recording.event("accepted", "", {"rspamd.symbols": {"BAYES_SPAM": 5.1}})
+    (logs,) = recording.batch().events
+    attributes = {a.key: a.value for a in logs.scope_logs[0].log_records[0].attributes}
+    symbols = attributes["rspamd.symbols"].kvlist_value.values
+    assert [(symbol.key, symbol.value.double_value) for symbol in symbols] == [("BAYES_SPAM", 5.1)]
+    with pytest.raises(UndeclaredError, match="map"):
+        recording.event("accepted", "", {"rspamd.symbols": ["BAYES_SPAM"]})

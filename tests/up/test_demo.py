@@ -31,7 +31,7 @@ class Demo:
     def said(self) -> str:
         return self._log.read_text("utf-8")
 
-    async def says(self, text: str, seconds: float = 30) -> None:
+    async def says(self, text: str, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while text not in self.said:
             assert time.monotonic() < deadline, self.said
