@@ -20,16 +20,19 @@ from postel.signals import load_all
 from support.ports import free_ports
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.queue import IngestQueue
+from timescale_sink.ingest.telemetry import Telemetry
 from timescale_sink.ingest.writer import Writer
 from timescale_sink.store.check import Difference, differences
 from timescale_sink.store.database import connect, create_pool
 
 
 @asynccontextmanager
-async def ingesting(url: str, sink: str = "test", connections: int = 2) -> AsyncIterator[IngestQueue]:
-    """The sink's queue over a migrated database."""
+async def ingesting(
+    url: str, sink: str = "test", connections: int = 2, telemetry: Telemetry | None = None
+) -> AsyncIterator[IngestQueue]:
+    """The sink's queue over a migrated database; ``telemetry`` is told what it does."""
     async with create_pool(url, connections) as pool:
-        queue = IngestQueue(Mapper(load_all()), Writer(pool, load_all(), sink))
+        queue = IngestQueue(Mapper(load_all()), Writer(pool, load_all(), sink, telemetry), telemetry)
         worker = asyncio.create_task(queue.run())
         try:
             yield queue

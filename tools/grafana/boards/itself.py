@@ -62,17 +62,21 @@ ORDER BY 1""",
                 Panel(
                     "Dead letters",
                     "table",
-                    """SELECT
-    destination AS "Table", reason AS "Reason", count(*) AS "Records", min(received_at) AS "First",
-    max(received_at) AS "Last"
-FROM dead_letter
-WHERE $__timeFilter(received_at)
-GROUP BY destination, reason
-ORDER BY "Last" DESC, 1, 2
+                    f"""SELECT
+    destination AS "Table", reason AS "Reason", coalesce(records, 0) AS "Records", first AS "First", last AS "Last"
+FROM (SELECT DISTINCT destination {_LEDGER}) AS told
+FULL JOIN (
+    SELECT destination, reason, count(*) AS records, min(received_at) AS first, max(received_at) AS last
+    FROM dead_letter
+    WHERE $__timeFilter(received_at)
+    GROUP BY destination, reason
+) AS letters USING (destination)
+ORDER BY last DESC NULLS LAST, 1, 2
 LIMIT 100""",
                     _TEXT,
                     {"Records": Shown("short", _RECORDS, Reading.COUNT), "First": _MOMENT, "Last": _MOMENT},
-                    note="By when they came. The view dead_letter_request has each as the request that brought it.",
+                    note="By when they came; 0 for a table of whose data none was refused. The view dead_letter_request"
+                    " has each as the request that brought it.",
                     width=24,
                 ),
             ],
