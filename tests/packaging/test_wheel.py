@@ -44,6 +44,7 @@ def test_every_data_file_of_the_packages_is_in_it(installed: Path) -> None:
     data = {path for path in _tracked(*_DATA) if path.parts[0] in packages}
     assert Path("otel_receivers/zone_mta/metadata.yaml") in data
     assert Path("dashboards/grafana/dashboards/overview.json") in data
+    assert Path("dashboards/grafana/provisioning/alerting/postel.yaml") in data
     assert {path for path in data if not (installed / path).is_file()} == set()
 
 

@@ -53,7 +53,7 @@ class Range:
         """The step that a panel of so many points asks for, milliseconds; not less than ``least``, such as "30s"."""
         exact = (self.end - self.begin) / timedelta(milliseconds=1) / points
         rounded = next((length for below, length in _ROUNDED if exact < below), 31536000000)
-        return max(rounded, round(_seconds(least) * 1000))
+        return max(rounded, round(seconds(least) * 1000))
 
 
 def expand(
@@ -109,14 +109,15 @@ def _group(arguments: list[str], *, timescale: bool) -> str:
         raise ValueError("macro __timeGroup needs time column and interval and optional fill value")
     if len(arguments) == 3 and arguments[2] not in ("NULL", "previous"):
         float(arguments[2])
-    seconds = _seconds(arguments[1].strip("'"))
+    length = seconds(arguments[1].strip("'"))
     if timescale:
-        return f"time_bucket('{seconds:.3f}s',{arguments[0]})"
-    shown = f"{seconds:g}"
+        return f"time_bucket('{length:.3f}s',{arguments[0]})"
+    shown = f"{length:g}"
     return f"floor(extract(epoch from {arguments[0]})/{shown})*{shown}"
 
 
-def _seconds(spoken: str) -> float:
+def seconds(spoken: str) -> float:
+    """How long an interval such as "30s" is."""
     found = re.fullmatch(r"(\d+)(ms|[Mwdhmsy])", spoken)
     if not found:
         raise ValueError(f"error parsing interval {spoken}")
@@ -125,9 +126,9 @@ def _seconds(spoken: str) -> float:
 
 def _spoken(milliseconds: int) -> str:
     """As `gtime.FormatInterval`: in the largest unit that fits, the rest dropped."""
-    for unit, seconds in (("y", 31536000), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if milliseconds >= seconds * 1000:
-            return f"{milliseconds // (seconds * 1000)}{unit}"
+    for unit, length in (("y", 31536000), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if milliseconds >= length * 1000:
+            return f"{milliseconds // (length * 1000)}{unit}"
     return f"{milliseconds}ms"
 
 

@@ -1,32 +1,37 @@
-"""Writes the dashboards and how Grafana finds them into the checkout: `python -m tools.grafana`."""
+"""Writes dashboards and alert rules for Grafana into the checkout: `python -m tools.grafana`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from postel.signals import load_all
+from timescale_sink.alerts.rules import shipped
+from tools.grafana import alerts
 from tools.grafana.boards import BOARDS
 from tools.grafana.render import render
 
-FOLDER = Path(__file__).parents[2] / "dashboards" / "grafana" / "dashboards"
+FOLDER = Path(__file__).parents[2] / "dashboards" / "grafana"
+DASHBOARDS = FOLDER / "dashboards"
+RULES = FOLDER / "provisioning" / "alerting" / "postel.yaml"
 
 
-def files() -> dict[str, str]:
-    """Name -> text of each dashboard's file."""
+def files() -> dict[Path, str]:
+    """Path -> text of each file that is made."""
     declarations = load_all()
-    return {f"{board.key}.json": render(board, declarations) for board in BOARDS}
+    boards = {DASHBOARDS / f"{board.key}.json": render(board, declarations) for board in BOARDS}
+    return {**boards, RULES: alerts.render(shipped())}
 
 
 def main() -> None:
     """Write them, and remove what is no dashboard any more."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     made = files()
-    for path in FOLDER.glob("*.json"):
-        if path.name not in made:
+    for path in DASHBOARDS.glob("*.json"):
+        if path not in made:
             path.unlink()
-    for name, text in made.items():
-        (FOLDER / name).write_text(text, "utf-8")
-    print(f"{FOLDER.relative_to(Path.cwd())}: {len(made)} dashboards")
+    for path, text in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    print(f"{FOLDER.relative_to(Path.cwd())}: {len(made) - 1} dashboards, {len(shipped())} alert rules")
 
 
 if __name__ == "__main__":

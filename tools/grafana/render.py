@@ -26,16 +26,24 @@ _SOURCE = models.DataSourceRef(type_val=PLUGIN, uid="${datasource}")
 _ALL = models.VariableOption(text=["All"], value=["$__all"])
 
 
-class _Query(variants.Dataquery):
-    """A query in SQL, as Grafana's editor stores one that was written by hand."""
+class Query(variants.Dataquery):
+    """A query in SQL, as Grafana's editor stores one that was written by hand.
 
-    def __init__(self, sql: str, form: str) -> None:
-        self._sql, self._form = sql, form
+    Args:
+        sql: with Grafana's macros and variables.
+        form: `table` or `time_series`.
+        source: who is asked.
+        name: its own within a panel or rule.
+    """
+
+    def __init__(self, sql: str, form: str, source: models.DataSourceRef = _SOURCE, name: str = "A") -> None:
+        self._sql, self._form, self._source, self._name = sql, form, source, name
 
     def to_json(self) -> dict[str, object]:
+        """As Grafana has it."""
         return {
-            "refId": "A",
-            "datasource": _SOURCE.to_json(),
+            "refId": self._name,
+            "datasource": self._source.to_json(),
             "editorMode": "code",
             "format": self._form,
             "rawQuery": True,
@@ -44,7 +52,7 @@ class _Query(variants.Dataquery):
 
 
 class _Target(Builder[variants.Dataquery]):
-    def __init__(self, query: _Query) -> None:
+    def __init__(self, query: Query) -> None:
         self._query = query
 
     def build(self) -> variants.Dataquery:
@@ -118,7 +126,7 @@ def _panel(panel: Panel, declarations: Declarations) -> Any:
         made.title(panel.title)
         .description(_description(panel, declarations))
         .datasource(_SOURCE)
-        .with_target(_Target(_Query(panel.sql, "table" if panel.kind in ("stat", "table") else "time_series")))
+        .with_target(_Target(Query(panel.sql, "table" if panel.kind in ("stat", "table") else "time_series")))
         .span(panel.width)
         .height(panel.height)
         .interval(panel.interval)
