@@ -1,1 +1,1 @@
-"""The live page of `postel serve`."""
+"""The live pages of `postel serve`."""

@@ -1,7 +1,7 @@
-"""``postel serve``: the API under ``/api/v1`` and the live page at ``/``, in one process.
+"""``postel serve``: the API under ``/api/v1`` and the live pages, in one process.
 
 It fetches nothing from the internet: the page's scripts, styles and charts come from installed packages. It answers
-while the database is away (the page says so, the API answers 503) and finds it again by itself.
+while the database is away (the pages say so, the API answers 503) and finds it again by itself.
 """
 
 from __future__ import annotations
@@ -37,14 +37,13 @@ _log = get_logger()
 
 
 def create_app(readers: Readers, *, loopback_only: bool = True) -> FastAPI:
-    """The API and the page over the same readers.
+    """The API and the pages over the same readers.
 
-    NiceGUI's application is one of the process, so a process has one page: a second call takes its place.
+    NiceGUI's application is one of the process: pages of a second call take the place of those of the first.
     """
     from nicegui import ui  # noqa: PLC0415 - a second of imports that the commands beside `serve` need not pay
 
-    from dashboards.web import page  # noqa: PLC0415 - imports NiceGUI
-    from dashboards.web.board import Board  # noqa: PLC0415 - as page
+    from dashboards.web import pages  # noqa: PLC0415 - imports NiceGUI
 
     # The interactive documentation of FastAPI would load its scripts from the internet.
     app = FastAPI(
@@ -58,7 +57,7 @@ def create_app(readers: Readers, *, loopback_only: bool = True) -> FastAPI:
         return {"status": "ok"}
 
     app.add_middleware(Guard, loopback_only=loopback_only)
-    page.add(Board(readers.series))
+    pages.add(readers)
     # No link is bound between elements, so no loop needs to look for changes; Tailwind's compiler is not used.
     ui.run_with(
         app,

@@ -50,6 +50,25 @@ window.postel = (() => {
   };
 })();
 
+// <postel-time at="ISO 8601">: the moment in the viewer's zone; the day only where it is another than today's.
+customElements.define(
+  "postel-time",
+  class extends HTMLElement {
+    static observedAttributes = ["at"];
+
+    attributeChangedCallback() {
+      const at = new Date(this.getAttribute("at"));
+      const today = at.toDateString() === new Date().toDateString();
+      const exact = this.hasAttribute("exact");
+      const parts = { hour: "2-digit", minute: "2-digit", second: "2-digit", ...(exact ? { fractionalSecondDigits: 3 } : {}) };
+      const clock = at.toLocaleTimeString("en-GB", parts);
+      const day = at.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+      this.textContent = today ? clock : `${day} ${clock}`;
+      this.title = at.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
+    }
+  },
+);
+
 document.addEventListener("DOMContentLoaded", () => {
   const place = () => {
     const label = document.querySelector(".zone-name");

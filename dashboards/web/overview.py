@@ -1,29 +1,24 @@
-"""The live page at ``/``: nodes, mail queue and host charts, refreshed in place every few seconds.
+"""The page at ``/``: alerts, nodes, mail queue and host charts, refreshed in place every few seconds.
 
-``/?node=ID&range=SECONDS`` opens one view; what the page does not have of it becomes all nodes or the first range. What
-the database cannot answer is said on the page, in the error's words.
+``/?node=ID&range=SECONDS`` opens one view; what the page does not have of it becomes all nodes or the first range.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
-from nicegui import app, background_tasks, ui
-from structlog import get_logger
+from nicegui import ui
 
 from dashboards.web.board import Board, Drawing
 from dashboards.web.charts import CHARTS, Chart, Section, age
+from dashboards.web.frame import OpenPages, Page, text
 from dashboards.web.names import DEMO_SUFFIX, names
-from postel.errors import PostelError
 from timescale_sink.api.access import TooSlowError
 from timescale_sink.api.series import Node
 
-REFRESH_S = 5.0
-_FIRST_S = 1.0
 RANGES: Mapping[int, str] = {900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 86400: "24 h"}
 _FIRST_RANGE = next(iter(RANGES))
 # As texts, for an address may hold anything: int() raises on 4,301 digits.
@@ -38,8 +33,6 @@ _SECTIONS: Mapping[Section, tuple[str, str]] = {
 }
 _NO_NODE = "No data yet: is the agent running? `postel doctor` tells. This page fills by itself when data comes."
 
-_log = get_logger()
-
 
 class _Card:
     """One chart with its head; hidden figures where there are none."""
@@ -49,7 +42,7 @@ class _Card:
         self._drawing: Drawing | None = None
         with ui.element("article").classes("card").props(f"data-chart={chart.key}"):
             with ui.element("div").classes("head"):
-                _text("h3", chart.title)
+                text("h3", chart.title)
                 self._demo = _demo_mark()
                 self._now = ui.label().classes("now")
                 ui.label(chart.hint).classes("hint")
@@ -107,10 +100,11 @@ class _NodeLabel:
         self._box.classes(remove="silent late live").classes(state)
 
 
-class LivePage:
-    """One open page: its elements and what its viewer chose."""
+class Overview(Page):
+    """One open overview: its elements and what its viewer chose."""
 
     def __init__(self, board: Board, node: str, seconds: int) -> None:
+        super().__init__("/")
         self._board = board
         self._node = node
         self._seconds = seconds
@@ -118,55 +112,40 @@ class LivePage:
         self._node_labels: dict[str, _NodeLabel] = {}
         self._cards: list[_Card] = []
         self._sections: dict[Section, tuple[ui.element, ui.element, ui.element]] = {}
-        self._lock = asyncio.Lock()
-        with ui.element("div").classes("shell"):
-            self._build()
-
-    def _build(self) -> None:
-        with ui.element("header").classes("bar"):
-            _text("h1", "Postel")
+        with self.bar:
             self._select = ui.select({_ALL: "All nodes"}, value=_ALL, on_change=self._choose_node)
             self._select.props('outlined dense options-dense aria-label="Node"').set_visibility(False)
             ui.toggle(dict(RANGES), value=self._seconds, on_change=self._choose_range).props("unelevated")
-        self._notice = ui.label("Asking the database ...").classes("notice").props("role=status")
+        with self.body:
+            self._build()
+
+    def _build(self) -> None:
         self._nodes = ui.element("div").classes("nodes")
         self._nothing = ui.label(_NO_NODE).classes("empty panel nothing")
         self._nothing.set_visibility(False)
-        # No `main`: Quasar's page, around all of this, is one.
         with ui.element("div") as self._main:
             self._main.set_visibility(False)
             for section, (name, hint) in _SECTIONS.items():
-                heading = _text("h2", name).classes("section-name")
+                heading = text("h2", name).classes("section-name")
                 with ui.element("div").classes("grid") as grid:
                     self._cards += [_Card(chart) for chart in CHARTS if chart.section == section]
                 empty = ui.label(hint).classes("empty panel")
                 empty.set_visibility(False)
                 self._sections[section] = (heading, grid, empty)
-        with ui.element("footer").classes("foot"):
-            ui.html("Times in <span class=zone-name>your time zone</span>", sanitize=False)
 
-    async def refresh(self) -> None:
-        """Show what the database says now, or why it says nothing."""
-        async with self._lock:
-            try:
-                nodes = await self._board.reader.nodes()
-                self._show_nodes(nodes)
-                drawings = await asyncio.gather(*(self._draw(card.chart, nodes) for card in self._cards))
-            except PostelError as error:
-                reason = str(error)
-                old = "What is below may be old; this" if self._node_labels else "This"
-                self._notice.set_text(f"{reason[:1].upper()}{reason[1:]}. {old} page tries again by itself.")
-                self._notice.set_visibility(True)
-                return
-            self._notice.set_visibility(False)
-            filled = dict.fromkeys(self._sections, False)
-            for card, drawing in zip(self._cards, drawings, strict=True):
-                filled[card.chart.section] |= card.show(drawing)
-            for section, (_, grid, empty) in self._sections.items():
-                grid.set_visibility(filled[section])
-                empty.set_visibility(not filled[section])
-            self._main.set_visibility(bool(nodes))
-            self._nothing.set_visibility(not nodes)
+    async def show(self) -> None:
+        """Show nodes and charts; what the database raises is told on the page."""
+        nodes = await self._board.reader.nodes()
+        self._show_nodes(nodes)
+        drawings = await asyncio.gather(*(self._draw(card.chart, nodes) for card in self._cards))
+        filled = dict.fromkeys(self._sections, False)
+        for card, drawing in zip(self._cards, drawings, strict=True):
+            filled[card.chart.section] |= card.show(drawing)
+        for section, (_, grid, empty) in self._sections.items():
+            grid.set_visibility(filled[section])
+            empty.set_visibility(not filled[section])
+        self._main.set_visibility(bool(nodes))
+        self._nothing.set_visibility(not nodes)
 
     def repaint(self) -> None:
         """Send every chart again, for other colours."""
@@ -213,38 +192,9 @@ def _demo_mark() -> ui.label:
     return mark
 
 
-def _text(tag: str, text: str) -> ui.element:
-    element = ui.element(tag)
-    with element:
-        ui.label(text)
-    return element
-
-
-def add(board: Board) -> None:
-    """Make the page of this board the one at ``/``."""
-    static = files(__package__) / "static"
-    head = (
-        f"<style>{(static / 'page.css').read_text('utf-8')}</style>"
-        f"<script>{(static / 'page.js').read_text('utf-8')}</script>"
-    )
-
-    opened: set[LivePage] = set()
-
-    async def refresh_all() -> None:
-        # All together: pages that ask at the same moment share one answer.
-        for result in await asyncio.gather(*(page.refresh() for page in opened), return_exceptions=True):
-            if isinstance(result, Exception):
-                _log.error("a page could not be refreshed", exc_info=result)
-
-    app.timer(REFRESH_S, refresh_all, immediate=False)
+def add(opened: OpenPages, board: Board) -> None:
+    """Make the overview of this board the page at ``/``."""
 
     @ui.page("/", title="Postel")
-    async def live(node: str = "", range: str = "") -> None:  # noqa: A002 - the name in the page's address
-        ui.add_head_html(head)
-        ui.colors(primary="#1f5f9e")
-        page = LivePage(board, node, _RANGES_IN_ADDRESS.get(range, _FIRST_RANGE))
-        # A quick answer comes with the page; a slow one must not hold the page up.
-        await asyncio.wait([background_tasks.create(page.refresh())], timeout=_FIRST_S)
-        ui.on("postel-scheme", page.repaint)
-        opened.add(page)
-        ui.context.client.on_delete(lambda: opened.discard(page))
+    async def overview(node: str = "", range: str = "") -> None:  # noqa: A002 - the name in the page's address
+        await opened.open(Overview(board, node, _RANGES_IN_ADDRESS.get(range, _FIRST_RANGE)))

@@ -1,0 +1,14 @@
+"""All pages of `postel serve`, each a module of its own beside this one."""
+
+from __future__ import annotations
+
+from dashboards.web import overview
+from dashboards.web.board import Board
+from dashboards.web.frame import OpenPages
+from timescale_sink.api.readers import Readers
+
+
+def add(readers: Readers) -> None:
+    """Make the pages over these readers those of NiceGUI's application."""
+    opened = OpenPages()
+    overview.add(opened, Board(readers.series))
