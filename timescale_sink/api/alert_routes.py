@@ -7,22 +7,21 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import psycopg
 from fastapi import APIRouter, HTTPException, Query, Request
-from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from timescale_sink.api import alerts
+from timescale_sink.api.alerts import AlertReader
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, Problem, readers
-from timescale_sink.api.queries import query
 
-_DAY_S = 86400
 Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 Labels = dict[Text, Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]]
 
 
 class Alert(BaseModel):
     """A subject of a rule for which it is, or within a week was, so."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     rule: str
     labels: dict[str, str] = Field(description="Which subject.")
@@ -46,6 +45,8 @@ class Alerts(BaseModel):
 
 class Change(BaseModel):
     """An alert that began to fire, or was resolved."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     time: datetime
     rule: str
@@ -86,6 +87,8 @@ class NewSilence(BaseModel):
 class Silence(NewSilence):
     """A silence."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: UUID
     starts: AwareDatetime
 
@@ -103,8 +106,7 @@ router = APIRouter(responses=REFUSED)
 @router.get("/alerts")
 async def get_alerts(request: Request, state: Literal["pending", "firing", "resolved"] | None = None) -> Alerts:
     """What is wrong, and what was within a week."""
-    rows = await _ask(request, "alerts", state=state)
-    return Alerts(alerts=[Alert.model_validate(row) for row in rows])
+    return Alerts(alerts=[Alert.model_validate(alert) for alert in await _reader(request).alerts(state)])
 
 
 @router.get("/alerts/changes", responses=BAD_QUERY)
@@ -115,45 +117,35 @@ async def get_changes(
 ) -> Changes:
     """What began to fire and what was resolved."""
     last = stop.timestamp() if stop else time.time()
-    first = start.timestamp() if start else last - _DAY_S
-    rows = await _ask(request, "alert_changes", start=first, stop=last)
-    return Changes(changes=[Change.model_validate(row) for row in rows])
+    first = start.timestamp() if start else last - alerts.DAY_S
+    return Changes(changes=[Change.model_validate(change) for change in await _reader(request).changes(first, last)])
 
 
 @router.post("/alerts/acknowledge", status_code=204, responses={**BAD_QUERY, **_NOT_THERE})
 async def acknowledge(request: Request, said: Acknowledgement) -> None:
     """Say who looks after an alert."""
-    if not await _ask(request, "acknowledge", rule=said.rule, labels=Jsonb(said.labels), author=said.author):
+    if not await _reader(request).acknowledge(said.rule, said.labels, said.author):
         raise HTTPException(404, "no such alert is pending or firing")
 
 
 @router.get("/silences")
 async def get_silences(request: Request) -> Silences:
     """What is silenced, now or later."""
-    rows = await _ask(request, "silences")
-    return Silences(silences=[Silence.model_validate(row) for row in rows])
+    return Silences(silences=[Silence.model_validate(silence) for silence in await _reader(request).silences()])
 
 
 @router.post("/silences", status_code=201, responses=BAD_QUERY)
 async def add_silence(request: Request, wanted: NewSilence) -> Silence:
     """Tell nobody for a time."""
-    values = {**wanted.model_dump(), "labels": Jsonb(wanted.labels)}
-    try:
-        (row,) = await _ask(request, "silence", **values)
-    except psycopg.errors.CheckViolation:
-        raise HTTPException(400, "ends: must be after `starts`") from None
-    return Silence.model_validate(row)
+    return Silence.model_validate(await _reader(request).silence(**wanted.model_dump()))
 
 
 @router.delete("/silences/{id}", status_code=204, responses=_NOT_THERE)
 async def end_silence(request: Request, id: UUID) -> None:  # noqa: A002 - the name in the path
     """End a silence now."""
-    if not await _ask(request, "end_silence", id=id):
+    if not await _reader(request).end_silence(id):
         raise HTTPException(404, "no such silence")
 
 
-async def _ask(request: Request, name: str, **values: Any) -> list[dict[str, Any]]:
-    access = readers(request).access
-    async with access.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(query(name), values)
-        return await cursor.fetchall()
+def _reader(request: Request) -> AlertReader:
+    return readers(request).alerts

@@ -1,4 +1,4 @@
-"""All that reads the database for the API and the page, over one access to it."""
+"""All that reads the database for the API and the pages, over one access to it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 from postel.signals import Declarations
 from timescale_sink.api.access import Access
+from timescale_sink.api.alerts import AlertReader
 from timescale_sink.api.events import EventReader
 from timescale_sink.api.feed import Feed
 from timescale_sink.api.series import Reader
@@ -20,6 +21,7 @@ class Readers:
         self.series = Reader(self.access, declarations)
         self.events = EventReader(self.access, declarations)
         self.tracer = Tracer(self.events)
+        self.alerts = AlertReader(self.access)
         self.feed = Feed(self.access, self.events)
         # Who listens at the moment.
         self.listeners: set[object] = set()
@@ -35,4 +37,5 @@ class Readers:
             self._feeding.cancel()
             await asyncio.gather(self._feeding, return_exceptions=True)
         await self.series.close()
+        await self.alerts.close()
         await self.access.close()

@@ -7,14 +7,11 @@ second, by the store's increase view.
 
 from __future__ import annotations
 
-import asyncio
 import math
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
@@ -23,16 +20,15 @@ from postel.signals import Column, Declarations, Table
 from timescale_sink.api import rolled
 from timescale_sink.api.access import Access, BadQueryError
 from timescale_sink.api.queries import query
+from timescale_sink.api.shared import KEEP_S, Shared
 from timescale_sink.store.database import Connection, Tier, ask_server
 
 # A chart is drawn well from some hundred points; above this the answer is a download, not a chart.
 MAX_STEPS = 5000
 # Series times steps of one answer: about 10 MiB of JSON.
 MAX_VALUES = 1_000_000
-# A page open in many browsers asks once in this time; new rows come every 15 s. What has longer steps costs more to ask
-# and changes less: it is kept for a twentieth of a step.
-KEEP_S, KEEP_LONGEST_S = 2.0, 30.0
-_KEPT_ANSWERS = 256
+# What has longer steps costs more to ask and changes less: it is kept for a twentieth of a step.
+KEEP_LONGEST_S = 30.0
 
 Reading = Literal["rate", "increase"]
 
@@ -100,49 +96,14 @@ class Answer:
     series: tuple[Series, ...]
 
 
-T = TypeVar("T")
-
-
-class _Shared(Generic[T]):
-    """Answers kept for a moment: whoever asks the same meanwhile gets the same answer, or waits for it together."""
-
-    def __init__(self) -> None:
-        self._tasks: OrderedDict[Hashable, tuple[float, asyncio.Task[T]]] = OrderedDict()
-
-    async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]], keep_s: float = KEEP_S) -> T:
-        now = time.monotonic()
-        kept = self._tasks.get(key)
-        if kept is None or (kept[1].done() and now - kept[0] > keep_s):
-            task = asyncio.ensure_future(_run(ask))
-            self._tasks[key] = (now, task)
-            self._tasks.move_to_end(key)
-            while len(self._tasks) > _KEPT_ANSWERS:
-                self._tasks.popitem(last=False)
-        else:
-            task = kept[1]
-        # One that leaves (a closed page) must not take the answer from the others.
-        return await asyncio.shield(task)
-
-    async def close(self) -> None:
-        """End what is still being asked."""
-        tasks = [task for _, task in self._tasks.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _run(ask: Callable[[], Awaitable[T]]) -> T:
-    return await ask()
-
-
 class Reader:
     """Reads nodes and series; what its methods raise beside BadQueryError is told by `Access.connection`."""
 
     def __init__(self, access: Access, declarations: Declarations) -> None:
         self._access = access
         self._declarations = declarations
-        self._nodes: _Shared[tuple[Node, ...]] = _Shared()
-        self._series: _Shared[Answer] = _Shared()
+        self._nodes: Shared[tuple[Node, ...]] = Shared()
+        self._series: Shared[Answer] = Shared()
         self._tier: Tier | None = None
 
     async def close(self) -> None:
