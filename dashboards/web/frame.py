@@ -107,10 +107,15 @@ def text(tag: str, words: str) -> ui.element:
     return element
 
 
-def moment(time: datetime, *, exact: bool = False) -> ui.html:
+def moment(time: datetime | None = None, *, exact: bool = False) -> ui.html:
     """A time as the viewer's browser writes it, in the viewer's zone; ``exact``: with milliseconds."""
+    return ui.html(moment_html(time, exact=exact) if time else "", sanitize=False, tag="span")
+
+
+def moment_html(time: datetime, *, exact: bool = False) -> str:
+    """The same as HTML, for an element that is there."""
     at = time.astimezone(UTC).isoformat(timespec="milliseconds")
-    return ui.html(f'<postel-time at="{at}"{" exact" if exact else ""}></postel-time>', sanitize=False, tag="span")
+    return f'<postel-time at="{at}"{" exact" if exact else ""}></postel-time>'
 
 
 @cache

@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from nicegui import ui
 
+from dashboards.web.alerts import firing
 from dashboards.web.board import Board, Drawing
 from dashboards.web.charts import CHARTS, Chart, Section, age
 from dashboards.web.frame import OpenPages, Page, text
 from dashboards.web.names import DEMO_SUFFIX, names
 from timescale_sink.api.access import TooSlowError
+from timescale_sink.api.alerts import Alert, AlertReader
 from timescale_sink.api.series import Node
 
 RANGES: Mapping[int, str] = {900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 86400: "24 h"}
@@ -100,12 +102,36 @@ class _NodeLabel:
         self._box.classes(remove="silent late live").classes(state)
 
 
+class _AlertsLink:
+    """How many alerts fire, and the way to them."""
+
+    def __init__(self) -> None:
+        with ui.element("a").classes("firing-card").props("href=/alerts?state=firing") as self._box:
+            ui.element("span").classes("dot")
+            self._label = ui.label()
+        self._box.set_visibility(False)
+
+    def show(self, alerts: Sequence[Alert]) -> None:
+        count = len(alerts)
+        critical = sum(alert.severity == "critical" for alert in alerts)
+        self._label.set_text(
+            f"{count} {'alert fires' if count == 1 else 'alerts fire'}" + (f", {critical} critical" if critical else "")
+            if count
+            else "No alert fires"
+        )
+        self._box.classes(remove="none warning critical").classes(
+            "critical" if critical else "warning" if count else "none"
+        )
+        self._box.set_visibility(True)
+
+
 class Overview(Page):
     """One open overview: its elements and what its viewer chose."""
 
-    def __init__(self, board: Board, node: str, seconds: int) -> None:
+    def __init__(self, board: Board, alerts: AlertReader, node: str, seconds: int) -> None:
         super().__init__("/")
         self._board = board
+        self._alerts = alerts
         self._node = node
         self._seconds = seconds
         self._hosts: dict[str, str] = {}
@@ -120,7 +146,9 @@ class Overview(Page):
             self._build()
 
     def _build(self) -> None:
-        self._nodes = ui.element("div").classes("nodes")
+        with ui.element("div").classes("nodes"):
+            self._firing = _AlertsLink()
+            self._nodes = ui.element("div").classes("nodes")
         self._nothing = ui.label(_NO_NODE).classes("empty panel nothing")
         self._nothing.set_visibility(False)
         with ui.element("div") as self._main:
@@ -137,6 +165,7 @@ class Overview(Page):
         """Show nodes and charts; what the database raises is told on the page."""
         nodes = await self._board.reader.nodes()
         self._show_nodes(nodes)
+        self._firing.show(firing((await self._alerts.latest()).alerts))
         drawings = await asyncio.gather(*(self._draw(card.chart, nodes) for card in self._cards))
         filled = dict.fromkeys(self._sections, False)
         for card, drawing in zip(self._cards, drawings, strict=True):
@@ -192,9 +221,9 @@ def _demo_mark() -> ui.label:
     return mark
 
 
-def add(opened: OpenPages, board: Board) -> None:
-    """Make the overview of this board the page at ``/``."""
+def add(opened: OpenPages, board: Board, alerts: AlertReader) -> None:
+    """Make the overview of this board and these alerts the page at ``/``."""
 
     @ui.page("/", title="Postel")
     async def overview(node: str = "", range: str = "") -> None:  # noqa: A002 - the name in the page's address
-        await opened.open(Overview(board, node, _RANGES_IN_ADDRESS.get(range, _FIRST_RANGE)))
+        await opened.open(Overview(board, alerts, node, _RANGES_IN_ADDRESS.get(range, _FIRST_RANGE)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboards.web import overview
+from dashboards.web import alerts, overview, runbooks
 from dashboards.web.board import Board
 from dashboards.web.frame import OpenPages
 from timescale_sink.api.readers import Readers
@@ -11,4 +11,6 @@ from timescale_sink.api.readers import Readers
 def add(readers: Readers) -> None:
     """Make the pages over these readers those of NiceGUI's application."""
     opened = OpenPages()
-    overview.add(opened, Board(readers.series))
+    overview.add(opened, Board(readers.series), readers.alerts)
+    alerts.add(opened, readers.alerts)
+    runbooks.add()

@@ -68,6 +68,21 @@ def test_collector_configuration_is_found_without_the_checkout(installed: Path, 
     assert built == "None"
 
 
+def test_runbooks_are_found_without_the_checkout(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from dashboards.web import runbooks; print(runbooks.__file__, *runbooks.runbooks())"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    module, *names = done.stdout.split()
+    assert Path(module).is_relative_to(installed)
+    assert set(names) == {path.stem for path in (_CHECKOUT / "docs" / "runbooks").glob("*.md")}
+
+
 def test_the_mail_servers_plugins_are_installed_without_the_checkout(installed: Path, tmp_path: Path) -> None:
     """A folder that looks like a Zone-MTA's is enough here; the real servers are in tests/mail_plugins."""
     server = tmp_path / "zone-mta"
