@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboards.web import alerts, overview, runbooks
+from dashboards.web import alerts, overview, runbooks, trace
 from dashboards.web.board import Board
 from dashboards.web.frame import OpenPages
 from timescale_sink.api.readers import Readers
@@ -13,4 +13,5 @@ def add(readers: Readers) -> None:
     opened = OpenPages()
     overview.add(opened, Board(readers.series), readers.alerts)
     alerts.add(opened, readers.alerts)
+    trace.add(opened, trace.TraceBoard(readers))
     runbooks.add()

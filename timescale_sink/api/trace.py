@@ -7,12 +7,13 @@ from a bounce to the message that it is about.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from timescale_sink.api.events import EventReader
+from timescale_sink.api.events import EventReader, Search
 from timescale_sink.api.filters import Event, Where
 
 # Of one table. A Message-ID that many messages share, as bulk mail does, has no end.
@@ -21,6 +22,7 @@ MOST_EVENTS = 500
 _ROUNDS = 5
 # Haraka numbers a connection's transactions from 1; so many are looked for where a connection is asked for.
 _TRANSACTIONS = 20
+_ADDRESS = re.compile(r"[^\s@]+@[^\s@]+")
 _BOUNCED = "zonemta.bounce.message.id"
 
 
@@ -80,6 +82,22 @@ class Tracer:
         events = tuple(sorted(found.values(), key=_order))
         shared = {id_ for event in events for id_ in _ids(event)}
         return Trace(frozenset(shared | {asked}), events, fates(events), cut)
+
+    async def mentions(self, text: str, limit: int) -> list[Event]:
+        """The newest events of a day with this address, or else of attempts whose answer says this text."""
+        now = datetime.now(UTC)
+        found: list[Event] = []
+        for table in self._reader.tables:
+            if _ADDRESS.fullmatch(text):
+                filter_ = self._reader.filter(table, address=text)
+            elif "response" in self._reader.columns(table):
+                filter_ = self._reader.filter(table, [f"response~{text}"])
+            else:
+                continue
+            # Five minutes ahead, for clocks of nodes that are.
+            search = Search(filter_, now - timedelta(days=1), now + timedelta(minutes=5))
+            found += await self._reader.page(search, limit)
+        return sorted(found, key=_order, reverse=True)[:limit]
 
     async def _with(self, table: str, ids: Iterable[str]) -> list[Event]:
         texts = sorted(ids)

@@ -1,0 +1,193 @@
+"""The page at ``/trace``: a message's life on one time line across nodes, found by any of its ids.
+
+``/trace?id=ID`` opens one. What is no id of a message is looked for as an address and in servers' answers; where
+nothing is asked for, the newest events stand there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
+
+from nicegui import ui
+
+from dashboards.web import life
+from dashboards.web.frame import OpenPages, Page, moment, text
+from dashboards.web.names import names
+from timescale_sink.api.events import Search
+from timescale_sink.api.filters import Event
+from timescale_sink.api.readers import Readers
+from timescale_sink.api.shared import Shared
+from timescale_sink.api.trace import Fate, Trace
+
+_LONGEST = 1000
+# More nobody reads; a Message-ID that bulk mail shares has as many as are asked for.
+_MOST_STEPS, _MOST_LISTED, _MOST_IDS = 200, 30, 12
+_NOTHING_YET = (
+    "No events of mail within a day. They come from the plugins of Zone-MTA and Haraka: `postel plugins install` puts "
+    "them in, `postel doctor` tells what is missing."
+)
+_NOT_FOUND = (
+    "No event has this id, no address of a day's mail is it, and no server's answer says it. A message is found "
+    "seconds after its event; this page looks again by itself."
+)
+_MENTIONED = "No message has this id. Events of a day that say it"
+
+
+class TraceBoard:
+    """What the pages show, asked once for all that show the same; raises what the readers raise."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+        self._traces: Shared[Trace] = Shared()
+        self._newest: Shared[Sequence[Event]] = Shared()
+
+    async def trace(self, asked: str) -> Trace:
+        """The life of the message with this id."""
+        return await self._traces.get(asked, lambda: self._readers.tracer.trace(asked))
+
+    async def mentions(self, asked: str) -> Sequence[Event]:
+        """The newest events of a day that say an address or an answer."""
+        return await self._readers.tracer.mentions(asked, _MOST_LISTED)
+
+    async def newest(self) -> Sequence[Event]:
+        """The newest events of a day."""
+        return await self._newest.get("newest", self._ask_newest)
+
+    async def hosts(self) -> Mapping[str, str]:
+        """What each node is called."""
+        return names(await self._readers.series.nodes())
+
+    async def _ask_newest(self) -> Sequence[Event]:
+        reader, now = self._readers.events, datetime.now(UTC)
+        found: list[Event] = []
+        for table in reader.tables:
+            search = Search(reader.filter(table), now - timedelta(days=1), now + timedelta(minutes=5))
+            found += await reader.page(search, _MOST_LISTED)
+        return sorted(found, key=lambda event: event.time, reverse=True)[:_MOST_LISTED]
+
+
+class TracePage(Page):
+    """One open page: what is asked for, and what was found."""
+
+    def __init__(self, board: TraceBoard, asked: str) -> None:
+        super().__init__("/trace")
+        self._board = board
+        self._asked = asked.strip()[:_LONGEST]
+        self._hosts: Mapping[str, str] = {}
+        self._shown: object = None
+        self._looked = False
+        with self.bar, ui.element("form").classes("find").props("action=/trace role=search") as form:
+            self._field = ui.input(placeholder="Message-ID, queue id, address, answer", value=self._asked)
+            self._field.props(f'outlined dense name=id maxlength={_LONGEST} aria-label="Any id of a message"')
+            ui.button("Find").props("unelevated no-caps type=submit")
+        form.on("submit.prevent", self._find)
+        if not self._asked:
+            self._field.props("autofocus")
+        with self.body:
+            self._content = ui.element("div")
+
+    async def show(self) -> None:
+        """Show what is asked for; what the database raises is told on the page."""
+        self._hosts = await self._board.hosts()
+        if not self._asked:
+            newest = await self._board.newest()
+            self._fill(newest, lambda: self._show_list("Newest events", newest, _NOTHING_YET))
+            return
+        trace = await self._board.trace(self._asked)
+        if trace.events:
+            self._fill(trace, lambda: self._show_trace(trace))
+        elif not self._looked:
+            # Once, whatever becomes of it: it costs more than to look for an id.
+            self._looked = True
+            mentions = await self._board.mentions(self._asked)
+            self._fill(mentions, lambda: self._show_list(_MENTIONED, mentions, _NOT_FOUND))
+
+    def _fill(self, shown: object, build: Callable[[], None]) -> None:
+        if shown == self._shown:
+            return
+        self._shown = shown
+        self._content.clear()
+        with self._content:
+            build()
+
+    def _find(self) -> None:
+        asked = (self._field.value or "").strip()
+        ui.navigate.to("/trace?" + urlencode({"id": asked}) if asked else "/trace")
+
+    def _host(self, node: str) -> str:
+        return self._hosts.get(node, node)
+
+    def _show_list(self, heading: str, events: Sequence[Event], nothing: str) -> None:
+        if not events:
+            ui.label(nothing).classes("empty panel")
+            return
+        text("h2", heading).classes("section-name")
+        with ui.element("ol").classes("lines events"):
+            for event in events:
+                step = life.headline(event)
+                with ui.element("li"):
+                    moment(event.time)
+                    ui.label(step.part).classes(f"mark {step.tone}")
+                    ui.link(step.title, _address(life.trace_id(event))).classes("name")
+                    ui.label(life.addresses(event))
+                    ui.label(f"· {self._host(event.node)}")
+
+    def _show_trace(self, trace: Trace) -> None:
+        with ui.element("section").classes("panel-solid summary"):
+            with ui.element("div").classes("marks"):
+                for id_ in sorted(trace.ids)[:_MOST_IDS]:
+                    ui.label(id_).classes("mark id")
+                if len(trace.ids) > _MOST_IDS:
+                    ui.label(f"and {len(trace.ids) - _MOST_IDS} more ids")
+            text("h2", "What became of it").classes("section-name")
+            self._show_fates(trace.fates)
+        text("h2", "What happened").classes("section-name")
+        happened = life.steps(trace.events)
+        if trace.cut or len(happened) > _MOST_STEPS:
+            many = "More events than can be shown share this id; these are the last. "
+            ui.label(many + "GET /api/v1/events with a filter has all.").classes("notice")
+        with ui.element("ol").classes("life"):
+            for step in happened[-_MOST_STEPS:]:
+                self._show_step(step, happened[0].time)
+
+    def _show_fates(self, fates: Sequence[Fate]) -> None:
+        if not fates:
+            ui.label("No event names a recipient.").classes("hint")
+        with ui.element("ul").classes("fates"):
+            for fate in fates[:_MOST_STEPS]:
+                with ui.element("li"):
+                    ui.label(fate.recipient).classes("name")
+                    ui.label(fate.state).classes(f"mark {life.tone(fate.state)}")
+                    moment(fate.time)
+
+    def _show_step(self, step: life.Step, begin: datetime) -> None:
+        with ui.element("li").classes(f"step {step.tone}"):
+            with ui.element("div").classes("when"):
+                moment(step.time, exact=True)
+                ui.label(f"+{(step.time - begin).total_seconds():,.3f} s")
+            with ui.element("div").classes("what"):
+                with ui.element("div").classes("marks"):
+                    ui.label(step.part).classes(f"mark part {step.tone}")
+                    ui.label(self._host(step.node)).classes("node-name")
+                text("h3", step.title)
+                with ui.element("dl").classes("said"):
+                    for name, said in step.facts:
+                        text("dt", name)
+                        text("dd", said)
+                with ui.element("details"):
+                    text("summary", "All that the event says")
+                    ui.label(life.everything(step.event)).classes("everything")
+
+
+def _address(id_: str) -> str:
+    return "/trace?" + urlencode({"id": id_})
+
+
+def add(opened: OpenPages, board: TraceBoard) -> None:
+    """Make the traces of this board the page at ``/trace``."""
+
+    @ui.page("/trace", title="Trace · Postel")
+    async def trace(id: str = "") -> None:  # noqa: A002 - the name in the page's address
+        await opened.open(TracePage(board, id))
