@@ -24,6 +24,8 @@ from timescale_sink.api.trace import Fate, Trace
 _LONGEST = 1000
 # More nobody reads; a Message-ID that bulk mail shares has as many as are asked for.
 _MOST_STEPS, _MOST_LISTED, _MOST_IDS = 200, 30, 12
+# Who has just sent a message waits for it here.
+_SOON_S = 1.0
 _NOTHING_YET = (
     "No events of mail within a day. They come from the plugins of Zone-MTA and Haraka: `postel plugins install` puts "
     "them in, `postel doctor` tells what is missing."
@@ -45,7 +47,7 @@ class TraceBoard:
 
     async def trace(self, asked: str) -> Trace:
         """The life of the message with this id."""
-        return await self._traces.get(asked, lambda: self._readers.tracer.trace(asked))
+        return await self._traces.get(asked, lambda: self._readers.tracer.trace(asked), _SOON_S / 2)
 
     async def mentions(self, asked: str) -> Sequence[Event]:
         """The newest events of a day that say an address or an answer."""
@@ -87,6 +89,7 @@ class TracePage(Page):
             self._field.props("autofocus")
         with self.body:
             self._content = ui.element("div")
+            self._soon = ui.timer(_SOON_S, self.refresh, active=bool(self._asked), immediate=False)
 
     async def show(self) -> None:
         """Show what is asked for; what the database raises is told on the page."""
@@ -97,6 +100,7 @@ class TracePage(Page):
             return
         trace = await self._board.trace(self._asked)
         if trace.events:
+            self._soon.deactivate()
             self._fill(trace, lambda: self._show_trace(trace))
         elif not self._looked:
             # Once, whatever becomes of it: it costs more than to look for an id.
