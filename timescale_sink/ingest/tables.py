@@ -9,25 +9,24 @@ order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
-from psycopg import AsyncCopy, sql
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from postel.signals import FIXED_EVENT_COLUMNS, Declarations
 from timescale_sink.ingest import cells, numbers
 from timescale_sink.ingest.events import RowFormat
-from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Tally, WideKey, WideRow
+from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Tally
+from timescale_sink.ingest.staging import copy_rows, copying, fetched, spans, stage
 from timescale_sink.ingest.values import HOUR, canonical, fingerprint, from_microseconds, hour
 from timescale_sink.store.database import Connection
 
 Row_contra = TypeVar("Row_contra", contravariant=True)
-_KEY = ("node_id", "instance", "zone", "time")
 
 
 @dataclass(slots=True)
@@ -92,40 +91,13 @@ async def store(
     return []
 
 
-@asynccontextmanager
-async def _copying(connection: Connection, table: str, columns: Iterable[str]) -> AsyncIterator[AsyncCopy]:
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
-        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
-    )
-    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        yield copy
-
-
-async def _copy(connection: Connection, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> None:
-    async with _copying(connection, table, columns) as copy:
-        copy.set_types(list(columns.values()))
-        for row in rows:
-            await copy.write_row(row)
-
-
-async def _stage(connection: Connection, table: str) -> str:
-    """The name of an empty temporary twin of a table, made once a connection."""
-    stage = f"stage_{table}"
-    await connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS").format(
-            sql.Identifier(stage), sql.Identifier(table)
-        )
-    )
-    await connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(stage)))
-    return stage
-
-
-def _letter(table: str, at: datetime, reason: str, content: Mapping[str, Any]) -> DeadLetter:
+def letter(table: str, at: datetime, reason: str, content: Mapping[str, Any]) -> DeadLetter:
+    """The dead letter of a point or record that the database refuses, by the names of its columns."""
     encoded = canonical(content)
     return DeadLetter(fingerprint(table.encode(), encoded), hour(at), table, reason, encoded)
 
 
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
     """A field as a JSON value for a human; the JSON columns hold encoded bytes."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace").replace("\0", "\ufffd")
@@ -172,7 +144,7 @@ class KeyedTable:
         self._conflicting = sql.SQL(
             "SELECT date_trunc('hour', staged.time, 'UTC'), count(*)"
             " FROM {stage} AS staged JOIN {table} AS stored USING ({key})"
-            " WHERE ({staged}) IS DISTINCT FROM ({stored}) GROUP BY 1"
+            " WHERE stored.time BETWEEN %s AND %s AND ({staged}) IS DISTINCT FROM ({stored}) GROUP BY 1"
         ).format(**parts)
         self._insert = sql.SQL(
             "WITH fresh AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {key}"
@@ -188,8 +160,10 @@ class KeyedTable:
 
     async def merge(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
         """See :class:`TableWriter`."""
-        await self._copy(connection, await _stage(connection, self.table), rows)
-        conflicting = await (await connection.execute(self._conflicting)).fetchall()
+        await self._copy(connection, await stage(connection, self.table), rows)
+        conflicting = [
+            found for span in spans(self._times(rows)) for found in await fetched(connection, self._conflicting, span)
+        ]
         stored = await (await connection.execute(self._insert)).fetchall()
         for at, count in self._hours(rows):
             fates.tally(at, self.table).duplicate += count
@@ -205,15 +179,18 @@ class KeyedTable:
         (_, time), values = row
         if self._restored and type(values) is bytes:
             values = self._restored(values)
-        content = dict(zip(self._columns, map(_shown, values), strict=True))
-        return [_letter(self.table, from_microseconds(time), reason, content)]
+        content = dict(zip(self._columns, map(shown, values), strict=True))
+        return [letter(self.table, from_microseconds(time), reason, content)]
 
     async def _copy(self, connection: Connection, table: str, rows: Sequence[Keyed]) -> None:
         if encoded := [row for _, row in rows if type(row) is bytes]:
-            async with _copying(connection, table, self._columns) as copy:
+            async with copying(connection, table, self._columns) as copy:
                 await copy.write(b"".join([cells.BEGIN, *encoded, cells.END]))
         if others := [row for _, row in rows if type(row) is not bytes]:
-            await _copy(connection, table, self._columns, self._encode(others))
+            await copy_rows(connection, table, self._columns, self._encode(others))
+
+    def _times(self, rows: Sequence[Keyed]) -> Iterable[datetime]:
+        return (from_microseconds(time) for (_, time), _ in rows)
 
     def _hours(self, rows: Sequence[Keyed]) -> Iterable[tuple[datetime, int]]:
         """A moment of each hour, and how many rows are of it."""
@@ -279,96 +256,3 @@ def events_table(declarations: Declarations, table: str) -> KeyedTable:
     declared = declarations.event_tables[table].columns
     columns = {**FIXED_EVENT_COLUMNS, **{column.name: column.type for column in declared}, "attributes": "jsonb"}
     return KeyedTable(table, columns, ("event_id", "time"), RowFormat(declared).decode)
-
-
-class WideTable:
-    """A typed table: a row is a key with the cells of several points, which may come one by one.
-
-    A cell that is there stays; a point counts as stored when it is the first for its cell.
-    """
-
-    _TYPES: ClassVar[Mapping[str, str]] = {"bigint": "int8", "double precision": "float8"}
-
-    def __init__(self, declarations: Declarations, table: str) -> None:
-        self.table = table
-        self._cells = {column.name: self._TYPES[column.type] for column in declarations.columns_of(table)}
-        self._labels = tuple(declarations.tables[table].labels)
-        self._columns: dict[str, str] = {
-            **dict.fromkeys(_KEY[:3], "text"),
-            "time": "timestamptz",
-            "started_at": "timestamptz",
-            **dict.fromkeys(self._labels, "text"),
-            **self._cells,
-        }
-        filled = [*self._labels, "started_at", *self._cells]
-        column = sql.Identifier
-        parts = {
-            "table": column(table),
-            "stage": column(f"stage_{table}"),
-            "key": sql.SQL(", ").join(map(column, _KEY)),
-            "order": sql.SQL(", ").join(
-                sql.SQL('{} COLLATE "C"' if self._columns[k] == "text" else "{}").format(column(k)) for k in _KEY
-            ),
-            "columns": sql.SQL(", ").join(map(column, self._columns)),
-            "cells": sql.SQL(", ").join(sql.SQL("stored.{}").format(column(c)) for c in self._cells),
-            "same": sql.SQL(" AND ").join(sql.SQL("stored.{0} = staged.{0}").format(column(k)) for k in _KEY),
-            "fill": sql.SQL(", ").join(
-                sql.SQL("{0} = coalesce(stored.{0}, staged.{0})").format(column(c)) for c in filled
-            ),
-            "news": sql.SQL(" OR ").join(
-                sql.SQL("(stored.{0} IS NULL AND staged.{0} IS NOT NULL)").format(column(c)) for c in filled
-            ),
-        }
-        self._insert = sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {order}"
-            " ON CONFLICT DO NOTHING RETURNING {key}"
-        ).format(**parts)
-        # FOR UPDATE reads what another sink committed a moment ago, and keeps it from changing until the update.
-        self._lock = sql.SQL(
-            "SELECT {key}, {cells} FROM {table} AS stored JOIN {stage} USING ({key})"
-            " ORDER BY {order} FOR UPDATE OF stored"
-        ).format(**parts)
-        self._fill = sql.SQL(
-            "UPDATE {table} AS stored SET {fill} FROM {stage} AS staged WHERE {same} AND ({news})"
-        ).format(**parts)
-
-    async def copy(self, connection: Connection, rows: Sequence[WideRow], fates: Fates) -> None:
-        """See :class:`TableWriter`."""
-        await _copy(connection, self.table, self._columns, map(self._encode, rows))
-        for row in rows:
-            fates.tally(row.key.time, self.table).stored += len(row.cells)
-
-    async def merge(self, connection: Connection, rows: Sequence[WideRow], fates: Fates) -> None:
-        """See :class:`TableWriter`."""
-        stage = await _stage(connection, self.table)
-        await _copy(connection, stage, self._columns, map(self._encode, rows))
-        fresh = {WideKey(*key) for key in await (await connection.execute(self._insert)).fetchall()}
-        found = await (await connection.execute(self._lock)).fetchall()
-        await connection.execute(self._fill)
-        there = {WideKey(*row[:4]): dict(zip(self._cells, row[4:], strict=True)) for row in found}
-        for row in rows:
-            tally = fates.tally(row.key.time, self.table)
-            stored: Mapping[str, Any] = {} if row.key in fresh else there.get(row.key, {})
-            for name, value in row.cells.items():
-                if (old := stored.get(name)) is None:
-                    tally.stored += 1
-                else:
-                    tally.duplicate += 1
-                    tally.conflicting += old != value
-
-    def letters(self, row: WideRow, reason: str) -> list[DeadLetter]:
-        """See :class:`TableWriter`."""
-        key = dict(zip(_KEY, map(_shown, row.key), strict=True))
-        rest = {**row.labels, "started_at": _shown(row.started_at)}
-        return [
-            _letter(self.table, row.key.time, reason, {**key, **rest, name: _shown(value)})
-            for name, value in row.cells.items()
-        ]
-
-    def _encode(self, row: WideRow) -> Sequence[Any]:
-        return [
-            *row.key,
-            row.started_at,
-            *(row.labels.get(label) for label in self._labels),
-            *(row.cells.get(cell) for cell in self._cells),
-        ]

@@ -23,13 +23,13 @@ from timescale_sink.ingest.tables import (
     Fates,
     Keyed,
     TableWriter,
-    WideTable,
     events_table,
     logs_table,
     points_table,
     store,
 )
 from timescale_sink.ingest.telemetry import Telemetry
+from timescale_sink.ingest.wide import WideTable
 from timescale_sink.store.database import Connection, Pool
 
 # The Collector waits 30 s for an answer; within this time it is committed or "retry".
