@@ -185,9 +185,9 @@ class Database(_Section):
         "not less than raw_days; 0: for ever",
     )
     dead_letter_days: Whole = Field(90, ge=0, description="days that dead letters are kept; 0: for ever")
-    # A batch that repeats rows which are in columns, or fills a row of theirs, is not taken today.
+    # An agent keeps unsent data for seven days, and rollups are refreshed over nine: what is older rests.
     columnstore_days: Whole = Field(
-        0, ge=0, description="days until rows are stored in columns on TimescaleDB Community, 9 or more; 0: never"
+        9, ge=0, description="days until rows are stored in columns on TimescaleDB Community, 9 or more; 0: never"
     )
 
     # In columns an id is looked for in a filter of each thousand events, in rows by an index.

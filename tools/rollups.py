@@ -31,8 +31,9 @@ def migration(table: str) -> str:
 def _made(table: str) -> Iterator[str]:
     events = event_rollups.EVENTS.get(table)
     if events:
-        # An event is told from the others by its id, which makes no segment; the node does.
-        yield columnstore(table, "node_id", "time, event_id")
+        # An event is told from the others by its id, which makes no segment, and looked for where its time is: by
+        # segments of nodes, in a batch of every node.
+        yield columnstore(table, "", "time")
         levels = [events.of_events(), events.of_buckets(), events.of_buckets()]
         keys = list(events.by)
         # One domain's buckets are asked for, or all of them.

@@ -260,8 +260,8 @@ async def test_jobs_are_what_the_settings_say_and_are_left_alone_when_they_are(d
     in_columns = {"policy_compression": table_count + rollup_count - len(DECLARED.event_tables)}
     assert database.rows(jobs) == []
     for settings, expected in (
-        (Database(columnstore_days=9), {**refreshes, **retained, **in_columns}),
-        (Database(), {**refreshes, **retained}),
+        (Database(), {**refreshes, **retained, **in_columns}),
+        (Database(columnstore_days=0), {**refreshes, **retained}),
         (Database(raw_days=0, rollup_days=0, columnstore_days=0), refreshes),
         (Database(columnstore_days=9), {**refreshes, **retained, **in_columns}),
         (Database(raw_days=20, columnstore_days=9), {**refreshes, **retained, **in_columns}),

@@ -1,6 +1,7 @@
 // Runs SQL in a PostgreSQL with TimescaleDB that lives in this process and ends with it.
-// stdin: a line for each step, {"sql", "parameters"?}: without parameters it may be any number of statements, with them
-// it is one. stdout: a line for each, {"rows", "affected"} of the last statement, or {"error", "code"}.
+// stdin: a line for each step, {"sql", "parameters"?, "blob"?}: without parameters it may be any number of statements, with
+// them it is one. A COPY from '/dev/blob' reads the bytes of `blob`, which is base64.
+// stdout: a line for each, {"rows", "affected"} of the last statement, or {"error", "code"}.
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 
@@ -12,10 +13,10 @@ const database = await PGlite.create({ extensions: { timescaledb } });
 await database.exec('CREATE EXTENSION timescaledb');
 const whole = (_, value) => (typeof value === 'bigint' ? value.toString() : value);
 for await (const line of createInterface({ input: process.stdin })) {
-    const { sql, parameters } = JSON.parse(line);
+    const { sql, parameters, blob } = JSON.parse(line);
     let answer;
     try {
-        const options = { rowMode: 'array' };
+        const options = { rowMode: 'array', blob: blob && new Blob([Buffer.from(blob, 'base64')]) };
         const result = parameters
             ? await database.query(sql, parameters, options)
             : (await database.exec(sql, options)).at(-1);

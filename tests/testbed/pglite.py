@@ -1,7 +1,8 @@
-"""TimescaleDB with its Community features, in process under Node: SQL in, rows out; no server, no COPY by a socket."""
+"""TimescaleDB with its Community features, in process under Node: SQL and COPY in, rows out; no server, no socket."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import psycopg
+from psycopg import pq, sql
+from psycopg._copy_base import BinaryFormatter
+from psycopg.adapt import Transformer
 
 from support.node import Node
 from timescale_sink.store.database import Connection
@@ -23,7 +27,11 @@ _PLACEHOLDER = re.compile(r"%(?:%|s|\((\w+)\)s)")
 
 
 class PgliteError(Exception):
-    """What the database says against a statement."""
+    """What the database says against a statement, with its SQLSTATE."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def ask(node: Node, packages: Path, *, run: Sequence[str], ask: Sequence[str]) -> list[list[list[Any]]]:
@@ -70,18 +78,21 @@ class Pglite:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, sql: str, parameters: Sequence[Any] | None = None) -> Answer:
+    def run(self, sql: str, parameters: Sequence[Any] | None = None, blob: bytes = b"") -> Answer:
         """Run a text of any number of statements, or one statement with parameters ($1 and so on).
+
+        A COPY from '/dev/blob' reads ``blob``.
 
         One that must not be in a transaction stands alone. Raises PgliteError.
         """
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps({"sql": sql, "parameters": parameters}) + "\n")
+        step = {"sql": sql, "parameters": parameters, "blob": base64.b64encode(blob).decode()}
+        self._process.stdin.write(json.dumps(step) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         if "error" in answer:
-            raise PgliteError(f"{answer['error']} ({answer['code']}): {sql[:2000]}")
+            raise PgliteError(f"{answer['error']} ({answer['code']}): {sql[:2000]}", answer["code"] or "")
         return Answer(answer["rows"], answer["affected"])
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -122,9 +133,27 @@ class _Connection:
         self._database = database
         self._depth = 0
 
-    async def execute(self, query: str | bytes, parameters: Any = None, *, prepare: bool = False) -> _Cursor:
+    @asynccontextmanager
+    async def cursor(self) -> AsyncIterator[_Connection]:
+        yield self
+
+    @asynccontextmanager
+    async def copy(self, statement: sql.Composed) -> AsyncIterator[_Copy]:
+        copy = _Copy()
+        yield copy
+        with _as_psycopg():
+            self._database.run(statement.as_string().replace("STDIN", "'/dev/blob'"), [], copy.all())
+
+    async def execute(
+        self, query: str | bytes | sql.Composed, parameters: Any = None, *, prepare: bool = False
+    ) -> _Cursor:
         del prepare
+        with _as_psycopg():
+            return self._execute(query, parameters)
+
+    def _execute(self, query: str | bytes | sql.Composed, parameters: Any) -> _Cursor:
         text = query.decode() if isinstance(query, bytes) else query
+        text = text if isinstance(text, str) else text.as_string()
         if parameters is None:
             return _Cursor(self._database.run(text))
         given: list[Any] = []
@@ -155,6 +184,37 @@ class _Connection:
             self._database.run(commit)
         finally:
             self._depth -= 1
+
+
+class _Copy:
+    """A binary COPY that is gathered before it begins: of rows, or of bytes that are whole."""
+
+    def __init__(self) -> None:
+        self._rows = bytearray()
+        self._whole = b""
+        self._formatter = BinaryFormatter(Transformer())
+
+    def set_types(self, types: Sequence[str]) -> None:
+        oids = [psycopg.adapters.types.get_oid(name) for name in types]
+        self._formatter.transformer.set_dumper_types(oids, pq.Format.BINARY)
+
+    async def write_row(self, row: Sequence[Any]) -> None:
+        self._rows += self._formatter.write_row(row)
+
+    async def write(self, data: bytes) -> None:
+        self._whole += data
+
+    def all(self) -> bytes:
+        return self._whole or bytes(self._rows + self._formatter.end())
+
+
+@contextmanager
+def _as_psycopg() -> Iterator[None]:
+    """What the database says, as psycopg says it."""
+    try:
+        yield
+    except PgliteError as error:
+        raise psycopg.errors.lookup(error.code)(str(error)) from error
 
 
 def _value(value: Any) -> Any:

@@ -134,9 +134,15 @@ async def _remove_demo(connection: Connection, typed: list[str]) -> dict[str, in
 
 async def _delete(connection: Connection, table: str, where: str, weight: str) -> int:
     """Delete rows and note in the ledger that what they held is gone, so that `db check` agrees."""
+    found = await (
+        await connection.execute(f"SELECT min(time), max(time) FROM {table} WHERE {where}".encode())
+    ).fetchone()
+    if not found or found[0] is None:
+        return 0
+    # In constants: of what is in columns, that of other times stays there.
     cursor = await connection.execute(
         f"""
-        WITH gone AS (DELETE FROM {table} WHERE {where} RETURNING *),
+        WITH gone AS (DELETE FROM {table} WHERE {where} AND time BETWEEN %s AND %s RETURNING *),
         counted AS (
             SELECT date_trunc('hour', time, 'UTC') AS hour, count(*) AS rows, sum({weight}) AS records
             FROM gone GROUP BY 1
@@ -147,7 +153,9 @@ async def _delete(connection: Connection, table: str, where: str, weight: str) -
             ON CONFLICT (hour, destination, sink) DO UPDATE SET removed = ledger.removed + excluded.removed
         )
         SELECT coalesce(sum(rows), 0)::bigint FROM counted
-        """.encode()
+        """.encode(),
+        found,
+        prepare=False,
     )
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
