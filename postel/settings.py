@@ -177,7 +177,12 @@ class Database(_Section):
     )
     connections: Whole = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
     # Rollups are refreshed over the last nine days, and what they are refreshed from must be there.
-    raw_days: Whole = Field(30, ge=0, description="days that rows are kept, 10 or more; 0: for ever")
+    raw_days: Whole = Field(
+        30,
+        ge=0,
+        description="days that rows are kept, 10 or more; 0: for ever. "
+        "This and the next four: unset, as the database has it",
+    )
     rollup_days: Whole = Field(
         365,
         ge=0,

@@ -93,7 +93,7 @@ def redis(port: int, *words: str) -> str:
 
 
 def test_the_figures_of_both_are_stored_as_the_servers_tell_them(
-    databases: Collector, backends: Backends, tmp_path: Path, migrated_database: str
+    databases: Collector, backends: Backends, tmp_path: Path, migrated_postgres: str
 ) -> None:
     mongo: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(port=backends.mongo_port)
     mongo.mail.messages.insert_many([{"number": number} for number in range(7)])
@@ -102,7 +102,7 @@ def test_the_figures_of_both_are_stored_as_the_servers_tell_them(
     # A user that may ask for INFO alone, as README.md says it needs.
     redis(backends.redis_port, "ACL", "SETUSER", "watcher", "on", ">secret", "+info")
     addresses = {"redis": f"127.0.0.1:{backends.redis_port}", "mongodb": f"127.0.0.1:{backends.mongo_port}"}
-    with running_sink(tmp_path, migrated_database) as sink:
+    with running_sink(tmp_path, migrated_postgres) as sink:
         sink.start()
         databases.environment |= {
             "POSTEL_SINK_GRPC": sink.grpc,
@@ -114,7 +114,7 @@ def test_the_figures_of_both_are_stored_as_the_servers_tell_them(
         databases.start(*EACH_SECOND, files=FILES)
 
         def newest(name: str) -> Figures:
-            return stored(migrated_database, addresses[name])
+            return stored(migrated_postgres, addresses[name])
 
         until(lambda: ("redis.db.keys", "3") in newest("redis"), 20, databases.log())
         until(lambda: ("mongodb.object.count", "mail") in newest("mongodb"), 20, databases.log())

@@ -229,10 +229,10 @@ def test_what_just_fits_passes(started: Collector, sink: Sink) -> None:
 
 @pytest.mark.parametrize("compression", ["gzip", "none", "snappy", "zstd"])
 def test_postels_own_sink_takes_what_the_collector_sends_however_it_is_compressed(
-    program: Path, tmp_path: Path, migrated_database: str, compression: str
+    program: Path, tmp_path: Path, migrated_postgres: str, compression: str
 ) -> None:
     """The last two are not of OTLP, and the sink cannot read them: what they carry waits in the Collector."""
-    with running_sink(tmp_path, migrated_database) as own:
+    with running_sink(tmp_path, migrated_postgres) as own:
         own.start()
         collector = Collector(program, tmp_path, own.ports[0])
         try:
@@ -243,7 +243,7 @@ def test_postels_own_sink_takes_what_the_collector_sends_however_it_is_compresse
                 time.sleep(3)
                 assert collector.stop() == 0
                 collector.start()
-            _until(lambda: _stored(migrated_database) == (3, 4))
+            _until(lambda: _stored(migrated_postgres) == (3, 4))
         finally:
             collector.end()
 

@@ -131,14 +131,14 @@ def _ask(url: str, query: str) -> list[tuple[Any, ...]]:
 
 
 def _run_jobs(url: str, kind: str) -> None:
-    jobs = f"SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = 'policy_{kind}' ORDER BY 1"
+    jobs = f"SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = '{kind}' ORDER BY 1"
     for (job,) in _ask(url, jobs):
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CALL run_job({job})".encode())
 
 
 async def _refresh(url: str) -> None:
-    _run_jobs(url, "refresh_continuous_aggregate")
+    _run_jobs(url, "refresh_rollups")
     assert await keep_house(url, load_all())
 
 
@@ -150,7 +150,7 @@ async def _migrate(url: str) -> list[str]:
         await connection.close()
 
 
-async def _apply(url: str, settings: Database) -> list[str]:
+async def _apply(url: str, settings: Database) -> retention.Changes:
     connection = await connect(url)
     try:
         return await retention.apply(connection, settings, load_all())
@@ -176,7 +176,7 @@ async def test_what_comes_late_into_columns_is_in_the_rollups_and_goes_with_rete
         await _apply(url, Database(event_columnstore_days=9))
         await _send(url, sent.in_time())
         await _refresh(url)
-        _run_jobs(url, "compression")
+        _run_jobs(url, "policy_compression")
         # The job's: what is older than nine days. And by hand, so that what is a week late is taken there too.
         for table in TABLES:
             assert _unpacked(url, table, today - 9 * DAY) == 0
@@ -198,15 +198,16 @@ async def test_what_comes_late_into_columns_is_in_the_rollups_and_goes_with_rete
         for size in ("5m", "1h", "daily"):
             assert _ask(url, f"SELECT sum(network_in)::int FROM metrics_system_{size}") == [(2 * seconds,)]
         # What was unpacked is packed again.
-        _run_jobs(url, "compression")
+        _run_jobs(url, "policy_compression")
         assert [_unpacked(url, table, today - 9 * DAY) for table in TABLES] == [0] * len(TABLES)
         assert await recount(url) == []
         await _send(url, sent.late())
         assert [_unpacked(url, table, today - 9 * DAY) for table in TABLES] == [0] * len(TABLES)
         assert await recount(url) == []
         # And what is too old goes, in columns or not; its rollups stay.
-        assert await _apply(url, Database(raw_days=11, event_columnstore_days=9))
-        _run_jobs(url, "retention")
+        assert (await _apply(url, Database(raw_days=11))).changed
+        await _refresh(url)
+        _run_jobs(url, "policy_retention")
         await _refresh(url)
         assert await recount(url) == []
         assert _ask(url, "SELECT min(time) FROM metrics_system") == [(today - 11 * DAY,)]
@@ -260,9 +261,9 @@ async def test_a_database_that_began_without_the_extension_becomes_one_with_colu
             _ask_nothing(admin, f"GRANT CREATE ON DATABASE {name} TO {role}")
             assert "0027_event_columns.community.sql" in await _migrate(url)
             assert await _tier(url) is Tier.COMMUNITY
-            assert await _apply(url, Database())
+            assert (await _apply(url, Database())).first
             await _refresh(url)
-            _run_jobs(url, "compression")
+            _run_jobs(url, "policy_compression")
             assert _unpacked(url, "metrics_system", now - 11 * DAY) == 0
             assert [_ask(url, query) for query in rollups] == before
             assert await _migrate(url) == []

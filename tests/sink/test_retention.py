@@ -1,4 +1,4 @@
-"""What is kept for how long where TimescaleDB's jobs do not run: the sink deletes, and the recount agrees."""
+"""What is kept for how long: the sink deletes, or TimescaleDB Community's jobs do, and the recount agrees."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from postel.errors import DatabaseError
 from postel.otlp.signal import Signal
 from postel.settings import Database, Settings
 from postel.signals import load_all
+from support.plans import blocks_read
 from support.postgres import fresh_database, migrate_now
 from support.sink import ingesting, recount
 from timescale_sink.ingest import service
 from timescale_sink.ingest.service import Service
-from timescale_sink.store import commands, housekeeping, retention
+from timescale_sink.store import commands, housekeeping, retention, rollup_views
 from timescale_sink.store.database import check_rights, connect
 from timescale_sink.store.housekeeping import keep_house
 from timescale_sink.store.migrate import SCHEMA_LOCK
@@ -34,6 +35,7 @@ DECLARED = load_all()
 EVENTS = ("", "zonemta.message.queued", "zonemta.delivery.accepted")
 # Days ago; of the raw days, 30, the last is a whole one.
 AGES = (400, 40, 31.5, 29, 1)
+_NOTHING = retention.Changes([], [], [])
 
 
 @pytest.fixture
@@ -48,7 +50,22 @@ def _ask(url: str, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query.encode()).fetchall()
 
 
-async def _apply(url: str, settings: Database) -> list[str]:
+def _community(url: str) -> bool:
+    return _ask(url, "SELECT to_regproc('aggregates_of') IS NOT NULL") == [(True,)]
+
+
+async def _keep_house(url: str) -> None:
+    """Once, and whatever jobs drop rows, as they stand in the database; they run by themselves too."""
+    assert await keep_house(url, DECLARED)
+    if not _community(url):
+        return
+    jobs = "SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' AND job_id >= 1000"
+    for (job,) in _ask(url, jobs):
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CALL run_job({job})".encode())
+
+
+async def _apply(url: str, settings: Database) -> retention.Changes:
     connection = await connect(url)
     try:
         return await retention.apply(connection, settings, DECLARED)
@@ -88,17 +105,17 @@ async def test_what_is_too_old_goes_and_the_recount_agrees_all_the_time(url: str
     now = await _write(url)
     tables = ("metrics_system", "otel_metric_point", "otel_log", "email_events", "delivery_events")
     assert await recount(url) == []
-    assert await _apply(url, Database())
+    assert (await _apply(url, Database())).first
     # Rows that are still there are rows that may be gone: nobody counts on them.
     assert await recount(url) == []
-    assert await keep_house(url, DECLARED)
+    await _keep_house(url)
     for table in tables:
         assert _days(url, table, now) == [29, 1], table
     assert await recount(url) == []
     # The series that have points, and those that are younger than what is kept of points.
     assert _ask(url, "SELECT count(*) FROM otel_series") == [(len(AGES),)]
     _ask(url, "UPDATE otel_series SET first_seen = '2020-01-01+00' RETURNING 1")
-    assert await keep_house(url, DECLARED)
+    await _keep_house(url)
     assert [unit for (unit,) in _ask(url, "SELECT unit FROM otel_series ORDER BY unit")] == ["1", "29"]
     # The ledger is kept for a year.
     ((lines, oldest),) = _ask(url, "SELECT count(*), min(hour) FROM ingest_ledger WHERE hour > '1971-01-01+00'")
@@ -109,7 +126,7 @@ async def test_what_is_too_old_goes_and_the_recount_agrees_all_the_time(url: str
 async def test_a_row_that_is_lost_within_what_is_kept_is_still_found(url: str) -> None:
     await _write(url)
     await _apply(url, Database())
-    await keep_house(url, DECLARED)
+    await _keep_house(url)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DELETE FROM otel_log WHERE time < now() - interval '28 days'")
     (difference,) = await recount(url)
@@ -120,7 +137,7 @@ async def test_what_is_kept_for_ever_stays(url: str) -> None:
     now = await _write(url)
     await _apply(url, Database(raw_days=0, rollup_days=0, dead_letter_days=0))
     _ask(url, "UPDATE dead_letter SET received_at = '2020-01-01+00' RETURNING 1")
-    await keep_house(url, DECLARED)
+    await _keep_house(url)
     assert _days(url, "metrics_system", now) == list(AGES)
     assert _ask(url, "SELECT count(*) FROM dead_letter") == [(len(AGES) + 1,)]
     assert await recount(url) == []
@@ -161,13 +178,14 @@ async def test_many_rows_go_a_few_at_a_time(url: str, monkeypatch: pytest.Monkey
     )
     monkeypatch.setattr(housekeeping, "_ROWS", 64)
     with psycopg.connect(url) as other:
-        # A row that a transaction holds is left, and nobody waits for it.
+        # A row that a transaction holds is left, and nobody waits for it. A job that drops chunks would: not the sink.
         other.execute("SELECT FROM metrics_system WHERE node_id = 'n100' FOR UPDATE")
-        assert await asyncio.wait_for(keep_house(url, DECLARED), 20)
+        assert await asyncio.wait_for(keep_house(url, DECLARED), 120)
         old = "SELECT node_id FROM metrics_system WHERE time < kept_since('metrics_system')"
-        assert _ask(url, old) == [("n100",)]
+        if not _community(url):
+            assert _ask(url, old) == [("n100",)]
         other.rollback()
-    assert await keep_house(url, DECLARED)
+    await _keep_house(url)
     assert _ask(url, old) == []
     assert 0 < _ask(url, "SELECT count(*) FROM metrics_system")[0][0] < 1000
 
@@ -179,7 +197,7 @@ async def test_one_sink_at_a_time_keeps_house(url: str) -> None:
         other.execute("SELECT pg_advisory_lock(%s)", (housekeeping._LOCK,))
         assert not await keep_house(url, DECLARED)
         assert _ask(url, "SELECT count(*) FROM metrics_system") == [(len(AGES),)]
-    assert await keep_house(url, DECLARED)
+    await _keep_house(url)
     assert _ask(url, "SELECT count(*) FROM metrics_system") == [(2,)]
 
 
@@ -191,18 +209,45 @@ async def test_one_program_at_a_time_sets_how_long_things_are_kept(url: str) -> 
         await asyncio.wait(both, timeout=0.5)
         assert [task.done() for task in both] == [False, False]
         other.execute("SELECT pg_advisory_unlock(%s)", (SCHEMA_LOCK,))
-        assert sorted(map(bool, await asyncio.gather(*both))) == [False, True]
+        assert sorted(bool(made.first) for made in await asyncio.gather(*both)) == [False, True]
 
 
 async def test_settings_that_are_so_already_touch_nothing(url: str) -> None:
     """So a role that may only read the table is enough, as long as nothing is to change."""
-    changed = await _apply(url, Database())
-    assert changed == sorted([*retention.tables(DECLARED), "dead_letter", "ingest_ledger"])
+    made = await _apply(url, Database())
+    rollups = rollup_views.names(DECLARED) if _community(url) else []
+    assert made.first == sorted([*retention.tables(DECLARED), "dead_letter", "ingest_ledger", *rollups])
+    assert made.changed == []
     read_only = conninfo.make_conninfo(url, options="-c default_transaction_read_only=on")
-    assert await _apply(read_only, Database()) == []
+    assert await _apply(read_only, Database()) == _NOTHING
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         await _apply(read_only, Database(raw_days=31))
-    assert await _apply(url, Database(dead_letter_days=7)) == ["dead_letter"]
+    assert await _apply(url, Database(dead_letter_days=7)) == retention.Changes([], ["dead_letter"], [])
+
+
+async def test_a_sink_changes_what_it_was_told_and_nothing_else(url: str, tmp_path: Path) -> None:
+    """Another one without settings of its own would delete, by its defaults, what the first was told to keep."""
+    kept = "SELECT keep FROM retention WHERE relation IN ('otel_log', 'dead_letter', 'ingest_ledger') ORDER BY relation"
+    await _apply(url, Database(raw_days=400, rollup_days=500, dead_letter_days=7))
+    assert await _apply(url, Database()) == _NOTHING
+    assert (await _apply(url, Database(raw_days=450))).changed == sorted(retention.tables(DECLARED))
+    assert [time.days for (time,) in _ask(url, kept)] == [7, 500, 450]
+    # Rows would be kept longer than their rollups. No reason to take no data.
+    settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(url), rollup_days=365))
+    with pytest.raises(DatabaseError, match="would make it raw_days 450, rollup_days 365"):
+        await commands.migrate(settings)
+    with capture_logs() as logs:
+        await Service(settings)._prepare(url)
+    assert ("how long things are kept stays as it was", "warning") in [(log["event"], log["log_level"]) for log in logs]
+    assert [time.days for (time,) in _ask(url, kept)] == [7, 500, 450]
+
+
+async def test_only_a_time_that_was_another_is_said_to_be(url: str, tmp_path: Path) -> None:
+    for days, said in ((None, 0), (None, 0), (40, 1)):
+        database = Database(url=SecretStr(url)) if days is None else Database(url=SecretStr(url), raw_days=days)
+        with capture_logs() as logs:
+            await Service(Settings(data_dir=tmp_path, database=database))._prepare(url)
+        assert [log["event"] for log in logs].count("things are kept for another time than before") == said
 
 
 async def test_a_housekeeping_that_fails_harms_no_ingest(
@@ -230,7 +275,7 @@ async def test_a_housekeeping_that_fails_harms_no_ingest(
     settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(url)))
     ingest, stop = Service(settings), asyncio.Event()
     running = asyncio.create_task(ingest.run(stop))
-    await asyncio.wait_for(done.wait(), 20)
+    await asyncio.wait_for(done.wait(), 60)
     request = ExportLogsServiceRequest()
     request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=10**18, body=AnyValue(int_value=1))
     await ingest(Signal.LOGS, request)
@@ -245,13 +290,18 @@ async def test_a_housekeeping_that_fails_harms_no_ingest(
 async def test_a_step_that_fails_keeps_no_other_from_being_done(url: str) -> None:
     now = await _write(url)
     await _apply(url, Database())
+    _ask(url, "UPDATE dead_letter SET received_at = '2020-01-01+00' RETURNING 1")
+    # Where jobs drop the rows of tables, the first step is another one.
+    table, column = ("otel_series", "first_seen") if _community(url) else ("metrics_system", "time")
     with psycopg.connect(url, autocommit=True) as owner:
-        owner.execute("ALTER TABLE metrics_system RENAME COLUMN time TO at")
+        owner.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO at".encode())
         with capture_logs() as logs:
             assert await keep_house(url, DECLARED)
-        owner.execute("ALTER TABLE metrics_system RENAME COLUMN at TO time")
-    assert _days(url, "otel_metric_point", now) == [29, 1]
-    assert ("a step of the housekeeping failed", "metrics_system") in [(log["event"], log.get("step")) for log in logs]
+        owner.execute(f"ALTER TABLE {table} RENAME COLUMN at TO {column}".encode())
+    assert [log["step"] for log in logs if log["event"] == "a step of the housekeeping failed"] == [table]
+    assert _ask(url, "SELECT count(*) FROM dead_letter") == [(0,)]
+    if not _community(url):
+        assert _days(url, "otel_metric_point", now) == [29, 1]
 
 
 async def test_clocks_that_are_apart_delete_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +317,65 @@ async def test_clocks_that_are_apart_delete_nothing(url: str, monkeypatch: pytes
     monkeypatch.setattr(housekeeping, "datetime", Behind)
     assert await keep_house(url, DECLARED)
     assert _ask(url, "SELECT count(*) FROM metrics_system") == [(len(AGES),)]
+    if _community(url):
+        jobs = "SELECT count(*) FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention'"
+        assert _ask(url, f"{jobs} AND hypertable_name = 'metrics_system'") == [(0,)]
+
+
+async def test_a_line_that_a_sink_holds_keeps_no_other_from_going(url: str) -> None:
+    """Who waited for it while the sink waits for the next would be in a deadlock with it."""
+    await _apply(url, Database())
+    _ask(
+        url,
+        "INSERT INTO ingest_ledger (hour, destination, sink)"
+        " SELECT now() - i * interval '400 days', 'otel_log', sink FROM generate_series(1, 3) AS i,"
+        " (VALUES ('a'), ('b')) AS sinks (sink) RETURNING 1",
+    )
+    lines = "SELECT round(extract(epoch FROM now() - hour) / 86400)::int, sink FROM ingest_ledger ORDER BY 1, 2"
+    with psycopg.connect(url) as sink, capture_logs() as logs:
+        sink.execute(
+            "UPDATE ingest_ledger SET received = 1, stored = 1 WHERE sink = 'b' AND hour < now() - '1000d'::interval"
+        )
+        assert await keep_house(url, DECLARED)
+        # The two lines of an hour go together.
+        assert _ask(url, lines) == [(1200, "a"), (1200, "b")]
+        sink.commit()
+    assert [log for log in logs if log["log_level"] == "warning"] == []
+    assert await keep_house(url, DECLARED)
+    assert _ask(url, lines) == []
+
+
+async def test_many_lines_go_a_few_at_a_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "_ROWS", 5)
+    await _apply(url, Database())
+    _ask(
+        url,
+        "INSERT INTO ingest_ledger (hour, destination, sink, received, dead_lettered)"
+        " SELECT now() - i * interval '400 days', table_, sink, i % 2, i % 2 FROM generate_series(1, 4) AS i,"
+        " (VALUES ('otel_log'), ('email_events')) AS tables (table_), generate_series(1, 3) AS sink RETURNING 1",
+    )
+    assert await keep_house(url, DECLARED)
+    # Those whose dead letters are still there, as far as the ledger knows.
+    assert _ask(url, "SELECT DISTINCT dead_lettered FROM ingest_ledger") == [(1,)]
+    assert _ask(url, "SELECT count(*) FROM ingest_ledger") == [(12,)]
+
+
+def test_a_part_that_is_not_used_is_found_without_reading_the_letters(url: str) -> None:
+    """Senders wait meanwhile."""
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO dead_letter (record_id, hour, destination, reason, record, resource_id, scope_id, metric_id)"
+            " SELECT md5('l' || i)::uuid, now(), 'otel_log', '', '{}', md5('r' || i)::uuid, md5('s')::uuid,"
+            " md5('m' || i)::uuid FROM generate_series(1, 20000) AS i"
+        )
+        connection.execute(
+            "INSERT INTO dead_letter_part SELECT md5(name)::uuid, '{}'"
+            " FROM (VALUES ('r7'), ('s'), ('m9'), ('none'), ('more')) AS parts (name)"
+        )
+        connection.execute("ANALYZE dead_letter, dead_letter_part")
+        delete = f"DELETE FROM dead_letter_part WHERE {housekeeping._UNUSED}"
+        assert blocks_read(connection, delete) < 100
+        assert connection.execute("SELECT count(*) FROM dead_letter_part").fetchone() == (3,)
 
 
 async def test_series_without_points_are_found_however_many_there_are(
@@ -294,7 +403,7 @@ async def test_a_role_that_may_not_change_it_takes_data_all_the_same(url: str, t
             connection = await connect(lesser)
             try:
                 await check_rights(connection)
-                assert await Service(settings)._apply_retention(connection) == []
+                assert await Service(settings)._apply_retention(connection) is None
             finally:
                 await connection.close()
             with pytest.raises(DatabaseError, match="may not"):
@@ -309,10 +418,14 @@ async def test_migrating_says_for_how_long_things_are_kept(
 ) -> None:
     settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(url)))
     await commands.migrate(settings)
-    assert "kept for another time than before: dead_letter, delivery_events, " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "kept for a time from now on: dead_letter, delivery_events, " in said
+    assert "than before" not in said
     await commands.migrate(settings)
     assert capsys.readouterr().out == "the schema is up to date\n"
+    await commands.migrate(Settings(data_dir=tmp_path, database=Database(url=SecretStr(url), dead_letter_days=91)))
+    assert "kept for another time than before: dead_letter\n" in capsys.readouterr().out
     await commands.status(settings)
     said = capsys.readouterr().out
     assert "kept: metrics_system, 30 days\n" in said
-    assert "kept: dead_letter, 90 days\n" in said
+    assert "kept: dead_letter, 91 days\n" in said

@@ -19,6 +19,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -185,21 +186,6 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres: str) -> Iterator[str]:
-    """The name of a migrated database that nobody is connected to."""
-    with fresh_database(postgres) as url:
-        migrate_now(url)
-        yield str(conninfo.conninfo_to_dict(url)["dbname"])
-
-
-@pytest.fixture
-def migrated_database(postgres: str, migrated_template: str) -> Iterator[str]:
-    """The URL of a migrated, empty database."""
-    with fresh_database(postgres, migrated_template) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
 def old_postgres() -> Iterator[str]:
     require("postgresql", available=_SERVERS)
     with distribution_server(_SERVERS[0]) as url:
@@ -254,3 +240,53 @@ def any_server(request: pytest.FixtureRequest) -> str:
     """Each kind of server in turn."""
     url: str = request.getfixturevalue(request.param)
     return url
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: str) -> Iterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    with _template(postgres) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def migrated_timescale_template(timescale: str) -> Iterator[str]:
+    """The same on a server with TimescaleDB."""
+    with _template(timescale) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def _template(server: str) -> Iterator[str]:
+    with fresh_database(server) as url:
+        migrate_now(url)
+        name = str(conninfo.conninfo_to_dict(url)["dbname"])
+        with psycopg.connect(server, autocommit=True) as connection:
+            # TimescaleDB's scheduler is connected too, and comes again to each database that it may connect to.
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+            _end_sessions(connection, name)
+        yield name
+
+
+def _end_sessions(connection: psycopg.Connection[Any], name: str) -> None:
+    deadline = time.monotonic() + 20
+    ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+    while connection.execute(ending, (name,)).fetchall():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture(params=["postgres", "timescale"] if _TIMESCALE else None)
+def migrated_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a migrated, empty database: on PostgreSQL, and on TimescaleDB where there is one."""
+    server = getattr(request, "param", "postgres")
+    template = {"postgres": "migrated_template", "timescale": "migrated_timescale_template"}[server]
+    with fresh_database(request.getfixturevalue(server), request.getfixturevalue(template)) as url:
+        yield url
+
+
+@pytest.fixture
+def migrated_postgres(postgres: str, migrated_template: str) -> Iterator[str]:
+    """The URL of a migrated, empty database on PostgreSQL alone: for what has its own TimescaleDB beside it."""
+    with fresh_database(postgres, migrated_template) as url:
+        yield url

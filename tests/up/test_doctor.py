@@ -50,30 +50,30 @@ def test_a_database_without_a_schema(empty: str, tmp_path: Path) -> None:
     assert "postel db migrate" in schema.mend
 
 
-def test_a_newer_schema_is_what_the_sink_refuses(migrated_database: str, tmp_path: Path) -> None:
-    with psycopg.connect(migrated_database, autocommit=True) as connection:
+def test_a_newer_schema_is_what_the_sink_refuses(migrated_postgres: str, tmp_path: Path) -> None:
+    with psycopg.connect(migrated_postgres, autocommit=True) as connection:
         connection.execute("INSERT INTO postel_migration (name, checksum) VALUES ('0099_future.sql', 'x')")
-    schema = found(diagnose(migrated_database, tmp_path), "schema")
+    schema = found(diagnose(migrated_postgres, tmp_path), "schema")
     assert schema.verdict is Verdict.FAIL
     assert "0099_future.sql, which this Postel does not know" in schema.text
     assert schema.mend == "update Postel"
 
 
-def test_a_table_that_was_dropped(migrated_database: str, tmp_path: Path) -> None:
-    with psycopg.connect(migrated_database, autocommit=True) as connection:
+def test_a_table_that_was_dropped(migrated_postgres: str, tmp_path: Path) -> None:
+    with psycopg.connect(migrated_postgres, autocommit=True) as connection:
         connection.execute("DROP TABLE dead_letter CASCADE")
-    schema = [result for result in diagnose(migrated_database, tmp_path) if "dead_letter" in result.text]
+    schema = [result for result in diagnose(migrated_postgres, tmp_path) if "dead_letter" in result.text]
     assert [result.verdict for result in schema] == [Verdict.FAIL]
 
 
-def test_dead_letters_are_told(migrated_database: str, tmp_path: Path) -> None:
-    assert "dead letters" not in {result.subject for result in diagnose(migrated_database, tmp_path)}
-    with psycopg.connect(migrated_database, autocommit=True) as connection:
+def test_dead_letters_are_told(migrated_postgres: str, tmp_path: Path) -> None:
+    assert "dead letters" not in {result.subject for result in diagnose(migrated_postgres, tmp_path)}
+    with psycopg.connect(migrated_postgres, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO dead_letter (record_id, hour, destination, reason, record)"
             " VALUES (gen_random_uuid(), date_trunc('hour', now()), 'otel_log', 'it has no time', '{}')"
         )
-    assert "1 records could not be stored" in found(diagnose(migrated_database, tmp_path), "dead letters").text
+    assert "1 records could not be stored" in found(diagnose(migrated_postgres, tmp_path), "dead letters").text
 
 
 def test_a_server_that_is_away(tmp_path: Path) -> None:
@@ -212,14 +212,14 @@ async def test_a_check_that_breaks_does_not_end_the_others(
     assert list(lines(said)) == SUBJECTS
 
 
-async def test_a_node_without_a_readable_id_does_not_hide_dead_letters(migrated_database: str, tmp_path: Path) -> None:
+async def test_a_node_without_a_readable_id_does_not_hide_dead_letters(migrated_postgres: str, tmp_path: Path) -> None:
     (tmp_path / "node.json").write_text("{}")
-    with psycopg.connect(migrated_database, autocommit=True) as connection:
+    with psycopg.connect(migrated_postgres, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO dead_letter (record_id, hour, destination, reason, record)"
             " VALUES (gen_random_uuid(), date_trunc('hour', now()), 'otel_log', 'it has no time', '{}')"
         )
-    settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(migrated_database)))
+    settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(migrated_postgres)))
     results = await results_of(database.check, settings)
     assert "node.json: holds no id" in found(results, "node").text
     assert "1 records" in found(results, "dead letters").text

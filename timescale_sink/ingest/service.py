@@ -46,6 +46,7 @@ from timescale_sink.store.database import (
 )
 from timescale_sink.store.housekeeping import keep_house
 from timescale_sink.store.migrate import migrate
+from timescale_sink.store.retention import Changes
 
 # How soon a database that is away is asked again, however long it is away already.
 _AGAIN_SECONDS = 1.0
@@ -179,7 +180,7 @@ class Service:
             done = await migrate(connection)
             server = await ask_server(connection)
             await check_rights(connection)
-            changed = await self._apply_retention(connection)
+            kept = await self._apply_retention(connection)
         except psycopg.OperationalError as error:
             raise DatabaseAwayError(f"the database cannot be reached: {error}") from None
         except psycopg.errors.ReadOnlySqlTransaction as error:
@@ -187,10 +188,10 @@ class Service:
         finally:
             await connection.close()
         _log.info("the database is ready", server=server.tier.value, version=server.version, migrations=done or "none")
-        if changed:
-            _log.info("things are kept for another time than before", relations=len(changed))
+        if kept and kept.changed:
+            _log.info("things are kept for another time than before", relations=len(kept.changed))
 
-    async def _apply_retention(self, connection: Connection) -> list[str]:
+    async def _apply_retention(self, connection: Connection) -> Changes | None:
         try:
             return await retention.apply(connection, self._settings.database, load_all())
         except psycopg.errors.InsufficientPrivilege as error:
@@ -199,7 +200,9 @@ class Service:
                 "the database role may not set how long things are kept; run `postel db migrate` as the tables' owner",
                 reason=error.diag.message_primary,
             )
-            return []
+        except DatabaseError as error:
+            _log.warning("how long things are kept stays as it was", reason=str(error))
+        return None
 
     async def _probe(self, queue: IngestQueue, writer: Writer) -> None:
         """Ask the database, while commits fail, whether it takes writes again."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -20,13 +21,13 @@ from postel.signals import Declarations
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection, Tier, ask_server, connect
 from timescale_sink.store.migrate import SCHEMA_LOCK
-from timescale_sink.store.rollup_views import sources
-from timescale_sink.store.rollups import SIZES
+from timescale_sink.store.rolling import make_rollups
 
 _LOCK = SCHEMA_LOCK + 1
 # A fifth of a second's deleting, or so.
 _ROWS = 10_000
 _SERIES = 2_000
+_PARTS = 1_000
 _APART_SECONDS = 3600.0
 _log = structlog.get_logger()
 
@@ -42,8 +43,7 @@ async def keep_house(url: str, declarations: Declarations) -> bool:
     """
     connection = await connect(url)
     try:
-        row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone()
-        alone = bool(row and row[0])
+        alone = await _alone(connection)
         if alone:
             await _keep(connection, declarations)
         return alone
@@ -52,15 +52,38 @@ async def keep_house(url: str, declarations: Declarations) -> bool:
         await connection.close()
 
 
+async def make_pending_rollups(connection: Connection) -> None:
+    """Make the rollups that rows wait for before they may be dropped, if no other program keeps house now.
+
+    Raises:
+        psycopg.Error: the database is away, or the role may not. What was made stays made.
+    """
+    rows = await (await connection.execute("SELECT relation FROM retention WHERE pending ORDER BY 1")).fetchall()
+    if rows and await _alone(connection):
+        agree = await _clocks_agree(connection)
+        for (table,) in rows:
+            await make_rollups(connection, table, begin=agree)
+
+
+async def _alone(connection: Connection) -> bool:
+    """Whether nobody else keeps house; from now on this connection does."""
+    row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone()
+    return bool(row and row[0])
+
+
 async def _keep(connection: Connection, declarations: Declarations) -> None:
     begun = time.monotonic()
-    # What waits for a lock makes others wait behind it.
-    await connection.execute("SET lock_timeout = '2s'")
     tier = (await ask_server(connection)).tier
     deleted: dict[str, int] = {}
+    agree = await _clocks_agree(connection)
     if tier is Tier.COMMUNITY:
-        await _attempt("refresh", _refresh(connection, declarations))
-    if await _clocks_agree(connection):
+        # For a job that refreshes the same; no reader and no writer waits for either.
+        await connection.execute("SET lock_timeout = '1min'")
+        for table in retention.rolled_up(declarations):
+            await _attempt(f"rollups of {table}", make_rollups(connection, table, begin=agree))
+    # What waits for a lock makes others wait behind it.
+    await connection.execute("SET lock_timeout = '2s'")
+    if agree:
         if tier is not Tier.COMMUNITY:
             for table in retention.tables(declarations):
                 deleted[table] = await _attempt(table, _delete_rows(connection, table, tier))
@@ -190,68 +213,81 @@ async def _delete_letters(connection: Connection) -> int:
         total += count
         if count < _ROWS:
             break
-    parts = await _unused_parts(connection)
-    if parts:
-        async with connection.transaction():
-            # A sink writes a letter's parts before the letter, and a part that is there it does not write again. Once
-            # this lock is granted, each letter on the way is there, and no other begins.
-            await connection.execute("SET LOCAL lock_timeout = '2s'")
-            await connection.execute("LOCK TABLE dead_letter_part IN SHARE ROW EXCLUSIVE MODE")
-            still = set(await _unused_parts(connection)).intersection(parts)
-            await connection.execute("DELETE FROM dead_letter_part WHERE part_id = ANY (%s)", ([*still],))
+    await _delete_parts(connection)
     return total
 
 
-async def _unused_parts(connection: Connection) -> Sequence[object]:
-    cursor = await connection.execute(
-        """
-        SELECT part_id FROM dead_letter_part
-        EXCEPT SELECT unnest(ARRAY[resource_id, scope_id, metric_id]) FROM dead_letter
-        """
-    )
-    return [row[0] for row in await cursor.fetchall()]
+# For each a look into the letters' indexes, by the next id in order. Asked for an equal one, PostgreSQL would read all
+# letters: an anti-join does, and so does a scan where most letters have one scope, which seems to find it soon.
+_UNUSED = " AND ".join(
+    f"(SELECT {id_} FROM dead_letter WHERE {id_} >= part_id ORDER BY {id_} LIMIT 1) IS DISTINCT FROM part_id"
+    for id_ in ("resource_id", "scope_id", "metric_id")
+)
+
+
+async def _delete_parts(connection: Connection) -> None:
+    cursor = await connection.execute(f"SELECT part_id FROM dead_letter_part WHERE {_UNUSED}".encode())
+    unused = [row[0] for row in await cursor.fetchall()]
+    for begin in range(0, len(unused), _PARTS):
+        async with connection.transaction():
+            # A sink writes a letter's parts before the letter, and a part that is there it does not write again. Once
+            # this lock is granted, each letter on the way is there, and no other begins: it is held for a moment.
+            await connection.execute("LOCK TABLE dead_letter_part IN SHARE ROW EXCLUSIVE MODE")
+            await connection.execute(
+                f"DELETE FROM dead_letter_part WHERE part_id = ANY (%s) AND {_UNUSED}".encode(),
+                (unused[begin : begin + _PARTS],),
+            )
 
 
 async def _delete_ledger(connection: Connection) -> int:
-    """Delete the ledger's lines that are too old, but those of hours that have dead letters still."""
+    """Delete the ledger's lines that are too old, but those of hours that have dead letters still.
+
+    The lines of an hour and table go together or not at all. What another one holds is left: who waits for nobody is
+    in no deadlock with a sink, which holds lines while it waits for the next.
+    """
+    total = 0
+    last = ("-infinity", "")
+    while True:
+        async with connection.transaction():
+            cursor = await connection.execute(
+                f"""
+                SELECT hour, destination, sink FROM ingest_ledger
+                WHERE hour < least(kept_since('ingest_ledger'), kept_since(destination))
+                    AND (hour, destination) > (%s::timestamptz, %s)
+                ORDER BY hour, destination, sink LIMIT {_ROWS} FOR UPDATE SKIP LOCKED
+                """.encode(),
+                last,
+            )
+            held = await cursor.fetchall()
+            full = len(held) >= _ROWS
+            if full and held[0][:2] != held[-1][:2]:
+                # Some of its lines may be beyond the limit.
+                held = [line for line in held if line[:2] != held[-1][:2]]
+            if held:
+                total += await _delete_held(connection, held)
+                last = held[-1][:2]
+        if not full:
+            return total
+
+
+async def _delete_held(connection: Connection, held: list[tuple[Any, ...]]) -> int:
+    """Delete those of the held lines whose hour and table has no others, and no dead letter that is left."""
+    # A statement of its own: it sees what was written until the lines were held.
     cursor = await connection.execute(
         """
         DELETE FROM ingest_ledger USING (
-            SELECT hour, destination FROM ingest_ledger
-            WHERE hour < least(kept_since('ingest_ledger'), kept_since(destination))
+            SELECT hour, destination FROM ingest_ledger AS line
+            LEFT JOIN unnest(%s::timestamptz[], %s::text[], %s::text[]) AS held (hour, destination, sink)
+                USING (hour, destination, sink)
+            WHERE hour = ANY (%s::timestamptz[])
             GROUP BY hour, destination
-            HAVING sum(dead_lettered - letters_removed) = 0
+            HAVING sum(dead_lettered - letters_removed) = 0 AND bool_and(held.sink IS NOT NULL)
         ) AS old
         WHERE ingest_ledger.hour = old.hour AND ingest_ledger.destination = old.destination
-        """
+        """,
+        [*(list(column) for column in zip(*held, strict=True)), list({line[0] for line in held})],
     )
     return cursor.rowcount
-
-
-async def _refresh(connection: Connection, declarations: Declarations) -> int:
-    """Refresh the rollups where rows came later than the jobs look back, or before there were rollups; returns 0.
-
-    Only what changed is made again. Never where rows may have been dropped: their rollups would go with them.
-    """
-    for rolled, table in sources(declarations).items():
-        cursor = await connection.execute(
-            """
-            SELECT nullif(refreshable_since(%s), '-infinity'), date_trunc('day', now() - %s::interval, 'UTC')
-            -- Days and the jobs' reach shall overlap.
-            + interval '24 hours'
-            """,
-            (table, retention.REACH),
-        )
-        row = await cursor.fetchone()
-        if row is None or (row[0] and row[1] - row[0] < timedelta(days=1)):
-            continue
-        for size in SIZES:
-            found = await connection.execute("SELECT * FROM aggregates_of(%s)", (f"{rolled}_{size.name}",))
-            for (name,) in await found.fetchall():
-                await connection.execute(
-                    "CALL refresh_continuous_aggregate(%s::regclass, %s::timestamptz, %s::timestamptz)", (name, *row)
-                )
-    return 0
 
 
 async def _time(connection: Connection, query: str) -> datetime | None:

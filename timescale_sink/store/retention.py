@@ -1,20 +1,23 @@
 """How long what is kept: brings the settings into the database, where its jobs, the views and `db check` find them.
 
-On TimescaleDB Community the extension's jobs drop chunks, store them in columns and refresh the rollups. Elsewhere the
-sink deletes what is too old (:mod:`timescale_sink.store.housekeeping`).
+On TimescaleDB Community the extension's jobs drop chunks, store them in columns and refresh the rollups; rows that
+shall be dropped sooner than before wait until their rollups are there (`retention.pending`), which the housekeeping
+sees to. Elsewhere the sink deletes what is too old (:mod:`timescale_sink.store.housekeeping`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from postel.errors import DatabaseError
 from postel.settings import Database
 from postel.signals import Declarations
 from timescale_sink.store.database import Connection, Tier, ask_server
 from timescale_sink.store.migrate import SCHEMA_LOCK
-from timescale_sink.store.rollup_views import sources
+from timescale_sink.store.rollup_views import names, rolled_of, sources
 from timescale_sink.store.rollups import SIZES
 
 # Of rows, not of rollups.
@@ -23,67 +26,164 @@ _FURTHER = ("otel_metric_point", "otel_log")
 REACH = timedelta(days=8)
 # The job of days reaches nine days back.
 _ROLLUPS_IN_COLUMNS = 10
+_SETTINGS = {"raw_days", "rollup_days", "dead_letter_days", "columnstore_days", "event_columnstore_days"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Refresh:
-    """The job of a size of buckets.
+    """How a size of buckets is refreshed.
 
     Attributes:
         further: than `REACH`, because a bucket is refreshed where all of it lies within what is.
         behind: what is younger is read from the rows: it still comes.
-        batch: buckets in a transaction, a day of them.
     """
 
     further: timedelta
     behind: timedelta
-    batch: int
 
 
 _REFRESHES = {
-    "5m": _Refresh(timedelta(0), timedelta(minutes=10), 288),
-    "1h": _Refresh(timedelta(hours=1), timedelta(hours=1), 24),
-    "daily": _Refresh(timedelta(days=1), timedelta(days=1), 1),
+    "5m": _Refresh(timedelta(0), timedelta(minutes=10)),
+    "1h": _Refresh(timedelta(hours=1), timedelta(hours=1)),
+    "daily": _Refresh(timedelta(days=1), timedelta(days=1)),
 }
+# A table's own retention job, as the database says that it shall be.
+_DROPPED = """
+    SELECT keep_at_most(relation, CASE WHEN NOT pending THEN keep END) FROM retention WHERE relation = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What `apply` changed, as names of tables and rollups.
+
+    Attributes:
+        first: nothing had been said before of how long they are kept.
+        changed: they are kept for another time than before, or in columns.
+        refreshed: their jobs that refresh were made anew.
+    """
+
+    first: list[str]
+    changed: list[str]
+    refreshed: list[str]
 
 
 def tables(declarations: Declarations) -> list[str]:
     """The tables whose rows are kept for a time."""
-    return [*sorted(declarations.tables), *sorted(declarations.event_tables), *_FURTHER]
+    return [*rolled_up(declarations), *_FURTHER]
 
 
-async def apply(connection: Connection, settings: Database, declarations: Declarations) -> list[str]:
+def rolled_up(declarations: Declarations) -> list[str]:
+    """Those of them that have rollups."""
+    return [*sorted(declarations.tables), *sorted(declarations.event_tables)]
+
+
+async def apply(connection: Connection, settings: Database, declarations: Declarations) -> Changes:
     """Make the database keep things as long as the settings say; what is so already is not touched.
 
-    Returns:
-        The names of what changed.
+    What the settings leave to their defaults stays as the database has it: another sink may have been told.
 
     Raises:
+        DatabaseError: what is set does not go with what the database has.
         psycopg.errors.InsufficientPrivilege: something has to change and the role may not.
     """
     community = (await ask_server(connection)).tier is Tier.COMMUNITY
-    changed = []
+    made = Changes([], [], [])
     async with connection.transaction():
         # Two that add one job would be one too many.
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
+        known = await _known(connection)
+        # Without TimescaleDB Community nothing was said of columns.
+        said = community and not known.keys().isdisjoint(names(declarations))
+        columns = await _in_columns(connection, declarations) if said else {}
+        wanted = _wanted(settings, known, declarations, columns)
         for name, query, parameters in [
-            *_kept(settings, declarations, community=community),
-            *(_jobs(settings, declarations) if community else ()),
+            *_kept(wanted, declarations, community=community),
+            *(_jobs(wanted, declarations) if community else ()),
         ]:
             row = await (await connection.execute(query, parameters)).fetchone()
             if row and row[0]:
-                changed.append(name)
-    return sorted(set(changed))
+                (made.changed if name in known else made.first).append(name)
+        if community:
+            for table in rolled_up(declarations):
+                row = await (await connection.execute(*_refreshed(table))).fetchone()
+                if row and row[0]:
+                    made.refreshed.append(table)
+    return Changes(sorted(set(made.first)), sorted(set(made.changed)), made.refreshed)
+
+
+async def begin(connection: Connection, table: str) -> None:
+    """Let the rows of a table be dropped, whose rollups were made first."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
+        await connection.execute("UPDATE retention SET pending = false WHERE relation = %s", (table,))
+        await connection.execute(_DROPPED, (table,))
 
 
 Statement = tuple[str, bytes, tuple[object, ...]]
 
 
+async def _known(connection: Connection) -> dict[str, int]:
+    """For how many days the database keeps what; 0 for ever."""
+    rows = await connection.execute(
+        "SELECT relation, coalesce(extract(epoch FROM keep) / 86400, 0)::int FROM retention"
+    )
+    return dict(await rows.fetchall())
+
+
+async def _in_columns(connection: Connection, declarations: Declarations) -> dict[str, int]:
+    """After how many days rows and events are stored in columns, by setting; 0: never."""
+    row = await (
+        await connection.execute(
+            """
+            SELECT coalesce(max(days) FILTER (WHERE relation = ANY (%(rows)s)), 0),
+                coalesce(max(days) FILTER (WHERE relation = ANY (%(events)s)), 0)
+            FROM (
+                SELECT hypertable_name::text AS relation,
+                    (extract(epoch FROM (config ->> 'compress_after')::interval) / 86400)::int AS days
+                FROM timescaledb_information.jobs
+                WHERE proc_name = 'policy_compression' AND hypertable_schema = current_schema()
+            ) AS job
+            """,
+            {
+                "rows": [table for table in tables(declarations) if table not in declarations.event_tables],
+                "events": [*declarations.event_tables],
+            },
+        )
+    ).fetchone()
+    return dict(zip(("columnstore_days", "event_columnstore_days"), row or (), strict=True))
+
+
+def _wanted(
+    settings: Database, known: Mapping[str, int], declarations: Declarations, columns: Mapping[str, int]
+) -> Database:
+    """What is set, and of the rest what the database has; the defaults where it has nothing."""
+    raw = [known[table] for table in tables(declarations) if table in known]
+    had = {
+        "raw_days": (0 if 0 in raw else max(raw)) if raw else None,
+        "rollup_days": known.get("ingest_ledger"),
+        "dead_letter_days": known.get("dead_letter"),
+        **columns,
+    }
+    left = {name: days for name, days in had.items() if days is not None and name not in settings.model_fields_set}
+    wanted = settings.model_copy(update=left)
+    if wanted.rollup_days and not 0 < wanted.raw_days <= wanted.rollup_days:
+        said = ", ".join(f"{name} {getattr(wanted, name)}" for name in ("raw_days", "rollup_days"))
+        own = ", ".join(f"[database] {name}" for name in sorted(_SETTINGS & settings.model_fields_set))
+        raise DatabaseError(
+            f"rollups are kept as long as rows or longer; with what the database has, {own} would make it {said} "
+            "(0: for ever): set both"
+        )
+    return wanted
+
+
 def _kept(settings: Database, declarations: Declarations, *, community: bool) -> Iterator[Statement]:
-    relations = dict.fromkeys(tables(declarations), _days(settings.raw_days))
-    relations |= {"dead_letter": _days(settings.dead_letter_days), "ingest_ledger": _days(settings.rollup_days)}
-    for relation, keep in relations.items():
-        yield relation, b"SELECT keep(%s, %s::interval)", (relation, keep)
+    for table in tables(declarations):
+        rolled_first = community and table not in _FURTHER
+        query = b"SELECT keep(%s, %s::interval, rolled_first => %s)"
+        yield table, query, (table, _days(settings.raw_days), rolled_first)
+    for relation, days in (("dead_letter", settings.dead_letter_days), ("ingest_ledger", settings.rollup_days)):
+        yield relation, b"SELECT keep(%s, %s::interval)", (relation, _days(days))
     if community:
         for rolled, table in sources(declarations).items():
             for size in SIZES:
@@ -95,17 +195,12 @@ def _kept(settings: Database, declarations: Declarations, *, community: bool) ->
 
 def _jobs(settings: Database, declarations: Declarations) -> Iterator[Statement]:
     for table in tables(declarations):
-        yield table, b"SELECT keep_at_most(%s, %s::interval)", (table, _days(settings.raw_days))
+        yield table, _DROPPED.encode(), (table,)
         days = settings.event_columnstore_days if table in declarations.event_tables else settings.columnstore_days
         yield table, b"SELECT keep_in_columns(%s, %s::interval)", (table, _days(days))
     for rolled in sources(declarations):
         for size in SIZES:
-            rollup, job = f"{rolled}_{size.name}", _REFRESHES[size.name]
-            yield (
-                rollup,
-                b"SELECT bool_or(keep_refreshed(name, %s, %s, %s)) FROM aggregates_of(%s) AS name",
-                (REACH + job.further, job.behind, job.batch, rollup),
-            )
+            rollup = f"{rolled}_{size.name}"
             yield (
                 rollup,
                 b"SELECT bool_or(keep_at_most(name, %s::interval)) FROM aggregates_of(%s) AS name",
@@ -121,6 +216,23 @@ def _jobs(settings: Database, declarations: Declarations) -> Iterator[Statement]
 def _behind_refreshes(days: int) -> timedelta | None:
     """Of rollups: past what the jobs refresh, or TimescaleDB refuses it."""
     return timedelta(days=max(days, _ROLLUPS_IN_COLUMNS)) if days else None
+
+
+def _refreshed(table: str) -> tuple[bytes, tuple[str, str]]:
+    rollups = [
+        {
+            "name": f"{rolled}_{size.name}",
+            "reach": _minutes(REACH + _REFRESHES[size.name].further),
+            "behind": _minutes(_REFRESHES[size.name].behind),
+        }
+        for rolled in rolled_of(table)
+        for size in SIZES
+    ]
+    return b"SELECT keep_refreshed(%s, %s::jsonb)", (table, json.dumps(rollups))
+
+
+def _minutes(time: timedelta) -> str:
+    return f"{time // timedelta(minutes=1)} minutes"
 
 
 def _days(days: int) -> timedelta | None:

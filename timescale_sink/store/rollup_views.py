@@ -22,8 +22,13 @@ def names(declarations: Declarations) -> list[str]:
 
 def sources(declarations: Declarations) -> Mapping[str, str]:
     """What the public names begin with -> the table of the rows."""
-    events = event_rollups.rolled(declarations.event_tables)
-    return {table: table for table in sorted(declarations.tables)} | {made.name: made.table for made in events}
+    tables = (*sorted(declarations.tables), *sorted(declarations.event_tables))
+    return {rolled: table for table in tables for rolled in rolled_of(table)}
+
+
+def rolled_of(table: str) -> list[str]:
+    """What the public names of a table's rollups begin with, what others are made of first."""
+    return [made.name for made in event_rollups.rolled([table])] if table in event_rollups.EVENTS else [table]
 
 
 def declared(declarations: Declarations) -> str:

@@ -6,7 +6,10 @@
 -- A view for views: a function of theirs would ask with the rights of who reads them.
 
 CREATE OR REPLACE VIEW retained AS
-SELECT relation, greatest(kept_since, date_trunc('day', now() - keep, 'UTC')) AS since FROM retention;
+SELECT
+    relation,
+    CASE WHEN pending THEN kept_since ELSE greatest(kept_since, date_trunc('day', now() - keep, 'UTC')) END AS since
+FROM retention;
 COMMENT ON VIEW retained IS 'Since when the rows of a table or rollup are all there, as far as retention goes';
 
 CREATE OR REPLACE FUNCTION kept_since(relation text)
@@ -21,7 +24,9 @@ RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce(
     (
-        SELECT greatest(kept.kept_since, date_trunc('day', now() + interval '6 hours' - kept.keep, 'UTC'))
+        SELECT CASE WHEN kept.pending THEN kept.kept_since ELSE
+            greatest(kept.kept_since, date_trunc('day', now() + interval '6 hours' - kept.keep, 'UTC'))
+        END
         FROM retention AS kept WHERE kept.relation = refreshable_since.relation
     ),
     '-infinity'
@@ -29,8 +34,12 @@ RETURN coalesce(
 
 -- Sets for how long a relation is kept, NULL for ever, and answers whether that was another time before. In hours, because
 -- a day of the session's zone may have 23. What an earlier setting may have taken stays known, and so does from when on
--- there are rows at all, where that is said at the first time.
-CREATE OR REPLACE FUNCTION keep(relation text, at_most interval, since timestamptz DEFAULT '-infinity')
+-- there are rows at all, where that is said at the first time. With `rolled_first` what shall be dropped sooner than before
+-- waits for its rollups (`pending`).
+DROP FUNCTION IF EXISTS keep(text, interval, timestamptz);
+CREATE OR REPLACE FUNCTION keep(
+    relation text, at_most interval, since timestamptz DEFAULT '-infinity', rolled_first boolean DEFAULT false
+)
 RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -41,8 +50,13 @@ BEGIN
     IF FOUND AND known.keep IS NOT DISTINCT FROM hours THEN
         RETURN false;
     END IF;
-    INSERT INTO retention AS kept (relation, keep, kept_since) VALUES (keep.relation, hours, since)
+    INSERT INTO retention AS kept (relation, keep, kept_since, pending)
+    VALUES (keep.relation, hours, since, rolled_first)
     ON CONFLICT ON CONSTRAINT retention_pkey DO UPDATE SET
-        kept_since = kept_since(keep.relation), keep = excluded.keep;
+        kept_since = kept_since(keep.relation),
+        keep = excluded.keep,
+        pending = kept.pending OR (
+            rolled_first AND excluded.keep IS NOT NULL AND (kept.keep IS NULL OR excluded.keep < kept.keep)
+        );
     RETURN true;
 END $$;

@@ -1,0 +1,66 @@
+"""Makes the rollups on TimescaleDB Community of what its jobs do not look at: what came too late, or before them.
+
+Only what changed is made again. Never where rows may have been dropped: their rollups would go with them. Rows that
+wait to be dropped (`retention.pending`) may, once this has come to its end.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from timescale_sink.store import retention
+from timescale_sink.store.database import Connection
+from timescale_sink.store.rollup_views import rolled_of
+from timescale_sink.store.rollups import SIZES
+
+
+async def make_rollups(connection: Connection, table: str, *, begin: bool) -> int:
+    """Make the rollups of a table as far back as its rows are all there; returns 0.
+
+    Args:
+        connection: in autocommit; a refresh is a transaction of its own.
+        table: that has rollups.
+        begin: rows that waited for this may be dropped from now on.
+
+    Raises:
+        psycopg.Error: what was made until then stays, and is not made again.
+    """
+    row = await (await connection.execute("SELECT pending FROM retention WHERE relation = %s", (table,))).fetchone()
+    pending = bool(row and row[0])
+    for since, until in await _windows(connection, table, by_chunk=pending):
+        for rollup in (f"{rolled}_{size.name}" for rolled in rolled_of(table) for size in SIZES):
+            found = await connection.execute("SELECT * FROM aggregates_of(%s)", (rollup,))
+            for (name,) in await found.fetchall():
+                await connection.execute(
+                    "CALL refresh_continuous_aggregate(%s::regclass, %s::timestamptz, %s::timestamptz)",
+                    (name, since, until),
+                )
+    if pending and begin:
+        await retention.begin(connection, table)
+    return 0
+
+
+async def _windows(connection: Connection, table: str, *, by_chunk: bool) -> list[tuple[datetime | None, datetime]]:
+    """What is refreshed at a time, whole days: all of it, or chunk by chunk where nothing is made yet."""
+    # The jobs look at the rest; days and their reach shall overlap.
+    bounds = """
+        SELECT refreshable_since(%s) AS since,
+            date_trunc('day', now() - %s::interval, 'UTC') + interval '24 hours' AS until
+    """
+    if by_chunk:
+        query = f"""
+            WITH bounds AS ({bounds})
+            SELECT greatest(since, date_trunc('day', range_start, 'UTC')),
+                least(until, date_trunc('day', range_end + interval '24 hours' - interval '1 microsecond', 'UTC'))
+            FROM bounds JOIN timescaledb_information.chunks ON range_start < until AND range_end > since
+            WHERE hypertable_schema = current_schema() AND hypertable_name = %s
+            ORDER BY range_start
+        """
+        found = await connection.execute(query.encode(), (table, retention.REACH, table))
+    else:
+        query = f"""
+            SELECT nullif(since, '-infinity'), until FROM ({bounds}) AS bounds
+            WHERE until - since >= interval '24 hours' OR since = '-infinity'
+        """
+        found = await connection.execute(query.encode(), (table, retention.REACH))
+    return [(since, until) async for since, until in found]
