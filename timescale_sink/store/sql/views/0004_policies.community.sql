@@ -90,13 +90,28 @@ DECLARE
         SELECT (config ->> 'compress_after')::interval FROM timescaledb_information.jobs
         WHERE proc_name = 'policy_compression' AND hypertable_schema = current_schema() AND hypertable_name = relation
     );
+    aggregated CONSTANT boolean := EXISTS (
+        SELECT FROM timescaledb_information.continuous_aggregates
+        WHERE view_schema = current_schema() AND view_name = relation
+    );
 BEGIN
     IF known IS NOT DISTINCT FROM older THEN
         RETURN false;
     END IF;
     CALL remove_columnstore_policy(relation::regclass, if_exists => true);
     IF older IS NOT NULL THEN
+        -- Of an aggregate TimescaleDB asks for a policy that refreshes it, to keep what that makes anew out of columns. Here
+        -- `refresh_rollups` is what refreshes, nine days back at most: one of that reach stands for it at this moment.
+        IF aggregated THEN
+            PERFORM remove_continuous_aggregate_policy(relation::regclass, if_exists => true);
+            PERFORM add_continuous_aggregate_policy(
+                relation::regclass, interval '9 days', interval '1 day', schedule_interval => interval '5 minutes'
+            );
+        END IF;
         CALL add_columnstore_policy(relation::regclass, after => older);
+        IF aggregated THEN
+            PERFORM remove_continuous_aggregate_policy(relation::regclass);
+        END IF;
     END IF;
     RETURN true;
 END $$;
