@@ -5,7 +5,6 @@ With the writers' own statements, in process, and on a server where there is one
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,7 +29,6 @@ from timescale_sink.ingest.tables import Fates, Keyed, TableWriter, events_table
 from timescale_sink.ingest.values import from_microseconds, microseconds
 from timescale_sink.ingest.wide import WideTable
 from timescale_sink.store.database import Connection, connect
-from timescale_sink.store.migrate import migrate
 
 DAY = datetime(2026, 1, 14, tzinfo=UTC)
 TICK = timedelta(seconds=15)
@@ -47,8 +45,7 @@ def opening(request: pytest.FixtureRequest) -> Iterator[Opening]:
     if request.param == "pglite":
         node: Node = request.getfixturevalue("node")
         packages: Path = request.getfixturevalue("pglite_packages")
-        with pglite.database(node, packages) as running:
-            asyncio.run(migrate(running.connection))
+        with pglite.database(node, packages, request.getfixturevalue("migrated_pglite")) as running:
 
             @asynccontextmanager
             async def in_process() -> AsyncIterator[Connection]:

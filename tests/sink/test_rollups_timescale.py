@@ -24,7 +24,6 @@ from support.rollup_rows import Data, Rises, Row, inserts, made
 from timescale_sink.store import commands, housekeeping, increase, retention, rollups
 from timescale_sink.store.database import _SESSION_TIMESCALE
 from timescale_sink.store.housekeeping import _keep
-from timescale_sink.store.migrate import migrate
 from timescale_sink.store.rollup_views import names, sources
 from timescale_sink.store.rollups import KEY, SIZES, Typed, state_columns, typed_tables
 
@@ -38,11 +37,9 @@ _NOTHING = retention.Changes([], [], [])
 
 
 @pytest.fixture
-async def database(node: Node, pglite_packages: Path) -> Any:
+def database(node: Node, pglite_packages: Path, migrated_pglite: Path) -> Iterator[Pglite]:
     """A migrated one."""
-    with pglite.database(node, pglite_packages) as running:
-        await migrate(running.connection)
-        assert await migrate(running.connection) == []
+    with pglite.database(node, pglite_packages, migrated_pglite) as running:
         yield running
 
 

@@ -7,6 +7,7 @@ likewise. The database and Redis under them are started once a session.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from testbed import haraka
+from testbed import haraka, pglite
 from testbed.backends import Backends
 from testbed.haraka import Haraka
 from testbed.mail_plugins import pack
@@ -30,6 +31,7 @@ from testbed.zone_mta import NEWEST, RELEASES, ZoneMta
 from support.node import Node, find_node
 from support.otlp_thread import OtlpThread
 from support.requirements import require
+from timescale_sink.store.migrate import migrate
 from tools.bootstrap.programs import find_redis, find_rspamd
 
 NewZoneMta = Callable[..., ZoneMta]
@@ -69,6 +71,17 @@ def node() -> Node:
 @pytest.fixture(scope="session")
 def pglite_packages(node: Node) -> Path:
     return _packages("pglite", node)
+
+
+@pytest.fixture(scope="session")
+def migrated_pglite(node: Node, pglite_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a migrated database for `pglite.database`, which makes a new one in three times the time."""
+    file = tmp_path_factory.mktemp("pglite") / "migrated.tar"
+    with pglite.database(node, pglite_packages) as running:
+        asyncio.run(migrate(running.connection))
+        assert asyncio.run(migrate(running.connection)) == []
+        running.keep(file)
+    return file
 
 
 def _packages(name: str, node: Node) -> Path:

@@ -53,10 +53,11 @@ def ask(node: Node, packages: Path, *, run: Sequence[str], ask: Sequence[str]) -
 
 
 @contextmanager
-def database(node: Node, packages: Path) -> Iterator[Pglite]:
-    """A new database that has the extension."""
+def database(node: Node, packages: Path, kept: Path | None = None) -> Iterator[Pglite]:
+    """A database that has the extension: a new one, or as one was when `Pglite.keep` put it into a file."""
+    arguments = [packages, kept] if kept else [packages]
     with subprocess.Popen(
-        [node.path, _PROGRAM, packages], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [node.path, _PROGRAM, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             yield Pglite(process)
@@ -85,14 +86,21 @@ class Pglite:
 
         One that must not be in a transaction stands alone. Raises PgliteError.
         """
+        return self._step(sql, parameters=parameters, blob=base64.b64encode(blob).decode())
+
+    def keep(self, file: Path) -> None:
+        """Put all of it into a file, for `database` to begin with."""
+        self._step("SELECT 1", keep=str(file))
+
+    def _step(self, sql: str, **how: Any) -> Answer:
         assert self._process.stdin
         assert self._process.stdout
-        step = {"sql": sql, "parameters": parameters, "blob": base64.b64encode(blob).decode()}
+        step = {"sql": sql, **how}
         self._process.stdin.write(json.dumps(step) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         if "error" in answer:
-            raise PgliteError(f"{answer['error']} ({answer['code']}): {sql[:2000]}", answer["code"] or "")
+            raise PgliteError(f"{answer['error']} ({answer.get('code')}): {sql[:2000]}", answer.get("code") or "")
         return Answer(answer["rows"], answer["affected"])
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
