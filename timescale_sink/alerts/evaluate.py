@@ -15,7 +15,7 @@ from timescale_sink.alerts import notify, records
 from timescale_sink.alerts.rules import Rule
 from timescale_sink.alerts.state import Finding, step
 from timescale_sink.store.database import Connection, connect
-from timescale_sink.store.migrate import SCHEMA_LOCK
+from timescale_sink.store.migrate import SCHEMA_LOCK, require_current
 
 _LOCK = SCHEMA_LOCK + 2
 _TICK_S = 5.0
@@ -110,6 +110,8 @@ class Evaluator:
             try:
                 connection = await connect(url)
                 try:
+                    # Rules ask for the newest views.
+                    await require_current(connection)
                     # It goes with the connection, and another process has it soon.
                     if await _locked(connection):
                         said = ""

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from starlette.routing import Match
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 
 from timescale_sink.api import alert_routes, event_routes, live, series
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, handle_errors, readers
@@ -81,7 +82,6 @@ class Health(BaseModel):
 
 
 PREFIX = "/api/v1"
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 router = APIRouter(responses=REFUSED)
 
 
@@ -153,13 +153,25 @@ def add_to(app: FastAPI, readers: Readers) -> None:
     for routes in (router, event_routes.router, alert_routes.router, live.router):
         app.include_router(routes, prefix=PREFIX)
     # The page's own "not found" is HTML, and a line in the log for each.
-    app.add_api_route("/api/{path:path}", _nothing_here, methods=_METHODS, include_in_schema=False)
+    app.router.routes.append(Route("/api/{path:path}", _NothingHere()))
     handle_errors(app)
 
 
-async def _nothing_here(request: Request) -> JSONResponse:
-    path = request.url.path.removeprefix(PREFIX)
-    routes = (*router.routes, *event_routes.router.routes, *alert_routes.router.routes)
-    known = any(route.matches({**request.scope, "path": path})[0] is Match.PARTIAL for route in routes)
-    detail = f"{request.method} is not answered here" if known else "no such resource"
-    return JSONResponse({"detail": detail}, 405 if known else 404)
+class _NothingHere:
+    """Answers what no route does; a class, because Starlette lets a function answer to named methods alone."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(PREFIX)
+        routes = (*router.routes, *event_routes.router.routes, *alert_routes.router.routes)
+        known = [
+            route
+            for route in routes
+            if isinstance(route, Route) and route.matches({**scope, "path": path})[0] is Match.PARTIAL
+        ]
+        if known:
+            allowed = sorted({method for route in known for method in route.methods or ()})
+            detail, headers = f"{scope['method']} is not answered here", {"Allow": ", ".join(allowed)}
+            answer = JSONResponse({"detail": detail}, 405, headers=headers)
+        else:
+            answer = JSONResponse({"detail": "no such resource"}, 404)
+        await answer(scope, receive, send)

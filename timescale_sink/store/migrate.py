@@ -89,6 +89,21 @@ async def applied(connection: Connection) -> dict[str, str]:
     return dict(rows)
 
 
+async def require_current(connection: Connection) -> None:
+    """See that nothing has to be applied any more.
+
+    Raises:
+        DatabaseError: something has, or as `migrate`.
+    """
+    known = await applied(connection)
+    migrations = scripts("migrations")
+    check_applied(known, migrations)
+    tier = (await ask_server(connection)).tier
+    missing = [script.name for script in migrations if script.name not in known and script.fits(tier)]
+    if missing or _VIEWS not in known:
+        raise DatabaseError("the database is not migrated: a sink that runs does it, or `postel db migrate`")
+
+
 async def _migrate(connection: Connection) -> list[str]:
     known = await applied(connection)
     migrations = scripts("migrations")

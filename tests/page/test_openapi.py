@@ -1,0 +1,40 @@
+"""The API keeps what its OpenAPI document says, whatever it is asked: schemathesis asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.page import serving
+
+# Whether a value can be is told by more than its schema: a table's columns, a silence's end behind its start.
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+)
+
+
+@pytest.mark.slow
+def test_no_answer_is_an_error_of_the_servers_or_another_than_documented(
+    migrated_database: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, migrated_database) as address:
+        asked = subprocess.run(
+            [
+                *(Path(sys.executable).with_name("schemathesis"), "run", f"{address}/api/v1/openapi.json"),
+                *("--checks", ",".join(CHECKS), "--max-examples", "30", "--generation-database", "none"),
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+    assert asked.returncode == 0, asked.stdout[-8000:]
