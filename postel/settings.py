@@ -221,9 +221,13 @@ class Sink(_Section):
 
 
 class Serve(_Section):
-    """``[serve]``: where the page and the API listen."""
+    """``[serve]``: where the page and the API listen, and who may come in."""
 
     address: Address = "127.0.0.1:3001"
+    read_tokens: tuple[Token, ...] = Field(
+        (), description="a list of tokens of who may look, ASCII without spaces; beyond loopback one at least is needed"
+    )
+    admin_tokens: tuple[Token, ...] = Field((), description="the same of who may also acknowledge and silence alerts")
 
 
 class Alerts(_Section):

@@ -18,7 +18,7 @@ from nicegui import ui
 
 from dashboards.web import runbooks
 from dashboards.web.charts import age
-from dashboards.web.frame import OpenPages, Page, moment, moment_html, text
+from dashboards.web.frame import OpenPages, Page, access, moment, moment_html, text
 from postel.errors import PostelError
 from timescale_sink.api.alerts import Alert, AlertReader, Change, Latest, Silence
 
@@ -89,8 +89,11 @@ class _Row:
                     self._acknowledged = moment()
                 self._details = ui.label().classes("hint")
             with ui.element("div").classes("do"):
-                self._acknowledge = _button("Acknowledge", lambda: page.ask_acknowledge(self.alert))
-                self._silence = _button("Silence", lambda: page.ask_silence(self.alert))
+                # What is only hidden could still be pressed.
+                self._acknowledge = self._silence = None
+                if page.may_change:
+                    self._acknowledge = _button("Acknowledge", lambda: page.ask_acknowledge(self.alert))
+                    self._silence = _button("Silence", lambda: page.ask_silence(self.alert))
                 if where := runbooks.address(alert.rule):
                     ui.link("Runbook", where)
         self.show(alert)
@@ -117,8 +120,9 @@ class _Row:
             self._acknowledged.set_content(moment_html(alert.acknowledged_at))
         for element in (self._author, self._acknowledged):
             element.set_visibility(known)
-        self._acknowledge.set_visibility(alert.state != "resolved" and alert.acknowledged_by is None)
-        self._silence.set_visibility(alert.state != "resolved" and not alert.silenced)
+        if self._acknowledge and self._silence:
+            self._acknowledge.set_visibility(alert.state != "resolved" and alert.acknowledged_by is None)
+            self._silence.set_visibility(alert.state != "resolved" and not alert.silenced)
 
 
 def _button(name: str, clicked: Callable[[], Any]) -> ui.button:
@@ -140,6 +144,7 @@ class AlertsPage(Page):
     def __init__(self, reader: AlertReader, view: str, words: str) -> None:
         super().__init__("/alerts")
         self._reader = reader
+        self.may_change = access() != "read"
         self._view = view if view in VIEWS else _FIRST_VIEW
         self._words = words[:_LONGEST]
         self._latest: Latest | None = None
@@ -213,7 +218,8 @@ class AlertsPage(Page):
                         ui.label("· until")
                         moment(silence.ends)
                         ui.label(f"· {silence.author}: {silence.reason}").classes("reason")
-                        _button("End", partial(self._end, silence))
+                        if self.may_change:
+                            _button("End", partial(self._end, silence))
 
     def _show_changes(self, changes: Sequence[Change]) -> None:
         self._changes.clear()

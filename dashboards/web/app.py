@@ -18,7 +18,8 @@ from fastapi import FastAPI
 from structlog import get_logger
 
 from postel import __version__
-from postel.errors import DatabaseError
+from postel.entry import Entry, Tokens
+from postel.errors import DatabaseError, PostelError
 from postel.guard import Guard
 from postel.listening import is_loopback, listen, reachable
 from postel.serving import Server
@@ -36,8 +37,8 @@ _RETRY_S = 5
 _log = get_logger()
 
 
-def create_app(readers: Readers, *, loopback_only: bool = True) -> FastAPI:
-    """The API and the pages over the same readers.
+def create_app(readers: Readers, *, loopback_only: bool = True, tokens: Tokens | None = None) -> FastAPI:
+    """The API and the pages over the same readers; where there are tokens, for who shows one.
 
     NiceGUI's application is one of the process: pages of a second call take the place of those of the first.
     """
@@ -56,6 +57,9 @@ def create_app(readers: Readers, *, loopback_only: bool = True) -> FastAPI:
         """That the process answers, whatever the database does."""
         return {"status": "ok"}
 
+    # The last is asked first.
+    if tokens:
+        app.add_middleware(Entry, tokens=tokens)
     app.add_middleware(Guard, loopback_only=loopback_only)
     pages.add(readers)
     # No link is bound between elements, so no loop needs to look for changes; Tailwind's compiler is not used.
@@ -86,14 +90,24 @@ async def run(settings: Settings, beside: Beside) -> None:
 
     Raises:
         AddressInUseError: another program listens on ``[serve] address``.
+        PostelError: it is open to others, and there is no token.
     """
     address = settings.serve.address
     loopback_only = is_loopback(address.rpartition(":")[0])
+    tokens = Tokens(
+        [token.get_secret_value() for token in settings.serve.read_tokens],
+        [token.get_secret_value() for token in settings.serve.admin_tokens],
+    )
+    if not loopback_only and not tokens:
+        raise PostelError(
+            f"[serve] address {address} is open to other hosts: set [serve] read_tokens or admin_tokens, "
+            "or listen on 127.0.0.1"
+        )
     with listen(address, "[serve] address") as listener:
         readers = Readers(load_all())
         readers.start()
         opening = asyncio.create_task(_begin(settings, readers.access, beside))
-        app = create_app(readers, loopback_only=loopback_only)
+        app = create_app(readers, loopback_only=loopback_only, tokens=tokens)
         server = Server(
             uvicorn.Config(
                 app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, server_header=False
@@ -103,8 +117,6 @@ async def run(settings: Settings, beside: Beside) -> None:
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
         # Each WebSocket that opens and closes would be a line; what goes wrong still is.
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-        if not loopback_only:
-            _log.warning("every host that reaches this address can read the page and the API", address=address)
         _log.info(f"the page is at http://{reachable(address)}/")
         try:
             await server.serve([listener])

@@ -15,6 +15,7 @@ from importlib.resources import files
 from nicegui import app, background_tasks, ui
 from structlog import get_logger
 
+from postel.entry import Access
 from postel.errors import PostelError
 
 REFRESH_S = 5.0
@@ -46,6 +47,8 @@ class Page(ABC):
                         link = ui.link(name, target)
                         if target == address:
                             link.props("aria-current=page")
+                    if access() is not None:
+                        ui.link("Sign out", "/logout")
             self._notice = ui.label("Asking the database ...").classes("notice").props("role=status")
             # No `main`: Quasar's page, around all of this, is one.
             self.body = ui.element("div")
@@ -76,6 +79,13 @@ class Page(ABC):
         old = "What is below may be old; this" if self._told else "This"
         self._notice.set_text(f"{reason[:1].upper()}{reason[1:]}. {old} page tries again by itself.")
         self._notice.set_visibility(True)
+
+
+def access() -> Access | None:
+    """What who looks may do; None where no token is asked for. Called within NiceGUI's page function."""
+    request = ui.context.client.request
+    found: Access | None = getattr(request.state, "access", None) if request else None
+    return found
 
 
 class OpenPages:

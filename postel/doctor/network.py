@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import httpx
+from pydantic import SecretStr
 
 from otel_receivers.discovery import Finding, look_everywhere
 from otel_receivers.registry import places
@@ -108,6 +109,7 @@ async def page(settings: Settings) -> AsyncIterator[Result]:
         "/healthz",
         "[serve] address",
         "start it with `postel up` or `postel serve`",
+        token=next(iter((*settings.serve.read_tokens, *settings.serve.admin_tokens)), None),
     )
 
 
@@ -134,12 +136,15 @@ def _server(finding: Finding) -> Result:
     return Result(Verdict.NOTE, finding.source, f"not at {finding.target}: {finding.how}")
 
 
-async def _ask(subject: str, address: str, path: str, setting: str, mend: str) -> Result:
+async def _ask(
+    subject: str, address: str, path: str, setting: str, mend: str, *, token: SecretStr | None = None
+) -> Result:
     """What a program of Postel's says of itself; where nobody answers, whether it could listen there at all."""
     url = f"http://{reachable(address)}{path}"
     try:
         async with httpx.AsyncClient(timeout=_HTTP_SECONDS, trust_env=False) as client:
-            answer = await client.get(url)
+            headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+            answer = await client.get(url, headers=headers)
     except (httpx.ConnectError, UnicodeError) as error:
         try:
             listen(address, setting).close()

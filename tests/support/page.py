@@ -66,7 +66,8 @@ def serving(folder: Path, url: str, **variables: str) -> Iterator[str]:
             stderr=output,
         )
     try:
-        until(lambda: answers(f"http://{address}/healthz"), 20, "serve answers", pause=0.05)
+        # 401 where it asks for a token.
+        until(lambda: status(f"http://{address}/healthz") in (200, 401), 20, "serve answers", pause=0.05)
         yield f"http://{address}"
     except BaseException:
         sys.stderr.write(log.read_text("utf-8", "replace")[-10_000:])
@@ -90,10 +91,15 @@ def name_of(url: str) -> str:
 
 def answers(url: str) -> bool:
     """Whether an address answers 200 now."""
+    return status(url) == 200
+
+
+def status(url: str) -> int:
+    """The status that an address answers now; 0 where nobody does."""
     try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+        return httpx.get(url, timeout=5, trust_env=False).status_code
     except httpx.TransportError:
-        return False
+        return 0
 
 
 def start_chromium(browser: Browser, folder: Path) -> webdriver.Chrome:

@@ -26,6 +26,8 @@ class Problem(BaseModel):
 Responses = dict[int | str, dict[str, Any]]
 BAD_QUERY: Responses = {400: {"model": Problem, "description": "Nothing like it can be asked."}}
 REFUSED: Responses = {
+    401: {"model": Problem, "description": "Tokens are set, and none of them was shown."},
+    403: {"model": Problem, "description": "The token may only read."},
     503: {"model": Problem, "description": "The database is away."},
     504: {"model": Problem, "description": "The database took too long."},
 }
