@@ -27,7 +27,8 @@ HOUR = datetime(2026, 1, 15, 10, tzinfo=UTC)
 class CountingMapper:
     """Makes no rows; counts records."""
 
-    def map(self, signal: Signal, request: Any, _now: datetime, rows: Rows) -> list[str]:
+    def map(self, signal: Signal, request: Any, _now: datetime, rows: Rows, encoded: bytes | None = None) -> list[str]:
+        del encoded
         if signal is Signal.LOGS:
             rows.tally(HOUR, LOGS).received += len(request.resource_logs[0].scope_logs[0].log_records)
         else:
