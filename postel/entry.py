@@ -22,6 +22,8 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from postel.otlp import token as bearer
+
 Access = Literal["read", "admin"]
 COOKIE = "postel_session"
 _SESSION_S = 7 * 86400
@@ -57,7 +59,7 @@ class Tokens:
         found: Access | None = None
         for access, tokens in self._by_access.items():
             for known in tokens:
-                if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), known.encode()):
+                if bearer.same(token, known):
                     found = found or access
         return found
 
@@ -108,9 +110,9 @@ class Entry:
         return await self.app(scope, receive, send)
 
     def _access(self, asked: HTTPConnection) -> Access | None:
-        scheme, _, token = asked.headers.get("authorization", "").partition(" ")
-        if token:
-            return self._tokens.access(token.strip()) if scheme.lower() == "bearer" else None
+        if authorization := asked.headers.get("authorization"):
+            token = bearer.shown(authorization)
+            return None if token is None else self._tokens.access(token)
         return self._tokens.access_of_session(asked.cookies.get(COOKIE, ""))
 
     async def _come_or_go(self, request: Request) -> Response:

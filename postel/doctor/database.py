@@ -12,7 +12,7 @@ from postel.errors import DatabaseAwayError, DatabaseError, PostelError
 from postel.settings import Settings
 from timescale_sink.store import embedded
 from timescale_sink.store.database import Connection, ask_server, check_rights, connect, database_url
-from timescale_sink.store.migrate import applied, check_applied, scripts
+from timescale_sink.store.migrate import applied, check_applied, missing, scripts
 
 # A sample may take this many intervals to arrive before it counts as missing: sending and batching take up to two.
 _INTERVALS_LATE = 4
@@ -65,14 +65,11 @@ async def _schema(connection: Connection) -> AsyncIterator[Result]:
     ).fetchone()
     may_create, schema, role = row or (False, "public", "the role")
     grant = f"GRANT CREATE ON SCHEMA {schema} TO {role}"
-    known = await applied(connection)
-    migrations = scripts("migrations")
-    missing = [script.name for script in migrations if script.name not in known and script.fits(server.tier)]
     try:
-        check_applied(known, migrations)
-        if missing:
+        check_applied(await applied(connection), scripts("migrations"))
+        if lacking := await missing(connection, server.tier):
             mend = "run `postel db migrate`, or start the sink" if may_create else f"{grant}; then `postel db migrate`"
-            yield Result(Verdict.FAIL, "schema", f"not applied: {', '.join(missing)}", mend)
+            yield Result(Verdict.FAIL, "schema", f"not applied: {', '.join(lacking)}", mend)
             return
         await check_rights(connection)
     except DatabaseError as error:

@@ -43,6 +43,10 @@ rules:
 """
 
 
+# More than from one evaluation to the next: who had something to tell twice, or to take over, would have.
+TURN_S = 6
+
+
 class Target(http.server.ThreadingHTTPServer):
     """A webhook that keeps what it is told; it refuses while `closed`."""
 
@@ -250,7 +254,7 @@ def test_one_process_evaluates_and_another_takes_over(
         with serving(folders[0], migrated_database, **variables):
             measure(measured, here=11)
             until(lambda: target.told, 30, "it is told")
-            time.sleep(6)
+            time.sleep(TURN_S)
             assert not evaluates(folders[0])
             assert len(target.told) == 1
             measured.execute(
@@ -260,7 +264,7 @@ def test_one_process_evaluates_and_another_takes_over(
             until(lambda: evaluates(folders[0]), 20, "the other takes over")
             measure(measured, there=12)
             until(lambda: len(target.told) == 2, 30, "it is told once")
-            time.sleep(6)
+            time.sleep(TURN_S)
             assert target.titles[1] == "12 are too many in there"
             assert len(target.told) == 2
 

@@ -16,7 +16,7 @@ but only the columns that the case is about. ``!repeat [text, times]`` is a long
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,7 +27,7 @@ from uuid import UUID
 
 import psycopg
 import yaml
-from contract.wires import Answer
+from contract.wires import Answer, Wire
 from psycopg.rows import dict_row
 
 from postel.signals import load_all
@@ -104,6 +104,24 @@ def compare_answer(expected: Mapping[str, Any], answer: Answer) -> None:
     assert (answer.status, answer.rejected) == (status, expected.get("rejected")), answer.reason
     assert answer.reason.startswith(expected.get("reason", ""))
     assert answer.retry == (status == 503)
+
+
+async def send(case: Case, wire: Wire, url: str, *, after: Callable[[], None] = lambda: None) -> None:
+    """Send a case's requests over a wire, compare each answer, and do what is to be done after each of them."""
+    for request in case.requests:
+        if statement := request.get("sql"):
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(statement.encode())
+        elif answer := await wire(request):
+            compare_answer(request.get("answer", {}), answer)
+        after()
+
+
+def compare(case: Case, url: str, *, but: str = "") -> None:
+    """Compare what a database holds with a case's tables, without the one that is named."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        compare_tables(connection, {table: rows for table, rows in case.tables.items() if table != but})
 
 
 def compare_tables(connection: psycopg.Connection[Any], tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

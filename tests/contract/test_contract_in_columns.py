@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
 import psycopg
 import pytest
-from contract.contract import Case, cases, compare_answer, compare_tables
-from contract.wires import Wire, grpc_wire, http_wire
-from psycopg import conninfo
+from contract.contract import Case, cases, compare, send
+from contract.wires import grpc_wire, http_wire
 
 from postel.otlp import codec
-from support.postgres import fresh_database, migrate_now
+from support.postgres import fresh_database
 from support.sink import ingesting, recount
 
 pytestmark = pytest.mark.slow
@@ -43,23 +42,9 @@ _CHUNKS = """
 """
 
 
-@pytest.fixture(scope="module")
-def template(timescale: str) -> Iterator[str]:
-    with fresh_database(timescale) as url:
-        migrate_now(url)
-        name = str(conninfo.conninfo_to_dict(url)["dbname"])
-        with psycopg.connect(timescale, autocommit=True) as connection:
-            # TimescaleDB's workers are connected to each database that takes them.
-            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
-            ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-            while connection.execute(ending, (name,)).fetchall():
-                pass
-        yield name
-
-
 @pytest.fixture
-def database(timescale: str, template: str) -> Iterator[str]:
-    with fresh_database(timescale, template) as url:
+def database(timescale: str, migrated_timescale_template: str) -> Iterator[str]:
+    with fresh_database(timescale, migrated_timescale_template) as url:
         yield url
 
 
@@ -71,22 +56,12 @@ async def test_case(case: Case, database: str) -> None:
         http_wire(ingest, codec.JSON) as wire,
         grpc_wire(ingest) as another,
     ):
-        await _send(case, wire, database)
-        _compare(database, case.tables)
+        await send(case, wire, database, after=partial(_pack, database))
+        compare(case, database)
         assert await recount(database) == []
-        await _send(case, another, database)
-    _compare(database, {name: rows for name, rows in case.tables.items() if name != "ingest_ledger"})
+        await send(case, another, database, after=partial(_pack, database))
+    compare(case, database, but="ingest_ledger")
     assert await recount(database) == []
-
-
-async def _send(case: Case, wire: Wire, url: str) -> None:
-    for request in case.requests:
-        if statement := request.get("sql"):
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(statement.encode())
-        elif answer := await wire(request):
-            compare_answer(request.get("answer", {}), answer)
-        _pack(url)
 
 
 def _pack(url: str) -> None:
@@ -94,9 +69,3 @@ def _pack(url: str) -> None:
         connection.execute("SET default_transaction_read_only = off")
         for (chunk,) in connection.execute(_CHUNKS).fetchall():
             connection.execute(f"SELECT compress_chunk('{chunk}')".encode())
-
-
-def _compare(url: str, tables: Mapping[str, Any]) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SET timezone = 'UTC'")
-        compare_tables(connection, tables)

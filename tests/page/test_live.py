@@ -95,6 +95,7 @@ def test_a_transaction_that_commits_after_a_later_one_is_not_passed_over(
     with psycopg.connect(database) as slow:
         Rows(slow).event("delivery_events", NOW, 1, ATTEMPT)
         rows.event("delivery_events", NOW, 2, ATTEMPT)
+        # Time for windows to pass over the first, if they did.
         time.sleep(1)
         slow.commit()
     assert sorted(listener.numbers(2)) == [1, 2]

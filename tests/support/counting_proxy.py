@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from support.listening import listening
+
 
 @dataclass
 class Passed:
@@ -28,7 +30,6 @@ class Passed:
 async def counting_proxy(port: int) -> AsyncIterator[Passed]:
     """A port of loopback behind which is this one. Requests must come in one piece each, as small GETs do."""
     passed = Passed()
-    held: list[asyncio.Task[None]] = []
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, asks: bool) -> None:
         while data := await reader.read(1 << 16):
@@ -39,9 +40,6 @@ async def counting_proxy(port: int) -> AsyncIterator[Passed]:
         writer.close()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        held.append(task)
         passed.open += 1
         passed.most_open = max(passed.most_open, passed.open)
         try:
@@ -55,12 +53,5 @@ async def counting_proxy(port: int) -> AsyncIterator[Passed]:
             passed.open -= 1
             writer.close()
 
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-    passed.port = listening.sockets[0].getsockname()[1]
-    try:
+    async with listening(handle) as passed.port:
         yield passed
-    finally:
-        listening.close()
-        for task in held:
-            task.cancel()
-        await asyncio.gather(*held, return_exceptions=True)

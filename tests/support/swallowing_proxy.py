@@ -18,6 +18,8 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from support.listening import listening
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client says first (section 3.4)."""
 DATA = 0
@@ -148,13 +150,8 @@ class _Connection:
 async def swallowing_proxy(port: int) -> AsyncIterator[Passed]:
     """A port of loopback behind which is this one."""
     passed = Passed()
-    held: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        held.add(task)
-        task.add_done_callback(held.discard)
         ways: list[asyncio.Task[None]] = []
         writers = [writer]
         try:
@@ -175,13 +172,5 @@ async def swallowing_proxy(port: int) -> AsyncIterator[Passed]:
                 if isinstance(error, Exception) and not isinstance(error, (OSError, asyncio.IncompleteReadError)):
                     passed.faults.append(error)
 
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-    passed.port = listening.sockets[0].getsockname()[1]
-    try:
+    async with listening(handle) as passed.port:
         yield passed
-    finally:
-        listening.close()
-        for task in held:
-            task.cancel()
-        await asyncio.gather(*held, return_exceptions=True)
-        await listening.wait_closed()

@@ -89,6 +89,12 @@ async def applied(connection: Connection) -> dict[str, str]:
     return dict(rows)
 
 
+async def missing(connection: Connection, tier: Tier) -> list[str]:
+    """The names of the migrations that are still to be applied."""
+    known = await applied(connection)
+    return [script.name for script in scripts("migrations") if script.name not in known and script.fits(tier)]
+
+
 async def require_current(connection: Connection) -> None:
     """See that nothing has to be applied any more.
 
@@ -96,11 +102,8 @@ async def require_current(connection: Connection) -> None:
         DatabaseError: something has, or as `migrate`.
     """
     known = await applied(connection)
-    migrations = scripts("migrations")
-    check_applied(known, migrations)
-    tier = (await ask_server(connection)).tier
-    missing = [script.name for script in migrations if script.name not in known and script.fits(tier)]
-    if missing or _VIEWS not in known:
+    check_applied(known, scripts("migrations"))
+    if _VIEWS not in known or await missing(connection, (await ask_server(connection)).tier):
         raise DatabaseError("the database is not migrated: a sink that runs does it, or `postel db migrate`")
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import indent
 
 from tools.grafana.queries import BEFORE, FROM, NAMED, NODE, TO
+
+
+def _series(metric: str, where: str) -> str:
+    """The series of a metric, each with its node's name; as a query within another."""
+    return f"""    SELECT series.series_id, coalesce(named.name, node_id) AS node, instance, attributes
+    FROM otel_series AS series LEFT JOIN {NAMED} AS named ON named.id = node_id
+    WHERE metric = '{metric}' AND {where}"""
 
 
 def gauge(metric: str, name: str, value: str = "avg(value)", *, where: str = NODE) -> str:
     """A gauge without a typed column: a series for each value of an expression over node, attributes and instance."""
     return f"""SELECT $__timeGroup(time, $__interval, NULL) AS time, {name} AS metric, {value}::float8 AS value
 FROM (
-    SELECT series.series_id, coalesce(named.name, node_id) AS node, instance, attributes
-    FROM otel_series AS series LEFT JOIN {NAMED} AS named ON named.id = node_id
-    WHERE metric = '{metric}' AND {where}
+{_series(metric, where)}
 ) AS series
 JOIN otel_metric_point USING (series_id)
 WHERE $__timeFilter(time)
@@ -33,9 +39,7 @@ def rates(metric: str, name: str, *, value: str = "value", per: str = "", where:
             time, series_id, node, instance, attributes,
             {value} - lag({value}) OVER epoch AS rise, ({divisor})::float8 AS per
         FROM (
-            SELECT series.series_id, coalesce(named.name, node_id) AS node, instance, attributes
-            FROM otel_series AS series LEFT JOIN {NAMED} AS named ON named.id = node_id
-            WHERE metric = '{metric}' AND {where}
+{indent(_series(metric, where), " " * 8)}
         ) AS series
         JOIN otel_metric_point USING (series_id)
         WHERE time > {FROM} - interval '{BEFORE}' AND time <= {TO}
@@ -57,9 +61,7 @@ def latest(metric: str, columns: Mapping[str, str], *, where: str = NODE, rest: 
     shown = ", ".join(f'{expression} AS "{label}"' for label, expression in columns.items())
     return f"""SELECT {shown}
 FROM (
-    SELECT series.series_id, coalesce(named.name, node_id) AS node, instance, attributes
-    FROM otel_series AS series LEFT JOIN {NAMED} AS named ON named.id = node_id
-    WHERE metric = '{metric}' AND {where}
+{_series(metric, where)}
 ) AS series
 CROSS JOIN LATERAL (
     SELECT time, value FROM otel_metric_point AS point
