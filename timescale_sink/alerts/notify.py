@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import hashlib
 import logging
 import threading
@@ -46,7 +45,8 @@ def check(targets: Sequence[SecretStr]) -> None:
         wrong = [place for place, url in enumerate(targets) if not _target(url.get_secret_value())]
     finally:
         logger.disabled = False
-    for place in wrong[:1]:
+    if wrong:
+        place = wrong[0]
         scheme, there, _ = targets[place].get_secret_value().partition("://")
         named = f"of the scheme {scheme!r}" if there else "without a scheme"
         raise SettingsError(f"[alerts] notify: number {place + 1} of the list, {named}, is no URL that apprise can use")
@@ -125,31 +125,20 @@ async def send(connection: Connection, targets: Sequence[SecretStr], now: dateti
     return bool(waiting)
 
 
-_Done = concurrent.futures.Future[bool]
-
-
 async def _aside(work: Callable[[], bool]) -> bool:
     """What a function gives in a thread that nobody waits for when the process ends: a target may hang for minutes."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[_Done] = loop.create_future()
+    done = concurrent.futures.Future[bool]()
+    # It cannot be cancelled from now on: the thread would find it so.
+    done.set_running_or_notify_cancel()
 
     def run() -> None:
-        done = _Done()
         try:
             done.set_result(work())
         except Exception as error:  # noqa: BLE001 - told to who awaits it
             done.set_exception(error)
-        # The loop may be gone.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_settle, answer, done)
 
     threading.Thread(target=run, name="postel-notify", daemon=True).start()
-    return (await answer).result()
-
-
-def _settle(answer: asyncio.Future[_Done], done: _Done) -> None:
-    if not answer.done():
-        answer.set_result(done)
+    return await asyncio.wrap_future(done)
 
 
 def _notify(url: str, title: str, body: str, severity: str) -> bool:

@@ -33,6 +33,9 @@ class Shown:
     reading: Reading = Reading.VALUE
 
 
+TEXT = Shown("string", reading=Reading.TEXT)
+MOMENT = Shown("dateTimeAsIso", reading=Reading.TIME)
+
 Kind = Literal["lines", "area", "bars", "stat", "table"]
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from tools.grafana import queries
-from tools.grafana.model import Board, Panel, Reading, Row, Shown
+from tools.grafana.model import MOMENT, TEXT, Board, Panel, Reading, Row, Shown
 from tools.grafana.queries import LAST_DAY, NODE
-
-_TEXT, _MOMENT = Shown("string", reading=Reading.TEXT), Shown("dateTimeAsIso", reading=Reading.TIME)
 
 
 def _share(of: str) -> str:
@@ -111,7 +109,7 @@ ORDER BY 1""",
                         where=_ZONE_EVENTS,
                         rest='GROUP BY 1\nORDER BY "Attempts" DESC, 1\nLIMIT 100',
                     ),
-                    _TEXT,
+                    TEXT,
                     _TABLE_FIELDS,
                     note="Bounced: of those that were delivered or given up.",
                     height=12,
@@ -129,7 +127,7 @@ WHERE {LAST_DAY} AND {_ZONE_EVENTS}
 GROUP BY 1
 ORDER BY "Attempts" DESC, 1
 LIMIT 100""",
-                    _TEXT,
+                    TEXT,
                     _TABLE_FIELDS,
                     note=_DAY,
                     height=12,
@@ -154,7 +152,7 @@ LIMIT 100""",
                         only="status <> 'delivered'",
                         rest='GROUP BY 1\nORDER BY "Rejected" DESC, "Deferred" DESC, 1\nLIMIT 50',
                     ),
-                    _TEXT,
+                    TEXT,
                     {
                         "Deferred": _COUNTED,
                         "Rejected": _COUNTED,
@@ -174,7 +172,7 @@ WHERE {LAST_DAY} AND status <> 'delivered' AND {_ZONE_EVENTS}
 GROUP BY 1, 2
 ORDER BY "Rejected" DESC, "Deferred" DESC, 1, 2
 LIMIT 50""",
-                    _TEXT,
+                    TEXT,
                     {
                         "Deferred": _COUNTED,
                         "Rejected": _COUNTED,
@@ -195,8 +193,8 @@ WHERE {LAST_DAY} AND status <> 'delivered' AND response IS NOT NULL AND {_ZONE_E
 GROUP BY response, mx
 ORDER BY "Times" DESC, "Last" DESC
 LIMIT 100""",
-                    _TEXT,
-                    {"Times": Shown("short", ("delivery_events.response",), Reading.COUNT), "Last": _MOMENT},
+                    TEXT,
+                    {"Times": Shown("short", ("delivery_events.response",), Reading.COUNT), "Last": MOMENT},
                     note=_DAY,
                     width=24,
                     height=12,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tools.grafana import counters, points, queries
-from tools.grafana.model import Board, Panel, Reading, Row, Shown
-
-_TEXT, _MOMENT = Shown("string", reading=Reading.TEXT), Shown("dateTimeAsIso", reading=Reading.TIME)
+from tools.grafana import counters, points, queries, tables
+from tools.grafana.model import TEXT, Board, Panel, Reading, Row, Shown
+from tools.grafana.tables import Figure
 
 
 def _system(*columns: str) -> tuple[str, ...]:
@@ -32,32 +31,18 @@ HOSTS = Board(
         Row(
             "At the end of the range",
             [
-                Panel(
+                tables.latest(
                     "Hosts",
-                    "table",
-                    queries.latest(
-                        "metrics_system",
-                        {
-                            "cpu_load": "CPU",
-                            "load_1m": "Load",
-                            "memory_percent": "Memory",
-                            "memory_used": "Memory used",
-                            "disk_percent": "Disk",
-                            "disk_used": "Disk used",
-                            "process_count": "Processes",
-                        },
-                    ),
-                    _TEXT,
+                    "metrics_system",
                     {
-                        "CPU": Shown("percent", _system("cpu_load")),
-                        "Load": Shown("short", _system("load_1m")),
-                        "Memory": Shown("percent", _system("memory_percent")),
-                        "Memory used": Shown("bytes", _system("memory_used")),
-                        "Disk": Shown("percent", _system("disk_percent")),
-                        "Disk used": Shown("bytes", _system("disk_used")),
-                        "Processes": Shown("short", _system("process_count")),
+                        "cpu_load": Figure("CPU", "percent"),
+                        "load_1m": Figure("Load", "short"),
+                        "memory_percent": Figure("Memory", "percent"),
+                        "memory_used": Figure("Memory used", "bytes"),
+                        "disk_percent": Figure("Disk", "percent"),
+                        "disk_used": Figure("Disk used", "bytes"),
+                        "process_count": Figure("Processes", "short"),
                     },
-                    width=24,
                     height=6,
                 ),
             ],
@@ -98,7 +83,7 @@ HOSTS = Board(
                         },
                         rest="WHERE attributes ->> 'system.filesystem.state' = 'used'\nORDER BY \"Used\" DESC, 1, 2",
                     ),
-                    _TEXT,
+                    TEXT,
                     {"Used": Shown("percentunit", ("system.filesystem.utilization",))},
                     width=8,
                 ),

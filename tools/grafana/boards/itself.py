@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from tools.grafana import points
-from tools.grafana.model import Board, Panel, Reading, Row, Shown
+from tools.grafana.model import MOMENT, TEXT, Board, Panel, Reading, Row, Shown
 from tools.grafana.queries import NAMED, NODE
 
-_TEXT, _MOMENT = Shown("string", reading=Reading.TEXT), Shown("dateTimeAsIso", reading=Reading.TIME)
 _LEDGER = """FROM ingest_ledger
 WHERE
     -- Rows stand by the hour, and the one in which the range begins belongs to it.
@@ -73,8 +72,8 @@ FULL JOIN (
 ) AS letters USING (destination)
 ORDER BY last DESC NULLS LAST, 1, 2
 LIMIT 100""",
-                    _TEXT,
-                    {"Records": Shown("short", _RECORDS, Reading.COUNT), "First": _MOMENT, "Last": _MOMENT},
+                    TEXT,
+                    {"Records": Shown("short", _RECORDS, Reading.COUNT), "First": MOMENT, "Last": MOMENT},
                     note="By when they came; 0 for a table of whose data none was refused. The view dead_letter_request"
                     " has each as the request that brought it.",
                     width=24,
@@ -126,8 +125,8 @@ LIMIT 100""",
                         },
                         rest="ORDER BY value, 1, 2, 3",
                     ),
-                    _TEXT,
-                    {"Up": Shown("none", ("postel.receiver.up",)), "As of": _MOMENT},
+                    TEXT,
+                    {"Up": Shown("none", ("postel.receiver.up",)), "As of": MOMENT},
                     note="1: the last asking gave a whole answer.",
                     width=8,
                 ),
@@ -164,12 +163,12 @@ WHERE
     AND time > greatest($__timeFrom()::timestamptz, $__timeTo()::timestamptz - interval '1 hour')
     AND time <= $__timeTo()::timestamptz
 ORDER BY node_id, resource ->> 'service.name', resource ->> 'process.pid', time DESC""",
-                    _TEXT,
+                    TEXT,
                     {
                         "Delivered": Shown("short", ("postel.plugin.events.delivered",), Reading.COUNT),
                         "Waiting": Shown("short", ("postel.plugin.events.waiting",), Reading.COUNT),
                         "Dropped": Shown("short", ("postel.plugin.events.dropped",), Reading.COUNT),
-                        "As of": _MOMENT,
+                        "As of": MOMENT,
                     },
                     note="The last heartbeat of each process, since its start.",
                 ),
@@ -188,8 +187,8 @@ WHERE
     )
 ORDER BY time DESC
 LIMIT 100""",
-                    _TEXT,
-                    {"Time": _MOMENT},
+                    TEXT,
+                    {"Time": MOMENT},
                 ),
             ],
         ),

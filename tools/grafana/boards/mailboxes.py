@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tools.grafana import counters, points, queries
-from tools.grafana.model import Board, Panel, Reading, Row, Shown
+from tools.grafana import counters, points, queries, tables
+from tools.grafana.model import MOMENT, TEXT, Board, Panel, Reading, Row, Shown
 from tools.grafana.queries import NODE
+from tools.grafana.tables import Figure
 
-_TEXT, _MOMENT = Shown("string", reading=Reading.TEXT), Shown("dateTimeAsIso", reading=Reading.TIME)
 _LMTP = {"lmtp_accepted_total": "accepted", "lmtp_rejected_total": "rejected", "lmtp_error_total": "failed"}
 
 
@@ -36,35 +36,20 @@ MAILBOXES = Board(
         Row(
             "Users and storage",
             [
-                Panel(
+                tables.latest(
                     "At the end of the range",
-                    "table",
-                    queries.latest(
-                        "metrics_wildduck",
-                        {
-                            "user_count": "Users",
-                            "storage_usage": "Stored",
-                            "storage_limit": "Quotas",
-                            "near_quota_count": "Near quota",
-                            "over_quota_count": "Over quota",
-                            "mailbox_count": "Mailboxes",
-                            "message_count": "Messages",
-                            "unseen_count": "Unseen",
-                        },
-                    ),
-                    _TEXT,
+                    "metrics_wildduck",
                     {
-                        "Users": Shown("short", _wildduck("user_count")),
-                        "Stored": Shown("bytes", _wildduck("storage_usage")),
-                        "Quotas": Shown("bytes", _wildduck("storage_limit")),
-                        "Near quota": Shown("short", _wildduck("near_quota_count")),
-                        "Over quota": Shown("short", _wildduck("over_quota_count")),
-                        "Mailboxes": Shown("short", _wildduck("mailbox_count")),
-                        "Messages": Shown("short", _wildduck("message_count")),
-                        "Unseen": Shown("short", _wildduck("unseen_count")),
+                        "user_count": Figure("Users", "short"),
+                        "storage_usage": Figure("Stored", "bytes"),
+                        "storage_limit": Figure("Quotas", "bytes"),
+                        "near_quota_count": Figure("Near quota", "short"),
+                        "over_quota_count": Figure("Over quota", "short"),
+                        "mailbox_count": Figure("Mailboxes", "short"),
+                        "message_count": Figure("Messages", "short"),
+                        "unseen_count": Figure("Unseen", "short"),
                     },
                     note="Instances on one database say the same figures: they are not to be added up.",
-                    width=24,
                     height=5,
                 ),
                 _mailboxes("Stored", "bytes", {"storage_usage": "quota", "mailbox_size": "messages"}, width=8),
@@ -94,14 +79,14 @@ FROM (
 WHERE told.attributes ? 'wildduck.quota.allowed'
 ORDER BY "Used" DESC NULLS LAST, "User"
 LIMIT 50""",
-                    _TEXT,
+                    TEXT,
                     {
                         "Stored": Shown("bytes", ("wildduck.storage.usage",)),
                         "Quota": Shown("bytes", ("wildduck.storage.limit",)),
                         "Used": Shown(
                             "percentunit", ("wildduck.storage.usage", "wildduck.storage.limit"), Reading.SHARE
                         ),
-                        "As of": _MOMENT,
+                        "As of": MOMENT,
                     },
                     note="As it was last told within two days before the end of the range.",
                     height=8,

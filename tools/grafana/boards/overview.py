@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tools.grafana import counters, queries
-from tools.grafana.model import Board, Panel, Reading, Row, Shown
+from tools.grafana.model import MOMENT, TEXT, Board, Panel, Reading, Row, Shown
 from tools.grafana.queries import NAMED, NODE
 
 _OUTCOMES = {"delivered_total": "delivered", "deferred_total": "deferred", "rejected_total": "bounced"}
@@ -11,7 +11,6 @@ _ATTEMPTS = tuple(f"metrics_zonemta.{column}" for column in _OUTCOMES)
 _DEPTH = {"queue_size": "queued", "deferred_size": "deferred"}
 _DEPTHS = tuple(f"metrics_zonemta.{column}" for column in _DEPTH)
 _AGE = ("metrics_zonemta.oldest_age",)
-_TEXT, _MOMENT = Shown("string", reading=Reading.TEXT), Shown("dateTimeAsIso", reading=Reading.TIME)
 _ONCE = "A queue that several instances share is counted once."
 
 OVERVIEW = Board(
@@ -125,10 +124,10 @@ OVERVIEW = Board(
 FROM node JOIN {NAMED} AS named USING (id) CROSS JOIN LATERAL (SELECT id AS node_id) AS own
 WHERE {NODE}
 ORDER BY last_seen DESC""",
-                    _TEXT,
+                    TEXT,
                     {
-                        "Last heard of": _MOMENT,
-                        "First heard of": _MOMENT,
+                        "Last heard of": MOMENT,
+                        "First heard of": MOMENT,
                         "Silent for": Shown("s", reading=Reading.TIME),
                     },
                     note="Whenever that was: of all nodes that were ever heard of.",

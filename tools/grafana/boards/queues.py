@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tools.grafana import counters, points, queries
-from tools.grafana.model import Board, Panel, Reading, Row, Shown
+from tools.grafana.model import MOMENT, TEXT, Board, Panel, Reading, Row, Shown
 from tools.grafana.queries import NODE, ZONE
 
 _DEPTH = {"queue_size": "queued", "deferred_size": "deferred"}
@@ -15,9 +15,20 @@ _QUEUE_FIELDS = {
     "Deferred": Shown("short", ("metrics_zonemta.deferred_size",)),
     "Oldest": Shown("s", _AGE),
 }
-_TEXT, _MOMENT = Shown("string", reading=Reading.TEXT), Shown("dateTimeAsIso", reading=Reading.TIME)
 _NODE_ZONE = f"{NODE} AND {ZONE}"
 _ONCE = "A queue that several instances share is counted once."
+
+
+def _attempts(title: str, outcome: str) -> Panel:
+    column = f"{outcome}_total"
+    return Panel(
+        title,
+        "lines",
+        counters.rates("metrics_zonemta", {column: outcome}, by="zone", where=_NODE_ZONE),
+        Shown("cps", (f"metrics_zonemta.{column}",), Reading.RATE),
+        width=8,
+    )
+
 
 QUEUES = Board(
     "queues",
@@ -70,27 +81,9 @@ QUEUES = Board(
         Row(
             "Attempts",
             [
-                Panel(
-                    "Delivered",
-                    "lines",
-                    counters.rates("metrics_zonemta", {"delivered_total": "delivered"}, by="zone", where=_NODE_ZONE),
-                    Shown("cps", ("metrics_zonemta.delivered_total",), Reading.RATE),
-                    width=8,
-                ),
-                Panel(
-                    "Deferred",
-                    "lines",
-                    counters.rates("metrics_zonemta", {"deferred_total": "deferred"}, by="zone", where=_NODE_ZONE),
-                    Shown("cps", ("metrics_zonemta.deferred_total",), Reading.RATE),
-                    width=8,
-                ),
-                Panel(
-                    "Bounced",
-                    "lines",
-                    counters.rates("metrics_zonemta", {"rejected_total": "rejected"}, by="zone", where=_NODE_ZONE),
-                    Shown("cps", ("metrics_zonemta.rejected_total",), Reading.RATE),
-                    width=8,
-                ),
+                _attempts("Delivered", "delivered"),
+                _attempts("Deferred", "deferred"),
+                _attempts("Bounced", "rejected"),
                 Panel(
                     "Connections in the pool",
                     "lines",
@@ -127,12 +120,12 @@ WHERE {NODE} AND {ZONE}
 GROUP BY to_domain, mx, category
 ORDER BY "Recipients" DESC, "Domain"
 LIMIT 100""",
-                    _TEXT,
+                    TEXT,
                     {
                         "Recipients": Shown("short", ("delivery_events.to_domain",), Reading.COUNT),
                         "Messages": Shown("short", ("delivery_events.queue_id",), Reading.COUNT),
-                        "Since": _MOMENT,
-                        "Last attempt": _MOMENT,
+                        "Since": MOMENT,
+                        "Last attempt": MOMENT,
                     },
                     note="Now, whatever the range: by the events of the last three days.",
                     width=24,
@@ -148,9 +141,9 @@ FROM deferred_recipient
 WHERE {NODE} AND {ZONE}
 ORDER BY since
 LIMIT 50""",
-                    _TEXT,
+                    TEXT,
                     {
-                        "Since": _MOMENT,
+                        "Since": MOMENT,
                         "Attempts": Shown("short", ("delivery_events.attempt",), Reading.COUNT),
                     },
                     note="Now, whatever the range: by the events of the last three days.",

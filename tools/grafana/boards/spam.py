@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from tools.grafana import counters, queries
-from tools.grafana.model import Board, Panel, Reading, Row, Shown
+from tools.grafana.model import TEXT, Board, Panel, Reading, Row, Shown
 from tools.grafana.queries import LAST_DAY, NODE
 
-_TEXT, _MOMENT = Shown("string", reading=Reading.TEXT), Shown("dateTimeAsIso", reading=Reading.TIME)
 _ACTIONS = {
     "no_action_total": "no action",
     "greylist_total": "greylist",
@@ -131,7 +130,7 @@ WHERE {LAST_DAY} AND jsonb_typeof(symbols) = 'object' AND {NODE}
 GROUP BY symbol
 ORDER BY "Messages" DESC, symbol
 LIMIT 100""",
-                    _TEXT,
+                    TEXT,
                     {
                         "Messages": Shown("short", ("email_events.symbols",), Reading.COUNT),
                         "Rejected": Shown("short", ("email_events.symbols",), Reading.COUNT),
@@ -164,7 +163,7 @@ GROUP BY 1
 HAVING sum(hits) > 0
 ORDER BY "Messages" DESC, 1
 LIMIT 100""",
-                    _TEXT,
+                    TEXT,
                     {"Messages": Shown("short", ("rspamd.symbol.hits",))},
                     note="From the first to the last point in the range; after a restart of Rspamd in it, since that.",
                     width=8,
