@@ -21,20 +21,28 @@ CHECKS = (
 )
 
 
-@pytest.mark.slow
+# In `make test` always the same questions, so that it tells of a change; in `make soak` new ones each time.
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        pytest.param(["--max-examples", "30", "--generation-deterministic"], id="the same", marks=pytest.mark.slow),
+        pytest.param(["--max-examples", "1000"], id="new ones", marks=pytest.mark.soak),
+    ],
+)
 def test_no_answer_is_an_error_of_the_servers_or_another_than_documented(
-    migrated_database: str, tmp_path: Path
+    migrated_database: str, tmp_path: Path, drawn: list[str]
 ) -> None:
     with serving(tmp_path, migrated_database) as address:
         asked = subprocess.run(
             [
                 *(Path(sys.executable).with_name("schemathesis"), "run", f"{address}/api/v1/openapi.json"),
-                *("--checks", ",".join(CHECKS), "--max-examples", "30", "--generation-database", "none"),
+                *("--checks", ",".join(CHECKS), "--generation-database", "none"),
+                *drawn,
             ],
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=1500,
             check=False,
         )
     assert asked.returncode == 0, asked.stdout[-8000:]

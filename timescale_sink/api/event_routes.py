@@ -13,6 +13,7 @@ import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, Field
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from postel.signals import FIXED_EVENT_COLUMNS
 from timescale_sink.api import filters, trace
@@ -94,6 +95,13 @@ async def _search(
     return Search(readers(request).events.filter(table, conditions, address), first, last)
 
 
+class AnythingConvertor(PathConvertor):
+    """The rest of a path, whatever it is: Starlette's own ``path`` ends at a line's end, and the route is not found."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("anything", AnythingConvertor())
 router = APIRouter(responses=REFUSED)
 
 
@@ -133,7 +141,7 @@ async def export(
     return StreamingResponse(lines, media_type=_MEDIA_TYPES[format_], headers={"Content-Disposition": disposition})
 
 
-@router.get("/trace/{id:path}", responses=BAD_QUERY)
+@router.get("/trace/{id:anything}", responses=BAD_QUERY)
 async def get_trace(
     request: Request,
     id_: Annotated[
