@@ -27,6 +27,7 @@ from support.timescale_database import TimescaleDatabase, in_process, on_server
 from timescale_sink.store import commands, housekeeping, increase, retention, rollups
 from timescale_sink.store.database import _SESSION_TIMESCALE
 from timescale_sink.store.housekeeping import _keep
+from timescale_sink.store.rolling import make_rollups
 from timescale_sink.store.rollup_views import names, sources
 from timescale_sink.store.rollups import KEY, SIZES, Typed, state_columns, typed_tables
 
@@ -288,6 +289,21 @@ async def test_what_comes_later_than_the_jobs_look_back_is_the_housekeepings(dat
     await _keep(database.connection, DECLARED)
     assert [len(database.rows(count)) for count in counts] == [4] * 3
     assert database.rows("SELECT count(*)::int FROM metrics_system_daily WHERE node_id = 'other'") == [(0,)]
+
+
+async def test_what_is_kept_for_ever_is_rolled_up_however_late_it_comes(database: TimescaleDatabase) -> None:
+    await retention.apply(database.connection, Database(raw_days=0, rollup_days=0), DECLARED)
+    await _keep(database.connection, DECLARED)
+    key = {"node_id": "n", "instance": "", "zone": "", "started_at": None}
+    now = database.rows("SELECT now()")[0][0]
+    for count, age in enumerate((400, 40, 4000), 1):
+        database.run(inserts({"metrics_system": [{**key, "time": now - age * DAY, "network_in": 1}]}))
+        # Not by `_keep`, which says of a step that fails no more than a line in the log.
+        await make_rollups(database.connection, "metrics_system", begin=True)
+        aggregate = "SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)"
+        where = "FROM timescaledb_information.continuous_aggregates WHERE view_name = 'metrics_system_daily_1'"
+        [(kept,)] = database.rows(f"{aggregate} {where}")
+        assert database.rows(f"SELECT count(*)::int FROM {kept}") == [(count,)]
 
 
 async def test_a_demo_goes_with_its_rollups_and_unpacks_no_other_nodes_rows(database: TimescaleDatabase) -> None:

@@ -60,7 +60,8 @@ async def _windows(connection: Connection, table: str, *, by_chunk: bool) -> lis
     else:
         query = f"""
             SELECT nullif(since, '-infinity'), until FROM ({bounds}) AS bounds
-            WHERE until - since >= interval '24 hours' OR since = '-infinity'
+            -- Not a difference: before PostgreSQL 17 there is none to a time that is infinite.
+            WHERE since + interval '24 hours' <= until
         """
         found = await connection.execute(query.encode(), (table, retention.REACH))
     return [(since, until) async for since, until in found]
