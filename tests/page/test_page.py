@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
@@ -12,7 +13,7 @@ import pytest
 from psycopg import sql
 from selenium import webdriver
 
-from support.page import Rows, drawn, look, name_of
+from support.page import Rows, answers, drawn, look, name_of, serving_as_a_program
 from support.running_postel import until
 
 pytestmark = [pytest.mark.slow]
@@ -362,3 +363,12 @@ def test_many_open_pages_share_their_questions(
     refreshes = asked.count("-- Every node ever seen")
     assert 1 <= refreshes <= 2
     assert asked.count("-- The mean of each gauge per bucket") == 5 * refreshes
+
+
+def test_begun_as_a_program_it_serves_within_three_seconds(database: str, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with serving_as_a_program(tmp_path, database) as address:
+        assert answers(f"{address}/")
+        took = time.monotonic() - begun
+    # 1.5 s on a quiet machine of 2 cores; the rest is for neighbours.
+    assert took < 6, f"{took:.1f} s"

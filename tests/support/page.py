@@ -20,6 +20,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
+from support import warm
 from support.ports import free_port
 from support.running_postel import until
 from tools.bootstrap.programs import Browser
@@ -50,25 +51,41 @@ return chart.getOption().series.map((s) => [s.name, s.data.map((d) => d.value ??
 def serving(folder: Path, url: str, **variables: str) -> Iterator[str]:
     """`postel serve` on a free port, ended by SIGTERM and expected to say nothing wrong; the address of its page.
 
+    It begins with its imports made, as :mod:`support.warm` has it.
+
     Args:
         folder: where it runs, and writes ``serve.log``.
         url: its database.
         variables: of its environment, beside those.
     """
-    address = f"127.0.0.1:{free_port()}"
-    log = folder / "serve.log"
+    own, log = _environment(folder, url, variables), folder / "serve.log"
+    with _until_ended(warm.start(["serve"], folder=folder, variables=own, log=log), own, log) as address:
+        yield address
+
+
+@contextmanager
+def serving_as_a_program(folder: Path, url: str, **variables: str) -> Iterator[str]:
+    """As :func:`serving`, begun as whoever types the command begins it."""
+    own, log = _environment(folder, url, variables), folder / "serve.log"
+    command = [sys.executable, "-m", "postel.cli", "serve"]
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "postel.cli", "serve"],
-            cwd=folder,
-            env={"POSTEL_DATABASE__URL": url, "POSTEL_SERVE__ADDRESS": address, "HOME": str(folder), **variables},
-            stdout=output,
-            stderr=output,
-        )
+        process = subprocess.Popen(command, cwd=folder, env=own, stdout=output, stderr=output)
+    with _until_ended(process, own, log) as address:
+        yield address
+
+
+def _environment(folder: Path, url: str, variables: Mapping[str, str]) -> dict[str, str]:
+    address = f"127.0.0.1:{free_port()}"
+    return {"POSTEL_DATABASE__URL": url, "POSTEL_SERVE__ADDRESS": address, "HOME": str(folder), **variables}
+
+
+@contextmanager
+def _until_ended(process: subprocess.Popen[bytes] | warm.Forked, own: Mapping[str, str], log: Path) -> Iterator[str]:
+    address = f"http://{own['POSTEL_SERVE__ADDRESS']}"
     try:
         # 401 where it asks for a token.
-        until(lambda: status(f"http://{address}/healthz") in (200, 401), 20, "serve answers", pause=0.05)
-        yield f"http://{address}"
+        until(lambda: status(f"{address}/healthz") in (200, 401), 20, "serve answers", pause=0.05)
+        yield address
     except BaseException:
         sys.stderr.write(log.read_text("utf-8", "replace")[-10_000:])
         raise
