@@ -41,13 +41,22 @@ def rows(postel: RunningPostel) -> int:
     return counted[0][0] if counted else 0
 
 
-def test_rows_of_this_host_arrive_with_the_default_intervals_and_a_second_start_is_quick(tmp_path: Path) -> None:
+# The default is waited for by `make soak`: it sends every 30 s.
+@pytest.mark.parametrize(
+    ("variables", "interval"),
+    [pytest.param(FAST, 1, id="each second"), pytest.param({}, 15, id="by default", marks=pytest.mark.soak)],
+)
+def test_rows_of_this_host_arrive_and_a_second_start_is_quick(
+    tmp_path: Path, variables: dict[str, str], interval: int
+) -> None:
     begun = time.monotonic()
-    with running(tmp_path) as postel:
+    with running(tmp_path, **variables) as postel:
         until(lambda: rows(postel) >= 2, 90, "rows in metrics_system")
         first = time.monotonic() - begun
-        ((aligned,),) = postel.query("SELECT bool_and(extract(epoch FROM time)::bigint % 15 = 0) FROM metrics_system")
-        assert aligned
+        ((apart,),) = postel.query(
+            "SELECT array_agg(DISTINCT extract(epoch FROM time) %% %s) FROM metrics_system", interval
+        )
+        assert apart == [0]
         nodes = postel.query("SELECT id, host, demo FROM node")
         assert len(nodes) == 1
         assert nodes[0][1] == socket.gethostname()
@@ -165,7 +174,9 @@ def test_an_address_in_use_is_named_with_its_setting_and_nothing_starts(tmp_path
     assert not (postel.data / "postgres").exists()
 
 
-@pytest.mark.parametrize("secured", [{}, SECURED])
+@pytest.mark.parametrize(
+    "secured", [pytest.param(SECURED, id="token"), pytest.param({}, id="no token", marks=pytest.mark.soak)]
+)
 def test_without_a_collector_the_agent_sends_straight_to_the_sink_and_says_so(
     tmp_path: Path, secured: dict[str, str]
 ) -> None:
