@@ -30,6 +30,7 @@ from postel.settings import Discovery, Settings
 from postel.signals import load_all
 from support.batches import Increase
 from support.counting_proxy import counting_proxy
+from support.older import soaked
 
 SECOND = 1_000_000_000
 VERSIONS = ("1.51", "1.46")
@@ -170,19 +171,21 @@ async def test_an_api_without_a_token_is_asked_without_one(new_wildduck: NewWild
         assert figures(await asker.ask(asker.mailboxes)) == expected_mailboxes(server)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("token", [None, "wrong"])
-async def test_a_wrong_token_is_named_with_its_setting(
-    new_wildduck: NewWildDuck, tmp_path: Path, version: str, token: str | None
+@pytest.mark.parametrize("version", soaked(VERSIONS, "1.46"))
+async def test_a_wrong_token_or_none_is_named_with_its_setting(
+    new_wildduck: NewWildDuck, tmp_path: Path, version: str
 ) -> None:
     server = new_wildduck(version)
-    async with Asker(server, tmp_path, token=token) as asker:
-        with pytest.raises(ScrapeError, match=r"HTTP 403 InvalidToken; set \[discovery\] wildduck_api_token") as caught:
-            await asker.ask(asker.users)
-    assert caught.value.error_type == "403"
+    for token in (None, "wrong"):
+        async with Asker(server, tmp_path, token=token) as asker:
+            with pytest.raises(
+                ScrapeError, match=r"HTTP 403 InvalidToken; set \[discovery\] wildduck_api_token"
+            ) as caught:
+                await asker.ask(asker.users)
+        assert caught.value.error_type == "403"
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", soaked(VERSIONS, "1.46"))
 async def test_thousands_of_users_are_counted_exactly_within_the_budget(
     new_wildduck: NewWildDuck, tmp_path: Path, version: str
 ) -> None:
@@ -249,6 +252,7 @@ async def test_over_restarts_the_increase_is_what_was_delivered(wildduck: WildDu
     async with Asker(wildduck, tmp_path) as asker:
         increase.add(await asker.ask(asker.page))
         for count in (3, 5):
+            started = time.monotonic()
             wildduck.deliver(["user0@example.org"] * count)
             delivered += count
             increase.add(await asker.ask(asker.page))
@@ -256,8 +260,8 @@ async def test_over_restarts_the_increase_is_what_was_delivered(wildduck: WildDu
             wildduck.stop()
             with pytest.raises(ScrapeError):
                 await asker.ask(asker.page)
-            # Its start is said in whole seconds.
-            time.sleep(2.5)  # noqa: ASYNC251 - nothing else runs in this loop
+            # Its start is said in whole seconds; one that moves by two and no more is the same process.
+            time.sleep(max(0, started + 3.5 - time.monotonic()))  # noqa: ASYNC251 - nothing else runs in this loop
             wildduck.start()
         wildduck.deliver(["user0@example.org"] * 7)
         increase.add(await asker.ask(asker.page))

@@ -18,6 +18,7 @@ from testbed.wildduck import WildDuck
 
 from otel_receivers.wildduck import door
 from postel.signals import load_all
+from support.older import soaked
 from support.otlp_thread import LogRecord, OtlpThread
 from support.running_agent import environment
 
@@ -111,7 +112,7 @@ def test_what_becomes_of_a_user_is_told_once(
     assert TOKEN not in agent.log.read_text()
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", soaked(VERSIONS, "1.46"))
 def test_everything_that_its_api_lets_one_do_is_told_by_a_name_of_its_own(
     new_wildduck: NewWildDuck, otlp_receiver: OtlpThread, tmp_path: Path, version: str
 ) -> None:

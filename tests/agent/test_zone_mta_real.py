@@ -14,7 +14,7 @@ import httpx
 import pytest
 from testbed.fixtures import NewZoneMta
 from testbed.program import until
-from testbed.zone_mta import RELEASES, SENDER, ZoneMta
+from testbed.zone_mta import OLDER_IN_SOAK, RELEASES, SENDER, ZoneMta
 
 from otel_receivers.epochs import Epochs
 from otel_receivers.node import identify
@@ -72,6 +72,8 @@ async def test_the_points_are_the_page(zone_mta: ZoneMta, tmp_path: Path) -> Non
     assert {zone for zone, _ in found} == {"default", "bulk"}
 
 
+# The whole way to the database over such a restart is in `make test`: tests/e2e/test_zone_mta.py.
+@pytest.mark.soak
 async def test_restarted_when_idle_the_increase_is_the_attempts(zone_mta: ZoneMta, tmp_path: Path) -> None:
     scraper = Scraper(zone_mta, tmp_path)
     await scraper.scrape()
@@ -150,7 +152,7 @@ class QueueAsker:
         return counts, ages
 
 
-@pytest.mark.parametrize("version", RELEASES)
+@pytest.mark.parametrize("version", OLDER_IN_SOAK)
 async def test_each_zone_of_the_queue_says_what_waits_in_it(
     version: str, new_zone_mta: NewZoneMta, tmp_path: Path
 ) -> None:

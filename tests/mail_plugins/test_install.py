@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testbed import haraka as harakas
 from testbed.fixtures import NewZoneMta
 from testbed.haraka import DISCARD, Haraka
-from testbed.haraka import RELEASES as HARAKAS
 from testbed.npm_packages import install
 from testbed.program import until
-from testbed.zone_mta import RELEASES, ZoneMta
+from testbed.zone_mta import OLDER_IN_SOAK, ZoneMta
 
 from postel.plugins import haraka, zone_mta
 from postel.plugins.bundle import bundles
@@ -61,11 +61,11 @@ def content(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     }
 
 
-def checkout(server: ZoneMta, folder: Path, version: str, buffer: Path) -> Path:
+def checkout(server: ZoneMta, folder: Path, buffer: Path) -> Path:
     """Let the server run in a copy of its package, as in a checkout of Zone-MTA."""
     package = server.program.directory
-    modules = Path(str(package).removesuffix(f"/{RELEASES[version].package}"))
-    copy = folder / "node_modules" / RELEASES[version].package
+    modules = Path(str(package).removesuffix(f"/{server.package}"))
+    copy = folder / "node_modules" / server.package
     shutil.copytree(package, copy)
     for other in [*modules.iterdir(), *modules.glob("@*/*")]:
         place = folder / "node_modules" / other.relative_to(modules)
@@ -123,13 +123,13 @@ def deliveries(receiver: OtlpThread) -> list[object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", RELEASES)
+@pytest.mark.parametrize("version", OLDER_IN_SOAK)
 def test_a_checkout_of_zone_mta_tells_of_its_mail_and_is_then_as_it_was_before(
     new_zone_mta: NewZoneMta, otlp_receiver: OtlpThread, tmp_path: Path, version: str
 ) -> None:
     server = new_zone_mta(version=version)
     server.stop()
-    folder = checkout(server, tmp_path / "server", version, tmp_path / "buffer")
+    folder = checkout(server, tmp_path / "server", tmp_path / "buffer")
     before = content(folder)
     intake = otlp_receiver.endpoint.removeprefix("http://")
 
@@ -200,10 +200,10 @@ def test_an_application_is_found_as_it_runs_and_the_users_settings_stay(
     assert len(otlp_receiver.records()) == told
 
 
-@pytest.fixture(params=HARAKAS)
+@pytest.fixture(params=harakas.OLDER_IN_SOAK)
 def haraka_server(request: pytest.FixtureRequest, node: Node, tmp_path: Path) -> Iterator[Haraka]:
     """A Haraka without the plugin, not started."""
-    packages = install(HARAKAS[request.param], node)
+    packages = install(harakas.RELEASES[request.param], node)
     server = Haraka(tmp_path / "haraka", node=node, packages=packages, version=request.param, storage=DISCARD)
     yield server
     server.kill()

@@ -18,11 +18,14 @@ from testbed.program import Program
 from testbed.rspamd import Rspamd
 
 from support.node import Node
+from support.older import soaked
 from support.ports import free_port
 
 NEWEST = "3.3.4"
 RELEASES = {NEWEST: "haraka-3.3", "3.1.7": "haraka-3.1"}
 """Its versions, and the folders of `tests/testbed/npm` that pin them."""
+OLDER_IN_SOAK = soaked(RELEASES, "3.1.7")
+"""For a test beside which a quicker one runs on each of them."""
 
 PLUGINS = Path(__file__).parent / "haraka_plugins"
 WILDDUCK = "wildduck"

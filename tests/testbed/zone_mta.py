@@ -23,6 +23,7 @@ from testbed.program import Program, until
 from testbed.smtp_sink import SmtpSink
 
 from support.node import Node
+from support.older import soaked
 from support.ports import free_ports
 
 SENDER = "ok@sender.test"
@@ -45,6 +46,8 @@ RELEASES = {
     NEWEST: Release("zone-mta-3.11", "@zone-eu/zone-mta"),
     "3.10.3": Release("zone-mta-3.10", "zone-mta"),
 }
+OLDER_IN_SOAK = soaked(RELEASES, "3.10.3")
+"""For a test beside which a quicker one runs on each of them."""
 
 
 class ZoneMta:
@@ -80,6 +83,7 @@ class ZoneMta:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.sink = sink
+        self.package = RELEASES[version].package
         self.api_port, self.smtp_port, self.queue_port = free_ports(3)
         self.api = f"http://127.0.0.1:{self.api_port}"
         self.metrics_url = f"{self.api}/metrics"
@@ -93,7 +97,7 @@ class ZoneMta:
             [node.path, "app.js"],
             folder / "zone-mta.log",
             # Its plugins' paths are relative to the working directory; without them it runs, and ignores them silently.
-            directory=packages / "node_modules" / RELEASES[version].package,
+            directory=packages / "node_modules" / self.package,
             environment={
                 "NODE_CONFIG_PATH": str(self.config_path),
                 "NODE_ENV": "production",
