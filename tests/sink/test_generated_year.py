@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 
 from support.generated_year import Year, fill
-from support.postgres import fresh_database, migrate_now
+from support.older import soaked
+from support.postgres import SERVERS, fresh_database, migrate_now
 from timescale_sink.store.database import Tier
 
 
+@pytest.mark.parametrize("any_server", soaked(SERVERS, "old_postgres"), indirect=True)
 def test_a_small_year_is_what_it_says(any_server: str) -> None:
     year = Year(events=4000, nodes=3, domains=50, kept=11, rolled_up=40, fine=1)
     with fresh_database(any_server) as url:

@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from postel.errors import DatabaseAwayError, DatabaseError
 from postel.otlp.signal import Signal
 from postel.settings import Database, Settings
-from support.postgres import fresh_database, migrate_now
+from support.older import soaked
+from support.postgres import SERVERS, fresh_database, migrate_now
 from support.sink import RunningSink, ingesting, recount
 from timescale_sink.ingest.service import Service
 from timescale_sink.store import commands
@@ -148,7 +149,10 @@ async def test_a_database_that_is_read_only_is_waited_for(url: str, tmp_path: Pa
         await Service(settings)._prepare(read_only)
 
 
-@pytest.fixture(params=["LATIN1", "SQL_ASCII"])
+NARROW = ["LATIN1", "SQL_ASCII"]
+
+
+@pytest.fixture(params=NARROW)
 def narrow(request: pytest.FixtureRequest, any_server: str) -> Iterator[str]:
     """A database that cannot hold every text."""
     with fresh_database(any_server, "template0", f"ENCODING '{request.param}' LOCALE 'C'") as url:
@@ -170,6 +174,9 @@ async def test_an_encoding_that_cannot_hold_every_text_is_refused(narrow: str) -
             owner.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
+# Each encoding is refused on each server by the test before; here five programs start.
+@pytest.mark.parametrize("any_server", soaked(SERVERS, "old_postgres"), indirect=True)
+@pytest.mark.parametrize("narrow", soaked(NARROW, "SQL_ASCII"), indirect=True)
 async def test_every_program_refuses_the_encoding_in_one_line(narrow: str, tmp_path: Path) -> None:
     sink = RunningSink(tmp_path, narrow)
     for command in (("sink",), ("db", "migrate"), ("db", "status"), ("demo", "--remove")):
