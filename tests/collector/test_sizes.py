@@ -227,7 +227,7 @@ def test_what_just_fits_passes(started: Collector, sink: Sink) -> None:
     _until(lambda: len(sink.bodies()) == 4)
 
 
-@pytest.mark.parametrize("compression", ["gzip", "none", "snappy", "zstd"])
+@pytest.mark.parametrize("compression", ["gzip", "none", pytest.param("snappy", marks=pytest.mark.soak), "zstd"])
 def test_postels_own_sink_takes_what_the_collector_sends_however_it_is_compressed(
     program: Path, tmp_path: Path, migrated_postgres: str, compression: str
 ) -> None:
