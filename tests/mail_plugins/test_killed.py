@@ -58,7 +58,7 @@ def receiver_that(state: str, receiver: OtlpThread) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("state", ["takes", "hangs", "away"])
+@pytest.mark.parametrize("state", ["takes", pytest.param("hangs", marks=pytest.mark.soak), "away"])
 def test_a_server_that_is_killed_loses_no_event_older_than_a_second(
     watched_zone_mta: WatchedZoneMta, otlp_receiver: OtlpThread, state: str
 ) -> None:

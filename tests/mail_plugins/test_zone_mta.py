@@ -286,7 +286,8 @@ def test_nothing_is_missing_after_the_receiver_was_away(
     assert log.count("events are kept,") == log.count("again, after") > 0
 
 
-@pytest.mark.slow
+# Of one that is killed amid its work it is shown by `make test`: tests/mail_plugins/test_killed.py.
+@pytest.mark.soak
 def test_events_of_a_killed_server_are_sent_by_the_next_one(
     watched_zone_mta: WatchedZoneMta, otlp_receiver: OtlpThread
 ) -> None:

@@ -1,4 +1,7 @@
-"""The testbed itself: what the sink saw is what Zone-MTA counts, and every process can be ended at any moment."""
+"""The testbed itself: what the sink saw is what Zone-MTA counts, and every process can be ended at any moment.
+
+The ends under load are left to `make soak`: the agent's and the plugins' tests end servers so too, and compare all.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def test_without_a_bounce_zone_no_bounce_is_sent(new_zone_mta: NewZoneMta) -> No
     assert server.delivery_status() == server.sink.counts() == {("only", "rejected"): 3}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_restart_keeps_the_queue_and_the_ports_and_counts_from_nothing(new_zone_mta: NewZoneMta) -> None:
     server = new_zone_mta(defer_times_s=(600,))
     server.send(2)
@@ -81,7 +84,7 @@ def test_a_restart_keeps_the_queue_and_the_ports_and_counts_from_nothing(new_zon
     assert server.sink.counts() == {("default", "delivered"): 3, ("bulk", "deferred"): 3}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_stopped_under_load_nothing_is_delivered_twice(zone_mta: ZoneMta) -> None:
     zone_mta.sink.delay = 0.2
     recipients = zone_mta.send(30)
@@ -98,7 +101,7 @@ def test_stopped_under_load_nothing_is_delivered_twice(zone_mta: ZoneMta) -> Non
     assert zone_mta.delivery_status() == {("default", "delivered"): len(recipients) - len(done)}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_under_load_the_whole_group_is_gone_and_the_rest_is_delivered_later(zone_mta: ZoneMta) -> None:
     zone_mta.sink.delay = 0.1
     recipients = zone_mta.send(30)
