@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime
 from itertools import islice
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,9 +19,19 @@ def test_a_day_is_the_same_whenever_it_is_asked(day: date) -> None:
     assert list(islice(moments(day), 1000)) == list(islice(moments(day), 1000))
 
 
-@settings(max_examples=2, deadline=None)
+# A day takes seconds: `make test` has one, `make soak` any.
+def test_a_day_adds_up_and_tells_what_becomes_of_each_message_in_its_order() -> None:
+    adds_up(date(2028, 2, 29))
+
+
+@pytest.mark.soak
+@settings(max_examples=10)
 @given(days)
-def test_a_day_adds_up_and_tells_what_becomes_of_each_message_in_its_order(day: date) -> None:
+def test_any_day_adds_up(day: date) -> None:
+    adds_up(day)
+
+
+def adds_up(day: date) -> None:
     tried: dict[int, int] = {}
     over: set[int] = set()
     before = None
