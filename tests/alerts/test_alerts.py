@@ -279,16 +279,13 @@ def test_a_rule_that_cannot_be_evaluated_is_an_alert_itself(api: httpx.Client) -
     assert "no_such_column" in broken()[0]["title"]
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
+def test_a_silence_that_cannot_be_is_refused(api: httpx.Client) -> None:
+    for asked in (
         {"ends": "2020-01-01T00:00:00Z", "author": "me", "reason": "x"},
         {"ends": "tomorrow", "author": "me", "reason": "x"},
         {"ends": "2999-01-01T00:00:00Z", "author": "", "reason": "x"},
         {"ends": "2999-01-01T00:00:00Z", "author": "me", "reason": "a\0b"},
         {},
-    ],
-)
-def test_a_silence_that_cannot_be_is_refused(api: httpx.Client, asked: dict[str, Any]) -> None:
-    assert api.post("/silences", json=asked).status_code in (400, 422)
-    assert api.get("/silences").json() == {"silences": []}
+    ):
+        assert api.post("/silences", json=asked).status_code in (400, 422), asked
+        assert api.get("/silences").json() == {"silences": []}
