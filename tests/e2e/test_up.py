@@ -78,6 +78,8 @@ def answers(url: str) -> bool:
         return False
 
 
+# By `make test` each of them is killed too, and no sample is missing: tests/e2e/test_no_sample_lost.py.
+@pytest.mark.soak
 def test_what_dies_comes_back_and_data_flows_on(tmp_path: Path) -> None:
     # With a token, so that it is seen to pass through the Collector too.
     with running(tmp_path, **FAST, **SECURED) as postel:

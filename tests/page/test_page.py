@@ -352,7 +352,7 @@ def test_many_open_pages_share_their_questions(
         drawing(chromium, "cpu")
         time.sleep(2)
         before = statements()
-        time.sleep(8)
+        time.sleep(6)
         asked = statements().removeprefix(before)
     finally:
         for window in windows[1:]:
