@@ -47,6 +47,11 @@ function expected(count, first = 0) {
     return Array.from({ length: count }, (_, index) => `m${first + index}`);
 }
 
+// Ids in the order of their numbers.
+function sorted(list) {
+    return [...list].sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
+}
+
 // All files under a folder.
 function files(folder) {
     return fs
@@ -54,4 +59,4 @@ function files(folder) {
         .flatMap(entry => (entry.isDirectory() ? files(path.join(folder, entry.name)) : [path.join(folder, entry.name)]));
 }
 
-module.exports = { PLUGIN, emit, expected, files, ids, newEmitter, temporaryFolder };
+module.exports = { PLUGIN, emit, expected, files, ids, newEmitter, sorted, temporaryFolder };

@@ -104,6 +104,13 @@ function plainValue(value) {
     return kind === 'intValue' ? Number(content) : content;
 }
 
+// One that ends with the test.
+async function receiver(t) {
+    const started = await new Receiver().start();
+    t.after(() => started.stop());
+    return started;
+}
+
 // Ask until the answer is truthy; Error after `seconds`.
 async function until(ask, seconds = 10, what = ask.toString()) {
     const deadline = Date.now() + seconds * 1000;
@@ -121,4 +128,4 @@ function keptLog() {
     return { said, error: text => said.push(`error: ${text}`), info: text => said.push(`info: ${text}`) };
 }
 
-module.exports = { Receiver, keptLog, recordsOf, until };
+module.exports = { Receiver, keptLog, receiver, recordsOf, until };
