@@ -162,10 +162,15 @@ async def test_users_quotas_and_mailboxes_are_those_of_the_api(
         assert changes == {"user4": "change"}
 
 
-async def test_an_api_without_a_token_is_asked_without_one(new_wildduck: NewWildDuck, tmp_path: Path) -> None:
-    server = new_wildduck(token=None)
+async def test_an_api_without_a_token_is_asked_without_one_and_is_enough_without_prometheus(
+    new_wildduck: NewWildDuck, tmp_path: Path
+) -> None:
+    server = new_wildduck(token=None, prometheus=False)
     server.add_user("user0", 1000)
     async with Asker(server, tmp_path) as asker:
+        with pytest.raises(ScrapeError) as caught:
+            await asker.ask(asker.page)
+        assert caught.value.error_type == "connection"
         assert figures(await asker.ask(asker.users)) == expected_users(server)
         await asker.ask(asker.mailboxes)
         assert figures(await asker.ask(asker.mailboxes)) == expected_mailboxes(server)
@@ -291,13 +296,3 @@ async def test_of_a_cluster_whose_worker_is_killed_nothing_is_counted_twice(
         server.deliver(["user0@example.org"] * 4)
         increase.add(await asker.ask(asker.page))
     assert 30 <= increase.total <= 34
-
-
-async def test_without_prometheus_the_api_is_enough(new_wildduck: NewWildDuck, tmp_path: Path) -> None:
-    server = new_wildduck(prometheus=False)
-    server.add_user("user0", 1000)
-    async with Asker(server, tmp_path, token=server.token) as asker:
-        assert figures(await asker.ask(asker.users)) == expected_users(server)
-        with pytest.raises(ScrapeError) as caught:
-            await asker.ask(asker.page)
-    assert caught.value.error_type == "connection"

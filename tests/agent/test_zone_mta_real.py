@@ -60,13 +60,15 @@ class Scraper:
         }
 
 
-async def test_the_points_are_the_page(zone_mta: ZoneMta, tmp_path: Path) -> None:
+async def test_the_points_are_the_page_and_none_without_any_delivery(zone_mta: ZoneMta, tmp_path: Path) -> None:
+    scraper = Scraper(zone_mta, tmp_path)
+    # In its first seconds its page does not even have the size of the queue.
+    assert await scraper.scrape() == {}
     zone_mta.send(3, "ok")
     zone_mta.send(2, "ok", zone="bulk")
     zone_mta.send(2, "reject", zone="bulk")
     zone_mta.send(1, "defer-then-ok")
     zone_mta.wait_until_idle()
-    scraper = Scraper(zone_mta, tmp_path)
     found = await scraper.scrape()
     assert found == zone_mta.delivery_status()
     assert {zone for zone, _ in found} == {"default", "bulk"}
@@ -117,10 +119,6 @@ async def test_killed_under_load_it_falls_short_by_no_more_than_since_the_last_s
     await scraper.scrape()
     happened = len(server.sink.attempts())
     assert happened - (killed_at - before) <= scraper.increase.total <= happened
-
-
-async def test_in_the_first_seconds_and_without_any_delivery_it_is_up(zone_mta: ZoneMta, tmp_path: Path) -> None:
-    assert await Scraper(zone_mta, tmp_path).scrape() == {}
 
 
 class QueueAsker:

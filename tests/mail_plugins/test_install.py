@@ -127,8 +127,7 @@ def deliveries(receiver: OtlpThread) -> list[object]:
 def test_a_checkout_of_zone_mta_tells_of_its_mail_and_is_then_as_it_was_before(
     new_zone_mta: NewZoneMta, otlp_receiver: OtlpThread, tmp_path: Path, version: str
 ) -> None:
-    server = new_zone_mta(version=version)
-    server.stop()
+    server = new_zone_mta(version=version, begin=False)
     folder = checkout(server, tmp_path / "server", tmp_path / "buffer")
     before = content(folder)
     intake = otlp_receiver.endpoint.removeprefix("http://")
@@ -166,8 +165,7 @@ def test_a_checkout_of_zone_mta_tells_of_its_mail_and_is_then_as_it_was_before(
 def test_an_application_is_found_as_it_runs_and_the_users_settings_stay(
     new_zone_mta: NewZoneMta, otlp_receiver: OtlpThread, tmp_path: Path
 ) -> None:
-    server = new_zone_mta(zones=("only",))
-    server.stop()
+    server = new_zone_mta(zones=("only",), begin=False)
     app, etc = application(server, tmp_path)
     server.start()
     # It gave itself a title, so its command line says nothing any more.

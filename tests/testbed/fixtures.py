@@ -35,7 +35,10 @@ from timescale_sink.store.migrate import migrate
 from tools.bootstrap.programs import find_redis, find_rspamd
 
 NewZoneMta = Callable[..., ZoneMta]
-"""`new_zone_mta(zones=("default", "bulk"), version=NEWEST, **options of ZoneMta)`: started, its sink is `.sink`."""
+"""`new_zone_mta(zones=("default", "bulk"), version=NEWEST, **options of ZoneMta)`: its sink is `.sink`.
+
+Started, but for `begin=False`.
+"""
 
 WatchedZoneMta = Callable[..., ZoneMta]
 """`watched_zone_mta(endpoint, plugin={...}, **options of new_zone_mta)`: with Postel's plugin, which sends there."""
@@ -119,8 +122,12 @@ class Servers:
 
     def start(self, server: Startable, end: Callable[[], None]) -> None:
         """Start it; it is ended also where it does not come up."""
-        self._ending.callback(end)
+        self.end(end)
         server.start()
+
+    def end(self, end: Callable[[], None]) -> None:
+        """End one that the test starts by itself."""
+        self._ending.callback(end)
 
 
 @pytest.fixture
@@ -135,6 +142,8 @@ def new_zone_mta(servers: Servers, node: Node, backends: Backends) -> NewZoneMta
         zones: tuple[str, ...] = ("default", "bulk"),
         version: str = NEWEST,
         backends: Backends = backends,
+        *,
+        begin: bool = True,
         **options: Any,
     ) -> ZoneMta:
         sink = SmtpSink(zones)
@@ -148,7 +157,10 @@ def new_zone_mta(servers: Servers, node: Node, backends: Backends) -> NewZoneMta
             sink=sink,
             **options,
         )
-        servers.start(server, server.kill)
+        if begin:
+            servers.start(server, server.kill)
+        else:
+            servers.end(server.kill)
         return server
 
     return new
