@@ -60,19 +60,18 @@ def test_the_table_agrees_with_its_statistics_and_the_increase_with_the_mail(
     }
     with running(tmp_path, **settings) as postel:
         until(lambda: last_asked(postel), 60, "the first asking")
-        for _ in range(2):
-            for text, count in ((message("hello"), 6), (message(GTUBE), 3), (BARE, 2)):
-                for _ in range(count):
-                    server.scan(text, IP="192.0.2.1")
-            asked_since(postel, time.time() + 1)
-            assert newest(postel) == said(server)
-            # In order it keeps what it has scanned, and nobody sees that it was away.
-            server.stop()
-            server.start()
+        for text, count in ((message("hello"), 6), (message(GTUBE), 3), (BARE, 2)):
+            for _ in range(count):
+                server.scan(text, IP="192.0.2.1")
+        asked_since(postel, time.time() + 1)
+        assert newest(postel) == said(server)
+        # In order it keeps what it has scanned, and nobody sees that it was away.
+        server.stop()
+        server.start()
         asked_since(postel, time.time() + 1)
         assert newest(postel) == said(server)
         columns = ", ".join(f"sum({action}_total)::int" for action in ("scanned", *ACTIONS))
-        assert postel.query(f"SELECT {columns} FROM metrics_rspamd_increase") == [(22, 6, 0, 0, 0, 4, 12)]
+        assert postel.query(f"SELECT {columns} FROM metrics_rspamd_increase") == [(11, 3, 0, 0, 0, 2, 6)]
         assert postel.query("SELECT count(DISTINCT started_at) FROM metrics_rspamd") == [(1,)]
         (duration,) = postel.query("SELECT max(scan_duration) FROM metrics_rspamd")
         assert 0 < duration[0] < 5
@@ -86,6 +85,8 @@ def test_the_table_agrees_with_its_statistics_and_the_increase_with_the_mail(
         )
         until(lambda: postel.query(hits, "MISSING_MID") == [(2,)], 60, "two messages without an id")
         assert postel.query(hits, "MISSING_TO") == [(1,)]
+        scanned = "SELECT sum(scanned_total)::int FROM metrics_rspamd_increase"
+        until(lambda: postel.query(scanned) == [(13,)], 30, "these two are counted on")
         names = "SELECT DISTINCT metric FROM otel_series WHERE metric LIKE 'rspamd.%%' ORDER BY metric"
         assert [row[0] for row in postel.query(names)] == [
             "rspamd.accepted.connections",

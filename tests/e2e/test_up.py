@@ -46,7 +46,7 @@ def rows(postel: RunningPostel) -> int:
     ("variables", "interval"),
     [pytest.param(FAST, 1, id="each second"), pytest.param({}, 15, id="by default", marks=pytest.mark.soak)],
 )
-def test_rows_of_this_host_arrive_and_a_second_start_is_quick(
+def test_rows_of_this_host_arrive_a_second_start_is_quick_and_the_end_leaves_nothing_running(
     tmp_path: Path, variables: dict[str, str], interval: int
 ) -> None:
     begun = time.monotonic()
@@ -68,6 +68,10 @@ def test_rows_of_this_host_arrive_and_a_second_start_is_quick(
         until(lambda: answers(postel.page), 10, "the page answers again", pause=0.05)
         assert time.monotonic() - again < 10
         assert postel.query("SELECT id FROM node") == [(nodes[0][0],)]
+        assert postel.stop(signal.SIGTERM) == 0
+        assert left(postel) == []
+        assert "killed" not in postel.log.read_text()
+        assert postel.log.read_text().rstrip().endswith("postel: stopped")
     assert first < 90
 
 
@@ -90,15 +94,6 @@ def test_what_dies_comes_back_and_data_flows_on(tmp_path: Path) -> None:
             seen = rows(postel)
             until(lambda: rows(postel) > seen + 1, 60, f"rows after {program} was killed")  # noqa: B023 - as above
         assert postel.log.read_text().count("ended with signal SIGKILL") == len(PROGRAMS)
-
-
-def test_the_end_leaves_nothing_running(tmp_path: Path) -> None:
-    with running(tmp_path, **FAST) as postel:
-        until(lambda: rows(postel) >= 1, 60, "first rows")
-        assert postel.stop(signal.SIGTERM) == 0
-        assert left(postel) == []
-        assert "killed" not in postel.log.read_text()
-        assert postel.log.read_text().rstrip().endswith("postel: stopped")
 
 
 def left(postel: RunningPostel) -> list[list[str]]:

@@ -156,6 +156,8 @@ def test_killed_under_load_it_falls_short_by_no_more_than_since_the_last_scrape(
         assert counted > 0
 
 
+# By `make test` the agent is asked of each kind of wrong answer: tests/agent/test_agent.py.
+@pytest.mark.soak
 def test_a_zone_mta_that_answers_wrongly_is_down_and_nothing_else_is(zone_mta: ZoneMta, tmp_path: Path) -> None:
     wrong = {**settings(zone_mta), "POSTEL_DISCOVERY__ZONE_MTA_METRICS_PATH": "/zones"}
     up = (
