@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -15,7 +14,6 @@ from contract.wires import Answer, http_wire
 
 from postel.otlp import codec
 from postel.signals import load_all
-from support.postgres import fresh_database, migrate_now
 from support.sink import ingesting
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -59,10 +57,8 @@ def deferred(minutes: float, message: str, seq: str = "001", to: str = "a@slow.t
 
 
 @pytest.fixture
-def url(any_server: str) -> Iterator[str]:
-    with fresh_database(any_server) as url:
-        migrate_now(url)
-        yield url
+def url(migrated_on_any_server: str) -> str:
+    return migrated_on_any_server
 
 
 async def stored(url: str, *events: Event) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from postel.otlp.signal import Signal
 from postel.settings import Database, Settings
 from postel.signals import load_all
 from support.plans import blocks_read
-from support.postgres import fresh_database, migrate_now
 from support.sink import ingesting, recount
 from timescale_sink.ingest import service
 from timescale_sink.ingest.service import Service
@@ -39,10 +37,8 @@ _NOTHING = retention.Changes([], [], [])
 
 
 @pytest.fixture
-def url(any_server: str) -> Iterator[str]:
-    with fresh_database(any_server) as url:
-        migrate_now(url)
-        yield url
+def url(migrated_on_any_server: str) -> str:
+    return migrated_on_any_server
 
 
 def _ask(url: str, query: str) -> list[tuple[Any, ...]]:
