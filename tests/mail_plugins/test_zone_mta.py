@@ -259,7 +259,9 @@ def check_resources(server: ZoneMta, receiver: OtlpThread, version: str) -> None
         }
 
 
-@pytest.mark.slow
+# Of the same emitter under Haraka, and beside a Zone-MTA that is killed meanwhile, `make test` shows it:
+# tests/mail_plugins/test_haraka_life.py and test_killed.py.
+@pytest.mark.soak
 def test_nothing_is_missing_after_the_receiver_was_away(
     watched_zone_mta: WatchedZoneMta, otlp_receiver: OtlpThread, tmp_path: Path
 ) -> None:
