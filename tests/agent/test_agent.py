@@ -154,7 +154,8 @@ async def test_no_tick_is_lost_or_doubled_over_a_kill_and_a_receiver_that_is_awa
 FULL = 'mkdir -p "$0" && mount -t tmpfs -o size=1m tmpfs "$0" && { head -c 2M /dev/zero >"$0/filler" || exec "$@"; }'
 
 
-@pytest.mark.slow
+# By `make test` the spool is given such a disk: tests/agent/test_full_disk.py.
+@pytest.mark.soak
 async def test_a_disk_that_is_full_from_the_start_costs_nothing_and_two_lines(tmp_path: Path) -> None:
     async with running_receiver() as receiver:
         variables = environment(tmp_path, receiver.http)

@@ -48,6 +48,8 @@ async def test_its_figures_arrive_and_the_counters_go_on_over_a_restart_of_the_a
     assert errors(receiver) == set()
 
 
+# By `make test` WildDuck's wrong token goes this way, and the receiver is refused: tests/agent/test_rspamd_receiver.py.
+@pytest.mark.soak
 async def test_a_wrong_password_is_named_once_with_its_setting_and_the_rest_goes_on(tmp_path: Path) -> None:
     stand_in = StandIn(password=RIGHT)
     async with running_receiver() as receiver, standing_in(stand_in) as port:

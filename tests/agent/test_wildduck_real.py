@@ -190,7 +190,9 @@ async def test_a_wrong_token_or_none_is_named_with_its_setting(
         assert caught.value.error_type == "403"
 
 
-@pytest.mark.parametrize("version", soaked(VERSIONS, "1.46"))
+# Each part by `make test`: the pace in tests/agent/test_wildduck_users.py, memory in test_wildduck_passes.py.
+@pytest.mark.soak
+@pytest.mark.parametrize("version", VERSIONS)
 async def test_thousands_of_users_are_counted_exactly_within_the_budget(
     new_wildduck: NewWildDuck, tmp_path: Path, version: str
 ) -> None:
@@ -273,6 +275,8 @@ async def test_over_restarts_the_increase_is_what_was_delivered(wildduck: WildDu
     assert increase.total == delivered + 7
 
 
+# By `make test` over pages as a cluster has them: tests/agent/test_wildduck_own_page.py.
+@pytest.mark.soak
 async def test_of_a_cluster_whose_worker_is_killed_nothing_is_counted_twice(
     new_wildduck: NewWildDuck, tmp_path: Path
 ) -> None:

@@ -70,6 +70,8 @@ def test_listens_on_three_loopback_ports_and_keeps_its_storage_private(collector
     assert collector.storage.stat().st_mode & 0o077 == 0
 
 
+# By `make test` tests/collector/test_patient_client.py waits for one request, tests/e2e/test_no_sample_lost.py for all.
+@pytest.mark.soak
 def test_all_arrives_once_the_sink_is_back(collector: Collector, sink: Sink) -> None:
     sink.start()
     collector.start()

@@ -114,6 +114,8 @@ INTO_PIPE = ("sh", "-c", 'exec "$@" >"$0" 2>&1')
 ON_TERMINAL = ("sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1')
 
 
+# By `make test` the supervisor shows it, with other programs: tests/up/test_supervisor.py.
+@pytest.mark.soak
 def test_a_log_whose_reader_left_ends_nothing(tmp_path: Path) -> None:
     # As `postel up 2>&1 | tee log`, where Ctrl-C ends tee at once.
     pipe = tmp_path / "pipe"

@@ -1,4 +1,4 @@
-"""The generated year, small: what the benchmarks read is what the product makes of rows."""
+"""The generated year, small: what the benchmarks read is what the product makes of rows. It is theirs alone: soak."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import psycopg
 import pytest
 
 from support.generated_year import Year, fill
-from support.older import soaked
-from support.postgres import SERVERS, fresh_database, migrate_now
+from support.postgres import fresh_database, migrate_now
 from timescale_sink.store.database import Tier
 
 
-@pytest.mark.parametrize("any_server", soaked(SERVERS, "old_postgres"), indirect=True)
+@pytest.mark.soak
 def test_a_small_year_is_what_it_says(any_server: str) -> None:
     year = Year(events=4000, nodes=3, domains=50, kept=11, rolled_up=40, fine=1)
     with fresh_database(any_server) as url:

@@ -108,7 +108,8 @@ def _points() -> ExportMetricsServiceRequest:
     return request
 
 
-@pytest.mark.slow
+# By `make test` it is shown of the servers alone: tests/otlp/test_admission.py.
+@pytest.mark.soak
 @pytest.mark.timeout(180)
 async def test_many_large_requests_at_once_take_little(sink: RunningSink) -> None:
     """Before there was an admission it was a gigabyte for each server."""

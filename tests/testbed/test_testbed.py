@@ -1,6 +1,6 @@
 """The testbed itself: what the sink saw is what Zone-MTA counts, and every process can be ended at any moment.
 
-The ends under load are left to `make soak`: the agent's and the plugins' tests end servers so too, and compare all.
+Most of it is left to `make soak`: the tests of the agent and of the plugins end servers so too, and compare all.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def lives(pid: int) -> bool:
         return False
 
 
+# By `make test` the agent's points are compared with both: tests/agent/test_zone_mta_real.py.
+@pytest.mark.soak
 def test_the_page_counts_what_the_sink_saw_in_every_zone(zone_mta: ZoneMta) -> None:
     zone_mta.send(5)
     zone_mta.send(4, zone="bulk")
@@ -55,6 +57,8 @@ def test_the_page_counts_what_the_sink_saw_in_every_zone(zone_mta: ZoneMta) -> N
     assert b"zonemta_bounce_generation %d\n" % bounces in zone_mta.metrics_page()
 
 
+# A setting of the testbed, as the one before.
+@pytest.mark.soak
 def test_without_a_bounce_zone_no_bounce_is_sent(new_zone_mta: NewZoneMta) -> None:
     server = new_zone_mta(zones=("only",))
     server.send(3, "reject")
