@@ -148,7 +148,7 @@ async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()
     from starlette.applications import Starlette  # noqa: PLC0415
 
     from postel.otlp.http_server import routes  # noqa: PLC0415
-    from postel.serving import Server  # noqa: PLC0415
+    from postel.serving import IDLE_SECONDS, Server  # noqa: PLC0415
 
     address, token = settings.intake.address, settings.intake.token
     if token is None and not is_loopback(address.rpartition(":")[0]):
@@ -160,7 +160,12 @@ async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()
     app = Starlette(routes=[*otlp, *(route for door in doors for route in door(secret))])
     server = Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_ANSWER_SECONDS
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=_ANSWER_SECONDS,
         )
     )
     with _listeners(settings.intake) as listeners:

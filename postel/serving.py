@@ -7,6 +7,10 @@ from contextlib import contextmanager
 
 import uvicorn
 
+# As long as a connection of OTLP may stay idle. A sender that begins a request while it is closed gets no answer; so
+# it is longer than senders keep one (the Collector, and whatever uses Go's HTTP client: 90 s).
+IDLE_SECONDS = 120
+
 
 class Server(uvicorn.Server):
     """Uvicorn's own handlers would end the process, by the signal again, before its program has done its last work."""

@@ -66,7 +66,7 @@ def filled(timescale: str) -> Iterator[Filled]:
         return
     url = named(timescale, name)
     with psycopg.connect(timescale, autocommit=True) as server:
-        known = server.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone()
+        known = server.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
         if not known:
             server.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
             make(url, year)

@@ -26,7 +26,7 @@ from postel.otlp.errors import Retryable
 from postel.otlp.grpc_server import create_server
 from postel.otlp.http_server import routes
 from postel.otlp.signal import ExportRequest, Signal
-from postel.serving import Server
+from postel.serving import IDLE_SECONDS, Server
 from postel.settings import Settings
 from postel.signals import Declarations, load_all
 from timescale_sink.ingest import reporter
@@ -276,6 +276,7 @@ async def _servers(settings: Settings, service: Service) -> AsyncIterator[None]:
             log_config=None,
             access_log=False,
             lifespan="off",
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=int(_ANSWER_SECONDS),
         )
     )
