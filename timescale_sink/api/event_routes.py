@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from postel.signals import FIXED_EVENT_COLUMNS
-from timescale_sink.api import filters, trace
+from timescale_sink.api import exports, filters, trace
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, readers
 from timescale_sink.api.events import LONGEST_PAGE, Key, Search
 
 _DEFAULT_RANGE = timedelta(days=1)
 _MOST_FILTERS = 20
-_MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
 class Event(BaseModel):
@@ -123,13 +119,13 @@ async def get_events(
 @router.get(
     "/events/export",
     response_class=StreamingResponse,
-    responses={200: {"content": {name: {} for name in _MEDIA_TYPES.values()}}, **BAD_QUERY},
+    responses={**exports.RESPONSES, **BAD_QUERY},
 )
 async def export(
     request: Request,
     *,
     search: Annotated[Search, Depends(_search)],
-    format_: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
+    format_: exports.Chosen = "ndjson",
 ) -> StreamingResponse:
     """All events of a search, the newest first, as a stream. One that was cut short by a fault ends without an end."""
     reader = readers(request).events
@@ -137,8 +133,7 @@ async def export(
     await reader.page(search, 1)
     found = reader.stream(search)
     lines = _ndjson(found) if format_ == "ndjson" else _csv(found, reader.columns(search.filter.table))
-    disposition = f'attachment; filename="{search.filter.table}.{format_}"'
-    return StreamingResponse(lines, media_type=_MEDIA_TYPES[format_], headers={"Content-Disposition": disposition})
+    return exports.response(lines, search.filter.table, format_)
 
 
 @router.get("/trace/{id:anything}", responses=BAD_QUERY)
@@ -181,22 +176,9 @@ async def _ndjson(found: AsyncIterator[filters.Event]) -> AsyncIterator[bytes]:
 
 async def _csv(found: AsyncIterator[filters.Event], columns: Sequence[str]) -> AsyncIterator[str]:
     """A line per event; what is no text or number is JSON in its cell."""
-    yield _line([*FIXED_EVENT_COLUMNS, *columns, "attributes"])
+    yield exports.line([*FIXED_EVENT_COLUMNS, *columns, "attributes"])
     async for event in found:
         cells = [event.values.get(column) for column in columns]
-        yield _line(
-            [event.time.isoformat(), event.event_id, event.node, event.instance, event.name]
-            + [orjson.dumps(cell).decode() if isinstance(cell, list | dict) else cell for cell in cells]
-            + [orjson.dumps(event.attributes).decode()]
+        yield exports.line(
+            [event.time.isoformat(), event.event_id, event.node, event.instance, event.name, *cells, event.attributes]
         )
-
-
-def _line(cells: list[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerow([_harmless(cell) for cell in cells])
-    return text.getvalue()
-
-
-def _harmless(cell: Any) -> Any:
-    """What a spreadsheet would run as a formula begins with a quote instead."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -98,6 +98,10 @@ class Where:
 class Term(Protocol):
     """What a filter says of one column, or of the addresses."""
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """Which columns it reads."""
+
     def add_to(self, where: Where) -> None:
         """Say it in SQL."""
 
@@ -111,6 +115,11 @@ class Filter:
 
     table: str
     terms: tuple[Term, ...]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Which columns it reads."""
+        return frozenset[str]().union(*(term.columns for term in self.terms))
 
     def add_to(self, where: Where) -> None:
         """Say it in SQL."""
@@ -154,10 +163,20 @@ def parse(table: EventTable, texts: Sequence[str], address: str | None) -> Filte
 
 
 @dataclass(frozen=True, slots=True)
-class _AnyOf:
-    """One of the values; of several domains or symbols one at least."""
+class _OfColumn:
+    """A term about one column."""
 
     column: str
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset((self.column,))
+
+
+@dataclass(frozen=True, slots=True)
+class _AnyOf(_OfColumn):
+    """One of the values; of several domains or symbols one at least."""
+
     type: str
     values: tuple[Any, ...]
 
@@ -177,10 +196,9 @@ class _AnyOf:
 
 
 @dataclass(frozen=True, slots=True)
-class _Differs:
+class _Differs(_OfColumn):
     """Another value, or none."""
 
-    column: str
     value: Any
 
     def add_to(self, where: Where) -> None:
@@ -191,10 +209,9 @@ class _Differs:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
+class _Bound(_OfColumn):
     """Not less, or not more, than a value."""
 
-    column: str
     operator: Literal[">=", "<="]
     value: Any
 
@@ -209,10 +226,9 @@ class _Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class _Contains:
+class _Contains(_OfColumn):
     """Contains a text, without regard to case."""
 
-    column: str
     text: str
 
     def add_to(self, where: Where) -> None:
@@ -233,6 +249,10 @@ class _Address:
 
     address: str
     in_columns: bool
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset(("attributes",))
 
     def add_to(self, where: Where) -> None:
         recipient = Jsonb({"email.to.address": [self.address]})

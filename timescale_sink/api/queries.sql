@@ -237,6 +237,73 @@ WHERE
 ORDER BY time DESC, event_id DESC
 LIMIT %(limit)s;
 
+-- top --
+-- The names with most events, how many of each outcome, and the mean score of those that have one. What a source is
+-- says `timescale_sink.api.sources`.
+SELECT
+    name, sum(events)::bigint AS events, jsonb_object_agg(outcome, events) AS outcomes,
+    (sum(scores) / nullif(sum(scored), 0))::float8 AS score
+FROM (
+    SELECT
+        {subject} AS name, coalesce({outcome}, 'unknown') AS outcome, sum(events)::bigint AS events,
+        sum({score})::float8 AS scores, count({score}) AS scored
+    FROM {source}
+    WHERE {condition}
+    GROUP BY 1, 2
+) AS told
+WHERE name IS NOT NULL OR NOT %(named)s
+GROUP BY name
+ORDER BY events DESC, name
+LIMIT %(limit)s;
+
+-- deliverability --
+-- How attempts to deliver ended, by name, and how long they took; the median and the 95th percentile of how long
+-- recipients waited until they were delivered.
+SELECT
+    {subject} AS name, sum(events)::bigint AS attempts,
+    coalesce(sum(events) FILTER (WHERE status = 'delivered'), 0)::bigint AS delivered,
+    coalesce(sum(events) FILTER (WHERE status = 'deferred'), 0)::bigint AS deferred,
+    coalesce(sum(events) FILTER (WHERE status = 'rejected'), 0)::bigint AS rejected,
+    (sum(duration_sum) / nullif(sum(duration_count), 0))::float8 AS attempt_duration,
+    {percentiles}
+FROM {source}
+WHERE {condition}
+GROUP BY 1
+ORDER BY attempts DESC, name
+LIMIT %(limit)s;
+
+-- refusals --
+-- Why attempts of these names failed: their most frequent categories and codes.
+SELECT name, kind, answer, deferred, rejected
+FROM (
+    SELECT
+        name, CASE WHEN grouping(category) = 0 THEN 'categories' ELSE 'codes' END AS kind,
+        CASE WHEN grouping(category) = 0 THEN category ELSE code END AS answer,
+        coalesce(sum(events) FILTER (WHERE status = 'deferred'), 0)::bigint AS deferred,
+        coalesce(sum(events) FILTER (WHERE status = 'rejected'), 0)::bigint AS rejected,
+        row_number() OVER (
+            PARTITION BY name, grouping(category) ORDER BY sum(events) DESC, category, code
+        ) AS place
+    FROM (
+        SELECT {subject} AS name, coalesce(category, 'unknown') AS category, {code} AS code, status, events
+        FROM {source}
+        WHERE {condition} AND status IN ('deferred', 'rejected')
+    ) AS refused
+    WHERE coalesce(name, '') = ANY(%(names)s::text[])
+    GROUP BY GROUPING SETS ((name, category), (name, code))
+) AS placed
+WHERE answer IS NOT NULL AND place <= %(most)s
+ORDER BY place;
+
+-- exchangers --
+-- The mail exchangers that were asked most.
+SELECT lower(mx) AS mx
+FROM {source}
+WHERE {condition} AND mx IS NOT NULL
+GROUP BY 1
+ORDER BY count(*) DESC
+LIMIT %(limit)s;
+
 -- alerts --
 -- The alerts that there are, what is worst and newest first, and whether they are silenced.
 SELECT

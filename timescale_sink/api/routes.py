@@ -1,7 +1,7 @@
 """The API under ``/api/v1``: all routes together, and those of nodes and series.
 
-Those of events and traces are in `timescale_sink.api.event_routes`, of alerts in `alert_routes`, what comes in is in
-`live`.
+Those of events and traces are in `timescale_sink.api.event_routes`, of counts in `tally_routes`, of alerts in
+`alert_routes`, what comes in is in `live`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from timescale_sink.api import alert_routes, event_routes, live, series
+from timescale_sink.api import alert_routes, event_routes, live, series, tally_routes
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, handle_errors, readers
 from timescale_sink.api.readers import Readers
 from timescale_sink.api.rolled import step_for
@@ -147,10 +147,13 @@ async def get_series(
     )
 
 
+_ROUTERS = (router, event_routes.router, tally_routes.router, alert_routes.router)
+
+
 def add_to(app: FastAPI, readers: Readers) -> None:
     """Put the API and its answers to errors into an application."""
     app.state.readers = readers
-    for routes in (router, event_routes.router, alert_routes.router, live.router):
+    for routes in (*_ROUTERS, live.router):
         app.include_router(routes, prefix=PREFIX)
     # The page's own "not found" is HTML, and a line in the log for each.
     app.router.routes.append(Route("/api/{path:path}", _NothingHere()))
@@ -162,7 +165,7 @@ class _NothingHere:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].removeprefix(PREFIX)
-        routes = (*router.routes, *event_routes.router.routes, *alert_routes.router.routes)
+        routes = [route for one in _ROUTERS for route in one.routes]
         known = [
             route
             for route in routes

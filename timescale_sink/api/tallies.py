@@ -1,0 +1,309 @@
+"""Counts of events by what they name: top lists, and how destinations take the mail.
+
+Each question is asked of the database once for all who ask it at about the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal, LiteralString
+
+from psycopg import sql
+from psycopg.rows import tuple_row
+
+from timescale_sink.api import sources
+from timescale_sink.api.access import Access, BadQueryError
+from timescale_sink.api.filters import Filter, Where
+from timescale_sink.api.providers import provider
+from timescale_sink.api.queries import query
+from timescale_sink.api.shared import KEEP_S, Shared
+from timescale_sink.api.sources import Source
+from timescale_sink.store.database import Connection, Tier, ask_server
+
+MOST = 1000
+# A day of a busy site is seconds of the database's time: kept for as long as such an answer changes little.
+KEEP_SHARE, KEEP_LONGEST_S = 1 / 240, 300.0
+_MOST_ANSWERS = 10
+# Further exchangers are providers of their own.
+_MOST_EXCHANGERS = 5000
+
+Subject = Literal["domain", "destination", "symbol", "sender"]
+Grouping = Literal["domain", "provider", "mx", "category", "code"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which events are counted.
+
+    Attributes:
+        by: what they name.
+        filter: of the table of `TABLES`.
+        start: the earliest time.
+        stop: the first time that is too late.
+        limit: so many names, those with most.
+        nodes: only of these; None: of each.
+    """
+
+    by: Subject | Grouping
+    filter: Filter
+    start: datetime
+    stop: datetime
+    limit: int
+    nodes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How often a name came.
+
+    Attributes:
+        name: None: of events that name none.
+        outcomes: what became of them, and of how many.
+        score: the mean that Rspamd gave for a symbol; None for what is no symbol.
+    """
+
+    name: str | None
+    events: int
+    outcomes: Mapping[str, int]
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why attempts failed, and how many of them for now and for good."""
+
+    answer: str
+    deferred: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """How attempts to deliver ended.
+
+    Attributes:
+        name: None: of attempts that name none.
+        attempt_duration: mean seconds of an attempt.
+        wait_median: seconds from the queue to the delivery; None where nothing was delivered or rollups were read.
+        wait_p95: the same, 95 of 100 waited less.
+        categories: of answers, the most frequent first.
+        codes: enhanced status codes, or reply codes where there are none; none where rollups were read.
+    """
+
+    name: str | None
+    attempts: int
+    delivered: int
+    deferred: int
+    rejected: int
+    attempt_duration: float | None
+    wait_median: float | None
+    wait_p95: float | None
+    categories: Sequence[Refusal] = ()
+    codes: Sequence[Refusal] = ()
+
+    @property
+    def delivery_rate(self) -> float:
+        """Of all attempts."""
+        return self.delivered / self.attempts
+
+    @property
+    def deferral_rate(self) -> float:
+        """Of all attempts."""
+        return self.deferred / self.attempts
+
+    @property
+    def bounce_rate(self) -> float | None:
+        """Of the recipients whose fate is final."""
+        final = self.delivered + self.rejected
+        return self.rejected / final if final else None
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """An answer: from what it was read, and over which time."""
+
+    source: Source
+    counts: Sequence[Count]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliverability:
+    """An answer: from what it was read, and over which time."""
+
+    source: Source
+    groups: Sequence[Delivered]
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """How a top list is asked for.
+
+    Attributes:
+        table: of events.
+        name: the expression.
+        rolled: columns of a rollup that has it; None: none has.
+        named: events that name none are left out.
+        score: the expression of a score.
+    """
+
+    table: str
+    name: LiteralString
+    outcome: LiteralString
+    rolled: Sequence[str] | None = None
+    rows: str = ""
+    named: bool = False
+    score: LiteralString = "NULL::float8"
+
+
+_SUBJECTS: Mapping[str, _Subject] = {
+    "domain": _Subject("delivery_events", "to_domain", "status", rolled=("to_domain", "status")),
+    "destination": _Subject("delivery_events", "lower(mx)", "status"),
+    "symbol": _Subject("email_events", "symbol", "outcome", rows="symbols", named=True, score="symbol_score"),
+    "sender": _Subject(
+        "email_events",
+        # A null sender is kept as the empty address that it is; of an address, the domain alone where that is private.
+        "CASE WHEN from_domain IS NOT NULL THEN coalesce(from_user || '@', '') || from_domain"
+        " WHEN attributes ->> 'email.from.address' = '' THEN '<>' ELSE attributes ->> 'email.from.address' END",
+        "outcome",
+        named=True,
+    ),
+}
+_GROUPINGS: Mapping[str, _Subject] = {
+    "domain": _Subject("delivery_events", "to_domain", "status", rolled=("to_domain", "status", "category")),
+    "provider": _Subject("delivery_events", "provider", "status", rows="providers"),
+    "mx": _Subject("delivery_events", "lower(mx)", "status"),
+    "category": _Subject("delivery_events", "category", "status", rolled=("status", "category")),
+    "code": _Subject("delivery_events", "coalesce(enhanced_code, smtp_code::text)", "status"),
+}
+_CODE: LiteralString = "coalesce(enhanced_code, smtp_code::text)"
+_WAITED: LiteralString = "coalesce(attributes -> 'zonemta.queue.duration', attributes -> 'haraka.delivery.duration')"
+_PERCENTILES: LiteralString = (
+    "percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY CASE WHEN jsonb_typeof("
+    + _WAITED
+    + ") = 'number' THEN ("
+    + _WAITED
+    + ")::float8 END) FILTER (WHERE status = 'delivered')"
+)
+
+
+def table_of(by: Subject) -> str:
+    """The table whose events a top list counts, and whose columns a filter of it names."""
+    return _SUBJECTS[by].table
+
+
+@dataclass(slots=True)
+class _Question:
+    """A question on its way to the database."""
+
+    asked: Asked
+    source: Source
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def condition(self) -> sql.Composable:
+        """What the source's rows have to meet."""
+        where = Where()
+        where.add("time >= {} AND time < {}", self.source.start, self.source.stop)
+        self.asked.filter.add_to(where)
+        if self.asked.nodes is not None:
+            where.add("node_id = ANY({})", list(self.asked.nodes))
+        self.values |= where.values
+        return where.condition
+
+
+class TallyReader:
+    """Counts events; what its methods raise beside BadQueryError is told by `Access.connection`."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._tops: Shared[Top] = Shared()
+        self._deliverability: Shared[Deliverability] = Shared()
+        self._tier: Tier | None = None
+
+    async def close(self) -> None:
+        """End what is still being asked."""
+        await self._tops.close()
+        await self._deliverability.close()
+
+    async def top(self, asked: Asked) -> Top:
+        """The names that came most often; BadQueryError where the range is none."""
+        _check(asked)
+        return await self._tops.get(asked, lambda: self._ask_top(asked), _keep_s(asked))
+
+    async def deliverability(self, asked: Asked) -> Deliverability:
+        """How attempts ended, of the names with most of them; BadQueryError where the range is none."""
+        _check(asked)
+        return await self._deliverability.get(asked, lambda: self._ask_deliverability(asked), _keep_s(asked))
+
+    async def _ask_top(self, asked: Asked) -> Top:
+        subject = _SUBJECTS[asked.by]
+        async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            question = _Question(asked, await self._source(connection, asked, subject))
+            text = query(
+                "top",
+                condition=question.condition(),
+                subject=sql.SQL(subject.name),
+                outcome=sql.SQL(subject.outcome),
+                score=sql.SQL(subject.score),
+                source=question.source.table,
+            )
+            await cursor.execute(text, {"limit": asked.limit, "named": subject.named, **question.values})
+            return Top(question.source, [Count(*row) for row in await cursor.fetchall()])
+
+    async def _ask_deliverability(self, asked: Asked) -> Deliverability:
+        grouping = _GROUPINGS[asked.by]
+        async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            question = _Question(asked, await self._source(connection, asked, grouping))
+            source, subject = question.source, sql.SQL(grouping.name)
+            if grouping.rows == "providers":
+                rows = sources.rows("delivery_events", source.start, source.stop)
+                text = query("exchangers", condition=question.condition(), source=rows.table)
+                await cursor.execute(text, {"limit": _MOST_EXCHANGERS, **question.values})
+                hosts = [host for (host,) in await cursor.fetchall()]
+                question.values |= {"hosts": hosts, "providers": [provider(host) for host in hosts]}
+            text = query(
+                "deliverability",
+                condition=question.condition(),
+                subject=subject,
+                percentiles=sql.SQL(_PERCENTILES if source.rows else "NULL::float8[]"),
+                source=source.table,
+            )
+            await cursor.execute(text, {"limit": asked.limit, **question.values})
+            found = await cursor.fetchall()
+            text = query(
+                "refusals",
+                condition=question.condition(),
+                subject=subject,
+                code=sql.SQL(_CODE if source.rows else "NULL::text"),
+                source=source.table,
+            )
+            names = [row[0] or "" for row in found]
+            await cursor.execute(text, {"names": names, "most": _MOST_ANSWERS, **question.values})
+            refusals: dict[tuple[str | None, str], list[Refusal]] = {}
+            for of, kind, answer, deferred, rejected in await cursor.fetchall():
+                refusals.setdefault((of, kind), []).append(Refusal(answer, deferred, rejected))
+        groups = []
+        for name, attempts, delivered, deferred, rejected, duration, waits in found:
+            median, p95 = waits or (None, None)
+            group = Delivered(name, attempts, delivered, deferred, rejected, duration, median, p95)
+            categories, codes = (refusals.get((name, kind), ()) for kind in ("categories", "codes"))
+            groups.append(replace(group, categories=categories, codes=codes))
+        return Deliverability(source, groups)
+
+    async def _source(self, connection: Connection, asked: Asked, subject: _Subject) -> Source:
+        if self._tier is None:
+            self._tier = (await ask_server(connection)).tier
+        rolled = None
+        if subject.rolled is not None and self._tier is Tier.COMMUNITY:
+            rolled = sources.rollup(subject.table, asked.start, asked.stop, subject.rolled, asked.filter)
+        return rolled or sources.rows(subject.rows or subject.table, asked.start, asked.stop)
+
+
+def _check(asked: Asked) -> None:
+    if asked.stop <= asked.start:
+        raise BadQueryError("from: must be before `to`")
+
+
+def _keep_s(asked: Asked) -> float:
+    return min(max(KEEP_S, (asked.stop - asked.start).total_seconds() * KEEP_SHARE), KEEP_LONGEST_S)
