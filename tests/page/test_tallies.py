@@ -21,7 +21,7 @@ from postel.signals import load_all
 from support.page import Rows, serving
 from support.postgres import fresh_database
 from timescale_sink.api.access import Access, BadQueryError
-from timescale_sink.api.events import EventReader
+from timescale_sink.api.events import EventReader, Search
 from timescale_sink.api.providers import provider
 from timescale_sink.api.tallies import Asked, Delivered, Grouping, Refusal, Subject, TallyReader, table_of
 from timescale_sink.store.database import create_pool
@@ -88,12 +88,12 @@ class Asking:
 
     def __init__(self, access: Access) -> None:
         self.tallies = TallyReader(access)
-        self._events = EventReader(access, load_all())
+        self.events = EventReader(access, load_all())
 
     def asked(
         self, by: Subject | Grouping, table: str, since: timedelta, *filters: str, nodes: tuple[str, ...] | None = None
     ) -> Asked:
-        return Asked(by, self._events.filter(table, filters), END - since, END, 50, nodes)
+        return Asked(by, self.events.filter(table, filters), END - since, END, 50, nodes)
 
     async def top(self, by: Subject, since: timedelta, *filters: str) -> dict[str | None, tuple[int, dict[str, int]]]:
         found = await self.tallies.top(self.asked(by, table_of(by), since, *filters))
@@ -207,6 +207,18 @@ async def test_a_long_range_is_told_alike_by_rollups_where_they_are_stored(askin
         assert {name: one.attempts for name, one in narrowed.items()} == {"b.test": hours}
     source, narrowed = await asking.delivered("domain", 3 * DAY, "to_domain=b.test", "zone=bulk", nodes=("out2",))
     assert {name: one.attempts for name, one in narrowed.items()} == {"b.test": 2}
+
+
+@pytest.mark.parametrize("address", ["<>", ""])
+async def test_the_null_sender_is_found_by_its_address(asking: Asking, address: str) -> None:
+    filter_ = asking.events.filter("email_events", (), address)
+    found = await asking.events.page(Search(filter_, END - DAY, END), 10)
+    assert [(event.values["outcome"], event.attributes) for event in found] == [
+        ("accepted", {"email.from.address": ""})
+    ]
+    assert filter_.meets(found[0])
+    others = await asking.events.page(Search(asking.events.filter("email_events"), END - DAY, END), 10)
+    assert [filter_.meets(event) for event in others].count(True) == 1
 
 
 async def test_a_range_that_is_none_is_refused(asking: Asking) -> None:

@@ -79,7 +79,8 @@ async def _search(
         ),
     ] = [],  # noqa: B006 - FastAPI copies it
     address: Annotated[
-        str | None, Query(description="The sender's address or a recipient's, as the envelope says it.")
+        str | None,
+        Query(description="The sender's address or a recipient's, as the envelope says it; `<>`: the null sender."),
     ] = None,
 ) -> Search:
     # Five minutes ahead, for clocks of nodes that are.

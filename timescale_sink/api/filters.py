@@ -137,7 +137,8 @@ def parse(table: EventTable, texts: Sequence[str], address: str | None) -> Filte
     Args:
         table: whose columns they name.
         texts: a column, one of = != >= <= ~ ("contains", without regard to case) and a value.
-        address: of the sender or of one of the recipients, as the envelope says it; None: any.
+        address: of the sender or of one of the recipients, as the envelope says it; ``<>``, or '', for the null sender;
+            None: any.
 
     Raises:
         BadQueryError: no such column, or a value that it cannot have.
@@ -158,7 +159,7 @@ def parse(table: EventTable, texts: Sequence[str], address: str | None) -> Filte
             terms.append(_term(column, types[column], operator, value))
     terms += [_AnyOf(column, types[column], tuple(values)) for column, values in equal.items()]
     if address is not None:
-        terms.append(_Address(address, in_columns="from_user" in types))
+        terms.append(_Address("" if address == "<>" else address, in_columns="from_user" in types))
     return Filter(table.name, tuple(terms))
 
 
@@ -256,7 +257,7 @@ class _Address:
 
     def add_to(self, where: Where) -> None:
         recipient = Jsonb({"email.to.address": [self.address]})
-        if self.in_columns:
+        if self._split:
             where.add("(attributes @> {} OR from_domain = {} AND from_user = {})", recipient, *self._sender)
         else:
             sender = Jsonb({"email.from.address": self.address})
@@ -266,9 +267,14 @@ class _Address:
         recipients = event.attributes.get("email.to.address")
         if isinstance(recipients, list) and self.address in recipients:
             return True
-        if self.in_columns:
+        if self._split:
             return (event.values.get("from_domain"), event.values.get("from_user")) == self._sender
         return event.attributes.get("email.from.address") == self.address
+
+    @property
+    def _split(self) -> bool:
+        # The null sender, and what has no domain, is in no column and so still an attribute.
+        return self.in_columns and "@" in self.address
 
     @property
     def _sender(self) -> tuple[str, str]:
