@@ -10,11 +10,11 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median_low
 
-from dashboards.web.charts import Chart, Curve, Options, curves, latest, options, text
+from dashboards.web.charts import Chart, Curve, Options, curves, latest, options, text, unit_of
 from dashboards.web.names import names
 from timescale_sink.api.rolled import step_for
 from timescale_sink.api.series import Answer, Node, Query, Reader
@@ -44,7 +44,7 @@ class Board:
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self._drawn: OrderedDict[tuple[str, str | None, int], Drawing] = OrderedDict()
+        self._drawn: OrderedDict[tuple[Chart, str | None, int], Drawing] = OrderedDict()
 
     async def draw(self, chart: Chart, *, node: str | None, seconds: int, nodes: Sequence[Node]) -> Drawing:
         """A chart of the last ``seconds`` of one of the nodes, or of all (None).
@@ -54,13 +54,14 @@ class Board:
         answer = await self.reader.series(self._query(chart, node, seconds))
         if (coarser := typical_distance(answer)) > 1:
             answer = await self.reader.series(self._query(chart, node, seconds, coarser))
-        key = (chart.key, node, seconds)
+        key = (chart, node, seconds)
         drawing = self._drawn.get(key)
         if drawing is None or (drawing.answer is not answer and drawing.answer != answer):
             demo = frozenset(one.id for one in nodes if one.demo)
             drawn = tuple(curves(chart, answer, names(nodes), demo))
             synthetic = bool(drawn) and demo.issuperset(series.node for series in answer.series)
-            drawing = Drawing(answer, drawn, options(chart, answer, drawn), _now(chart, drawn), synthetic)
+            told = replace(chart, unit=unit_of(chart, answer.units))
+            drawing = Drawing(answer, drawn, options(told, answer, drawn), _now(told, drawn), synthetic)
             self._drawn[key] = drawing
             while len(self._drawn) > _KEPT:
                 self._drawn.popitem(last=False)
@@ -70,9 +71,8 @@ class Board:
         interval = self.reader.interval(chart.table)
         step = step_for(seconds, interval, _POINTS) * coarser
         stop = (int(time.time()) // step + 1) * step
-        columns = tuple(line.column for line in chart.lines)
         start = stop - math.ceil(seconds / step) * step
-        return Query(chart.table, columns, start, stop, step, chart.reading, node)
+        return Query(chart.table, chart.columns, start, stop, step, chart.reading, node)
 
 
 def typical_distance(answer: Answer) -> int:
@@ -93,7 +93,7 @@ def typical_distance(answer: Answer) -> int:
 
 def _now(chart: Chart, drawn: tuple[Curve, ...]) -> str:
     told = [(curve.name, value) for curve in drawn if (value := latest(curve.values)) is not None]
-    if chart.style == "bars":
+    if chart.style == "bars" and chart.by != "share":
         return text(sum(value for _, value in told), chart.unit) if told else ""
     if len(drawn) == 1:
         return text(told[0][1], chart.unit) if told else ""

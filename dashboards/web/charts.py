@@ -1,4 +1,4 @@
-"""Which charts the page has, and how series become the options of an ECharts chart. No I/O.
+"""How a chart of a page is declared, and how series become the options of an ECharts chart. No I/O.
 
 Colours and axis formats are JavaScript (keys that begin with ``:``, run by the browser, `static/page.js`), because they
 follow the viewer's system: dark or light, time zone, number format.
@@ -15,7 +15,10 @@ from typing import Any, Literal
 from timescale_sink.api.series import Answer, Reading, Series
 
 Options = dict[str, Any]
-Section = Literal["host", "mail"]
+_MINUTE = 60
+# Seconds that are written as minutes, hours or days.
+_LONGEST_IN_TENS = 120
+_TIMES = (60, 120, 300, 600, 1200, 1800, 3600, 7200, 4 * 3600, 6 * 3600, 12 * 3600, 86400)
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
 # More lines than this in one chart cannot be told apart.
 MAX_LINES = 12
@@ -32,112 +35,115 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart of the page.
+    """A chart of a page.
 
     Attributes:
-        scale: factor from the answer's unit to the chart's, such as 60 from per second to per minute.
-        unit: how values are written: ``%``, ``By``, ``By/s``, ``/min``, ``1`` (a ratio), ``n`` (a count).
+        key: names it in the page.
+        lines: columns of the table; of a share, those of one label are one line, and those of none only make up the
+            whole.
+        unit: how values are written; "": as the declared unit of the columns says (`unit_of`).
+        by: what a line stands for: a column of a node (or queue), a column over everything, a zone, or a column's
+            share of the whole.
+        merge: how values of several queues or nodes become one.
+        whole: of shares: the column that is the whole; "": all lines together are.
         top: where the value axis ends; 0: at the greatest value.
-        by: what a line stands for: a column of a node (or queue), a column over everything, or a zone.
+        scale: factor from the answer's unit to the chart's: 60 from per second to per minute.
     """
 
     key: str
-    section: Section
     title: str
     table: str
     lines: tuple[Line, ...]
-    unit: str
     hint: str = ""
+    unit: str = ""
     style: Literal["line", "bars"] = "line"
-    by: Literal["column", "total", "zone"] = "column"
+    by: Literal["column", "total", "zone", "share"] = "column"
+    merge: Literal["sum", "max"] = "sum"
+    whole: str = ""
     top: float = 0
     scale: float = 1
     reading: Reading = "rate"
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is asked for."""
+        return tuple(dict.fromkeys([*(line.column for line in self.lines), *([self.whole] if self.whole else [])]))
 
-_OUTCOMES = (
+
+def unit_of(chart: Chart, units: Mapping[str, str]) -> str:
+    """How a chart's values are written: ``%``, ``By``, ``By/s``, ``s``, ``/min``, ``/s``, ``1``, ``n`` (counted).
+
+    Args:
+        chart: whose.
+        units: the declared ones (UCUM) of its columns.
+    """
+    if chart.unit or chart.by == "share":
+        return chart.unit or "%"
+    unit, per, _ = units.get(chart.lines[0].column, "").partition("/s")
+    if not unit.startswith("{"):
+        return unit + per
+    # What is counted is said by the title.
+    return ("/min" if chart.scale == _MINUTE else "/s") if per else "n"
+
+
+OUTCOMES = (
     Line("delivered_total", "delivered", "good"),
     Line("deferred_total", "deferred", "warn"),
     Line("rejected_total", "rejected", "bad"),
     Line("unknown_total", "unknown", "idle"),
 )
 
-CHARTS = (
-    Chart(
-        "queue",
-        "mail",
-        "Queue",
-        "metrics_zonemta",
-        (Line("queue_size", "queued", "first"), Line("deferred_size", "deferred", "warn")),
-        "n",
-        "recipients that wait; a shared queue is counted once",
-    ),
-    Chart(
-        "attempts",
-        "mail",
-        "Delivery attempts by outcome",
-        "metrics_zonemta",
-        _OUTCOMES,
-        "/min",
-        "per minute, all zones",
-        style="bars",
-        by="total",
-        scale=60,
-    ),
-    Chart(
-        "zones",
-        "mail",
-        "Delivery attempts by zone",
-        "metrics_zonemta",
-        _OUTCOMES,
-        "/min",
-        "per minute, all outcomes",
-        style="bars",
-        by="zone",
-        scale=60,
-    ),
-    Chart("cpu", "host", "CPU", "metrics_system", (Line("cpu_load", "busy", "first"),), "%", "all cores", top=100),
-    Chart(
-        "memory", "host", "Memory", "metrics_system", (Line("memory_percent", "used", "first"),), "%", "in use", top=100
-    ),
-    Chart(
-        "disk",
-        "host",
-        "Disk",
-        "metrics_system",
-        (Line("disk_percent", "used", "first"),),
-        "%",
-        "fullest file system",
-        top=100,
-    ),
+QUEUE = Chart(
+    "queue",
+    "Queue",
+    "metrics_zonemta",
+    (Line("queue_size", "queued", "first"), Line("deferred_size", "deferred", "warn")),
+    "recipients that wait; a shared queue is counted once",
+)
+ATTEMPTS = Chart(
+    "attempts",
+    "Delivery attempts by outcome",
+    "metrics_zonemta",
+    OUTCOMES,
+    "per minute, all zones",
+    style="bars",
+    by="total",
+    scale=_MINUTE,
+)
+ZONES = Chart(
+    "zones",
+    "Delivery attempts by zone",
+    "metrics_zonemta",
+    OUTCOMES,
+    "per minute, all outcomes",
+    style="bars",
+    by="zone",
+    scale=_MINUTE,
+)
+HOST = (
+    Chart("cpu", "CPU", "metrics_system", (Line("cpu_load", "busy", "first"),), "all cores", top=100),
+    Chart("memory", "Memory", "metrics_system", (Line("memory_percent", "used", "first"),), "in use", top=100),
+    Chart("disk", "Disk", "metrics_system", (Line("disk_percent", "used", "first"),), "fullest file system", top=100),
     Chart(
         "network",
-        "host",
         "Network",
         "metrics_system",
         (Line("network_in", "in", "first"), Line("network_out", "out", "second")),
-        "By/s",
         "all interfaces but loopback",
     ),
     Chart(
         "load",
-        "host",
         "Load",
         "metrics_system",
         (Line("load_1m", "load", "first"),),
-        "1",
         "processes that run or wait, 1 min",
+        # A mean, though of what is counted.
+        unit="1",
     ),
-    Chart(
-        "processes",
-        "host",
-        "Processes",
-        "metrics_system",
-        (Line("process_count", "processes", "first"),),
-        "n",
-        "all users",
-    ),
+    Chart("processes", "Processes", "metrics_system", (Line("process_count", "processes", "first"),), "all users"),
 )
+CHARTS = (QUEUE, ATTEMPTS, ZONES, *HOST)
+"""Those of the overview."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +168,17 @@ def curves(chart: Chart, answer: Answer, hosts: Mapping[str, str], demo: frozens
         return list(_by_column(chart, answer, hosts))[:MAX_LINES]
     real = [series for series in answer.series if series.node not in demo]
     series = _without_wholes(real or answer.series)
-    if chart.by == "zone":
+    if chart.by == "share":
+        found = list(_shares(chart, series))
+    elif chart.by == "zone":
         zones = sorted({one.zone for one in series})
         found = [
-            Curve(zone or "no zone told", "", _sum([one for one in series if one.zone == zone], chart.scale))
+            Curve(zone or "no zone told", "", _merged([one for one in series if one.zone == zone], chart))
             for zone in zones
         ]
     else:
         found = [
-            Curve(line.label, line.hue, _sum([one for one in series if one.column == line.column], chart.scale))
+            Curve(line.label, line.hue, _merged([one for one in series if one.column == line.column], chart))
             for line in chart.lines
         ]
     return [curve for curve in found if curve.values][:MAX_LINES]
@@ -199,10 +207,26 @@ def _without_wholes(series: Sequence[Series]) -> list[Series]:
     return [one for one in series if one.zone or (one.node, one.instance) not in zoned]
 
 
-def _sum(series: Sequence[Series], scale: float) -> tuple[float | None, ...]:
+def _merged(series: Sequence[Series], chart: Chart) -> tuple[float | None, ...]:
+    merge = max if chart.merge == "max" else sum
     columns = zip(*(one.values for one in series), strict=True)
     told = ([value for value in column if value is not None] for column in columns)
-    return tuple(sum(values) * scale if values else None for values in told)
+    return tuple(merge(values) * chart.scale if values else None for values in told)
+
+
+def _shares(chart: Chart, series: Sequence[Series]) -> Iterator[Curve]:
+    """Of each label in percent of the whole; where nothing came there is no share."""
+
+    def of(columns: Sequence[str]) -> tuple[float | None, ...]:
+        return _merged([one for one in series if one.column in columns], chart)
+
+    whole = of([chart.whole] if chart.whole else chart.columns)
+    for label in dict.fromkeys(line.label for line in chart.lines if line.label):
+        lines = [line for line in chart.lines if line.label == label]
+        part = of([line.column for line in lines]) or tuple(None for _ in whole)
+        shares = tuple(100 * (some or 0) / all_ if all_ else None for some, all_ in zip(part, whole, strict=True))
+        if any(share is not None for share in shares):
+            yield Curve(label, lines[0].hue, shares)
 
 
 def latest(values: Sequence[float | None], within: int = 4) -> float | None:
@@ -257,7 +281,7 @@ def options(chart: Chart, answer: Answer, drawn: Sequence[Curve]) -> Options:
         "yAxis": {
             "type": "value",
             "min": 0,
-            **({"max": chart.top, "interval": chart.top / 4} if chart.top else {}),
+            **_axis(chart, drawn),
             "splitNumber": 4,
             "minInterval": 1 if chart.unit == "n" else 0,
             ":axisLabel": f"({{...postel.text(), formatter: postel.format('{chart.unit}')}})",
@@ -265,6 +289,18 @@ def options(chart: Chart, answer: Answer, drawn: Sequence[Curve]) -> Options:
         },
         "series": [_series(chart, curve, times, index, len(drawn)) for index, curve in enumerate(drawn)],
     }
+
+
+def _axis(chart: Chart, drawn: Sequence[Curve]) -> Options:
+    """Where the value axis ends, and its steps, where ECharts would not find them."""
+    if chart.top:
+        return {"max": chart.top, "interval": chart.top / 4}
+    most = max((value for curve in drawn for value in curve.values if value is not None), default=0)
+    if chart.unit != "s" or most <= _LONGEST_IN_TENS:
+        return {}
+    # Minutes and hours are no tens of seconds.
+    interval = next((step for step in _TIMES if most <= 5 * step), math.ceil(most / 5 / 86400) * 86400)
+    return {"max": math.ceil(most / interval) * interval, "interval": interval}
 
 
 def _series(chart: Chart, curve: Curve, times: Sequence[int], index: int, count: int) -> Options:
@@ -312,8 +348,18 @@ def text(value: float, unit: str) -> str:
         return f"{value / 1000**power:.3g} {_BYTES[power]}{unit.removeprefix('By')}"
     if unit == "n":
         return f"{value:,.0f}"
+    if unit == "s":
+        return duration(value)
     number = f"{value:,.1f}".removesuffix(".0")
     return f"{number} %" if unit == "%" else number + unit.removeprefix("1")
+
+
+def duration(seconds: float) -> str:
+    """A time in the largest unit of which it is two at least; below ten seconds with its fractions."""
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.3g} s"
 
 
 def age(seconds: float) -> str:

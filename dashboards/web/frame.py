@@ -19,9 +19,19 @@ from postel.entry import Access
 from postel.errors import PostelError
 
 REFRESH_S = 5.0
-_FIRST_S = 1.0
+# Until a page's first paint under a second is wanted, of which the browser needs its part.
+_FIRST_S = 0.3
 # The navigation: each page's address and name.
-_PAGES: Mapping[str, str] = {"/": "Overview", "/alerts": "Alerts", "/trace": "Trace"}
+_PAGES: Mapping[str, str] = {
+    "/": "Overview",
+    "/queues": "Queues",
+    "/deliverability": "Deliverability",
+    "/spam": "Spam",
+    "/mailboxes": "Mailboxes",
+    "/hosts": "Hosts",
+    "/alerts": "Alerts",
+    "/trace": "Trace",
+}
 
 _log = get_logger()
 

@@ -1,20 +1,25 @@
 """The page at ``/trace``: a message's life on one time line across nodes, found by any of its ids.
 
 ``/trace?id=ID`` opens one. What is no id of a message is looked for as an address and in servers' answers; where
-nothing is asked for, the newest events stand there.
+nothing is asked for, the newest events stand there. ``/trace?table=TABLE&filter=COLUMN=VALUE&range=SECONDS`` lists the
+newest events of a table that meet all of the filters, as ``/api/v1/events`` reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 from urllib.parse import urlencode
 
+from fastapi import Query
 from nicegui import ui
 
 from dashboards.web import life
 from dashboards.web.frame import OpenPages, Page, moment, text
 from dashboards.web.names import names
+from dashboards.web.ranged import RANGES_IN_ADDRESS
 from timescale_sink.api.events import Search
 from timescale_sink.api.filters import Event
 from timescale_sink.api.readers import Readers
@@ -22,10 +27,13 @@ from timescale_sink.api.shared import Shared
 from timescale_sink.api.trace import Fate, Trace
 
 _LONGEST = 1000
+_DAY_S, _MOST_FILTERS = 86400, 20
 # More nobody reads; a Message-ID that bulk mail shares has as many as are asked for.
-_MOST_STEPS, _MOST_LISTED, _MOST_IDS = 200, 30, 12
+_MOST_STEPS, _MOST_LISTED, _MOST_EVENTS, _MOST_IDS = 200, 30, 100, 12
 # Who has just sent a message waits for it here.
 _SOON_S = 1.0
+# A filter that few events meet reads all of the range.
+_LIST_S = 30.0
 _NOTHING_YET = (
     "No events of mail within a day. They come from the plugins of Zone-MTA and Haraka: `postel plugins install` puts "
     "them in, `postel doctor` tells what is missing."
@@ -34,7 +42,17 @@ _NOT_FOUND = (
     "No event has this id, no address of a day's mail is it, and no server's answer says it. A message is found "
     "seconds after its event; this page looks again by itself."
 )
+_NONE_LISTED = "No event of this time is so, or not any more: events are kept as long as [database] says."
 _MENTIONED = "No message has this id. Events of a day that say it"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Events of a table that meet all of the filters, of the time ``back`` from now."""
+
+    table: str
+    filters: tuple[str, ...]
+    back: timedelta
 
 
 class TraceBoard:
@@ -44,6 +62,7 @@ class TraceBoard:
         self._readers = readers
         self._traces: Shared[Trace] = Shared()
         self._newest: Shared[Sequence[Event]] = Shared()
+        self._lists: Shared[Sequence[Event]] = Shared()
 
     async def trace(self, asked: str) -> Trace:
         """The life of the message with this id."""
@@ -57,9 +76,18 @@ class TraceBoard:
         """The newest events of a day."""
         return await self._newest.get("newest", self._ask_newest)
 
+    async def listed(self, listing: Listing) -> Sequence[Event]:
+        """The newest events of a listing."""
+        return await self._lists.get(listing, lambda: self._ask_listed(listing), _LIST_S)
+
     async def hosts(self) -> Mapping[str, str]:
         """What each node is called."""
         return names(await self._readers.series.nodes())
+
+    async def _ask_listed(self, listing: Listing) -> Sequence[Event]:
+        reader, now = self._readers.events, datetime.now(UTC)
+        filter_ = reader.filter(listing.table, listing.filters)
+        return await reader.page(Search(filter_, now - listing.back, now + timedelta(minutes=5)), _MOST_EVENTS)
 
     async def _ask_newest(self) -> Sequence[Event]:
         reader, now = self._readers.events, datetime.now(UTC)
@@ -73,9 +101,10 @@ class TraceBoard:
 class TracePage(Page):
     """One open page: what is asked for, and what was found."""
 
-    def __init__(self, board: TraceBoard, asked: str) -> None:
+    def __init__(self, board: TraceBoard, asked: str, listing: Listing | None = None) -> None:
         super().__init__("/trace")
         self._board = board
+        self._listing = listing
         self._asked = asked.strip()[:_LONGEST]
         self._hosts: Mapping[str, str] = {}
         self._shown: object = None
@@ -94,6 +123,10 @@ class TracePage(Page):
     async def show(self) -> None:
         """Show what is asked for; what the database raises is told on the page."""
         self._hosts = await self._board.hosts()
+        if not self._asked and self._listing is not None:
+            listed, heading = await self._board.listed(self._listing), " and ".join(self._listing.filters)
+            self._fill(listed, lambda: self._show_list(f"Events with {heading}", listed, _NONE_LISTED))
+            return
         if not self._asked:
             newest = await self._board.newest()
             self._fill(newest, lambda: self._show_list("Newest events", newest, _NOTHING_YET))
@@ -193,5 +226,12 @@ def add(opened: OpenPages, board: TraceBoard) -> None:
     """Make the traces of this board the page at ``/trace``."""
 
     @ui.page("/trace", title="Trace · Postel")
-    async def trace(id: str = "") -> None:  # noqa: A002 - the name in the page's address
-        await opened.open(TracePage(board, id))
+    async def trace(
+        id: str = "",  # noqa: A002 - the name in the page's address
+        table: str = "",
+        conditions: Annotated[Sequence[str], Query(alias="filter")] = (),
+        range: str = "",  # noqa: A002 - as above
+    ) -> None:
+        back = timedelta(seconds=RANGES_IN_ADDRESS.get(range, _DAY_S))
+        listing = Listing(table, tuple(conditions[:_MOST_FILTERS]), back) if table else None
+        await opened.open(TracePage(board, id, listing))

@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from dashboards.web.board import typical_distance
-from dashboards.web.charts import CHARTS, Chart, age, curves, latest, options, text
+from dashboards.web.charts import CHARTS, Chart, Line, age, curves, latest, options, text, unit_of
 from dashboards.web.names import names
+from dashboards.web.subjects import SUBJECTS
+from dashboards.web.tables import Field, Link, html
+from postel.signals import load_all
 from timescale_sink.api.series import Answer, Node, Query, Series
 
 BY_KEY = {chart.key: chart for chart in CHARTS}
@@ -74,6 +77,73 @@ def test_a_gap_stays_a_gap_and_a_point_alone_is_a_dot() -> None:
     assert data[2] == [60_000, None]
 
 
+def test_shares_are_of_all_lines_or_of_the_whole_that_is_named() -> None:
+    lines = (Line("rejected_total", "lost", "bad"), Line("unknown_total", "lost"), Line("delivered_total", ""))
+    chart = Chart("shares", "Shares", "metrics_zonemta", lines, by="share")
+    asked = answer(
+        chart,
+        attempts("rejected", "a", 1, 0, None),
+        attempts("unknown", "a", 1, None, None),
+        attempts("delivered", "b", 2, 0, None),
+    )
+    (curve,) = curves(chart, asked, {})
+    # Where nothing was attempted there is no share.
+    assert (curve.name, curve.values) == ("lost", (50, None, None))
+    named = replace(chart, lines=lines[:1], whole="delivered_total")
+    (curve,) = curves(named, asked, {})
+    assert curve.values == (50, None, None)
+    assert named.columns == ("rejected_total", "delivered_total")
+
+
+def test_of_several_queues_the_oldest_message_is_the_oldest_of_all() -> None:
+    chart = Chart("oldest", "Oldest", "metrics_zonemta", (Line("oldest_age", ""),), by="zone", merge="max")
+    first = Series("oldest_age", "n1", "", "bulk", "one", (5, 5, None))
+    (curve,) = curves(chart, answer(chart, first, replace(first, queue="other", values=(9, 1, 2))), {})
+    assert (curve.name, curve.values) == ("bulk", (9, 5, 2))
+
+
+def test_a_chart_has_the_unit_that_its_columns_are_declared_with() -> None:
+    declared = load_all()
+    said = {}
+    for chart in (
+        *CHARTS,
+        *(chart for subject in SUBJECTS for section in subject.sections for chart in section.charts),
+    ):
+        columns = {column.name: column for column in declared.columns_of(chart.table)}
+        units = {
+            name: declared.metrics[columns[name].metric].unit + ("/s" if columns[name].counter else "")
+            for name in chart.columns
+        }
+        assert len(set(units.values())) == 1, chart.key
+        said[chart.key] = unit_of(chart, units)
+    assert {said[key] for key in ("cpu", "memory", "disk", "shares", "spam-share", "inbound-share")} == {"%"}
+    assert {said[key] for key in ("attempts", "zones", "actions", "inbound", "lmtp")} == {"/min"}
+    assert {said[key] for key in ("queue", "queued", "deferred", "users", "quota", "messages", "processes")} == {"n"}
+    assert [said[key] for key in ("network", "memory-used", "storage", "oldest", "scan", "load")] == [
+        "By/s", "By", "By", "s", "s", "1",
+    ]  # fmt: skip
+
+
+def test_a_long_time_is_told_by_steps_of_minutes_and_hours() -> None:
+    chart = Chart("oldest", "Oldest", "metrics_zonemta", (Line("oldest_age", ""),), unit="s")
+    for most, axis in ((90, {}), (1400, {"max": 1500, "interval": 300}), (5e5, {"max": 518400, "interval": 172800})):
+        asked = answer(chart, Series("oldest_age", "n1", "", "", "", (1.0, most, None)))
+        made = options(chart, asked, curves(chart, asked, {}))["yAxis"]
+        assert {key: made[key] for key in ("max", "interval") if key in made} == axis
+
+
+def test_a_cell_is_text_whatever_it_says_and_a_column_of_nothing_is_left_out() -> None:
+    evil = '"><img src=x onerror=1>'
+    fields = (Field("Name"), Field("Empty", "n"), Field("Count", "n"), Field("When"))
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    made = html(fields, [(Link(evil, f"/trace?id={evil}"), None, 1234, when), (evil, None, None, None)])
+    assert "<img" not in made
+    assert "Empty" not in made
+    assert '<td class=number data-label="Count">1,234</td>' in made
+    assert '<postel-time at="2026-01-01T00:00:00.000+00:00">' in made
+    assert made.count("<tr>") == 3
+
+
 def test_demo_data_is_never_added_to_real_data() -> None:
     real, demo = attempts("delivered", "a", 1, 1, 1), replace(attempts("delivered", "b", 5, 5, 5), node="demo")
     chart = BY_KEY["attempts"]
@@ -112,6 +182,9 @@ def test_names_are_as_short_as_they_can_be() -> None:
         (5e18, "By", "5e+03 PB"),
         (0.25, "1", "0.2"),
         (18.5, "/min", "18.5/min"),
+        (0.3914, "s", "0.391 s"),
+        (840, "s", "14 min"),
+        (200_000, "s", "2 d"),
     ],
 )
 def test_values_have_their_unit(value: float, unit: str, said: str) -> None:

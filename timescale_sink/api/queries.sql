@@ -304,6 +304,50 @@ GROUP BY 1
 ORDER BY count(*) DESC
 LIMIT %(limit)s;
 
+-- deferred_destinations --
+-- What waits for a further attempt, by where to and why, most recipients first.
+SELECT
+    to_domain, mx, category, count(*) AS recipients, min(since) AS since, max(time) AS last_attempt,
+    (max(ARRAY[to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), response]))[2] AS response
+FROM deferred_recipient
+WHERE %(nodes)s::text[] IS NULL OR node_id = ANY(%(nodes)s)
+GROUP BY to_domain, mx, category
+ORDER BY recipients DESC, to_domain, mx, category
+LIMIT %(limit)s;
+
+-- quotas --
+-- What each user was last told to store, within two days before the end, because each is told once a day.
+SELECT name, used, allowed, time
+FROM (
+    SELECT DISTINCT ON (attributes ->> 'user.id')
+        coalesce(attributes ->> 'user.name', attributes ->> 'user.id') AS name, time,
+        CASE WHEN jsonb_typeof(attributes -> 'wildduck.quota.used') = 'number'
+            THEN (attributes -> 'wildduck.quota.used')::float8 END AS used,
+        CASE WHEN jsonb_typeof(attributes -> 'wildduck.quota.allowed') = 'number'
+            THEN nullif((attributes -> 'wildduck.quota.allowed')::float8, 0) END AS allowed
+    FROM otel_log
+    WHERE
+        event_name = 'wildduck.quota.snapshot' AND attributes ? 'user.id'
+        AND time > %(stop)s - interval '2 days' AND time <= %(stop)s
+        AND (%(nodes)s::text[] IS NULL OR node_id = ANY(%(nodes)s))
+    ORDER BY attributes ->> 'user.id', time DESC
+) AS told
+WHERE used IS NOT NULL
+ORDER BY CASE WHEN %(nearest)s THEN used / allowed ELSE used END DESC NULLS LAST, name
+LIMIT %(limit)s;
+
+-- scores --
+-- How many messages had which score of Rspamd's, by steps; the outer ones hold what is beyond.
+SELECT
+    (greatest(-4, least(8, floor(spam_score / %(step)s))) * %(step)s)::int AS score, count(*) AS messages,
+    count(*) FILTER (WHERE outcome = 'rejected') AS rejected
+FROM email_events
+WHERE
+    time >= %(start)s AND time < %(stop)s AND spam_score IS NOT NULL
+    AND (%(nodes)s::text[] IS NULL OR node_id = ANY(%(nodes)s))
+GROUP BY 1
+ORDER BY 1;
+
 -- alerts --
 -- The alerts that there are, what is worst and newest first, and whether they are silenced.
 SELECT

@@ -10,6 +10,7 @@ from timescale_sink.api.alerts import AlertReader
 from timescale_sink.api.events import EventReader
 from timescale_sink.api.feed import Feed
 from timescale_sink.api.series import Reader
+from timescale_sink.api.standing import StandingReader
 from timescale_sink.api.tallies import TallyReader
 from timescale_sink.api.trace import Tracer
 
@@ -23,6 +24,7 @@ class Readers:
         self.events = EventReader(self.access, declarations)
         self.tracer = Tracer(self.events)
         self.tallies = TallyReader(self.access)
+        self.standing = StandingReader(self.access)
         self.alerts = AlertReader(self.access)
         self.feed = Feed(self.access, self.events)
         # Who listens at the moment.
@@ -40,5 +42,6 @@ class Readers:
             await asyncio.gather(self._feeding, return_exceptions=True)
         await self.series.close()
         await self.tallies.close()
+        await self.standing.close()
         await self.alerts.close()
         await self.access.close()

@@ -20,12 +20,18 @@ window.postel = (() => {
     return `${short.format(value)} ${units[index]}`;
   };
   const bytes = ["B", "kB", "MB", "GB", "TB", "PB"];
+  const duration = (value) => {
+    const [size, name] = [[86400, "d"], [3600, "h"], [60, "min"]].find(([size]) => value >= 2 * size) ?? [1, "s"];
+    return `${short.format(value / size)} ${name}`;
+  };
   const units = {
     "%": (value) => `${number.format(value)} %`,
     By: (value) => scaled(value, bytes),
     "By/s": (value) => `${scaled(value, bytes)}/s`,
     1: (value) => number.format(value),
     n: (value) => number.format(value),
+    s: duration,
+    "/s": (value) => `${number.format(value)}/s`,
     "/min": (value) => `${number.format(value)}/min`,
   };
 
