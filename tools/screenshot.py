@@ -1,8 +1,8 @@
-"""Makes ``docs/images/page.png``, the picture in the README: sink, page and demo as they are, seen by Chromium.
+"""Makes ``docs/images``, the pictures in the documentation: sink, page and demo as they are, seen by Chromium.
 
     python -m tools.screenshot
 
-Takes about half a minute; everything runs on free ports with a database of its own and ends with it.
+Takes about a minute; everything runs on free ports with a database of its own and ends with it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,31 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+from selenium import webdriver
 
 from tools.bootstrap.programs import find_browser
 
 ROOT = Path(__file__).parent.parent
-PICTURE = ROOT / "docs" / "images" / "page.png"
+IMAGES = ROOT / "docs" / "images"
+# Picture -> the page, the window's height, and whether it is dark.
+PAGES = {
+    "queues": ("/queues?range=3600", 1100, "light"),
+    "deliverability": ("/deliverability", 1230, "light"),
+    "spam": ("/spam", 1250, "dark"),
+    "mailboxes": ("/mailboxes", 1120, "light"),
+    "hosts": ("/hosts?range=3600", 1080, "dark"),
+}
 LARGEST_BYTES = 300 * 1024
+_SHOWN = """
+const cards = [...document.querySelectorAll(".card")].filter((card) => card.offsetHeight);
+return cards.length > 0 && cards.every((card) => card.querySelector("canvas, tr"));
+"""
 _ALL_TOLD = "return [...document.querySelectorAll('.card .now')].every((now) => now.innerText)"
 # What tests and this share: free ports, waiting, Chromium.
 sys.path.append(str(ROOT / "tests"))
@@ -61,12 +75,23 @@ def main() -> None:
         until(lambda: len(drawn(chrome, "cpu").get("busy", ())) > 50, 60, "a day is drawn")  # noqa: PLR2004
         # The sink takes the day piece by piece; a card's head says what is now once that has come.
         until(lambda: chrome.execute_script(_ALL_TOLD), 60, "the day is drawn to its end")
-        PICTURE.parent.mkdir(exist_ok=True)
-        PICTURE.write_bytes(chrome.get_screenshot_as_png())
-    size = PICTURE.stat().st_size
-    if size > LARGEST_BYTES:
-        raise SystemExit(f"{PICTURE} has {size} bytes, more than {LARGEST_BYTES}")
-    print(f"{PICTURE.relative_to(ROOT)}: {size // 1024} KiB")
+        _keep("page", chrome)
+        for picture, (address, height, scheme) in PAGES.items():
+            look(chrome, width=1280, height=height, scheme=scheme)
+            chrome.get(f"http://{page}{address}")
+            until(lambda: chrome.execute_script(_SHOWN), 60, f"{picture} is drawn")
+            # ECharts draws at the browser's next frames.
+            time.sleep(1)
+            _keep(picture, chrome)
+
+
+def _keep(name: str, chrome: webdriver.Chrome) -> None:
+    picture = chrome.get_screenshot_as_png()
+    if len(picture) > LARGEST_BYTES:
+        raise SystemExit(f"{name} has {len(picture)} bytes, more than {LARGEST_BYTES}")
+    IMAGES.mkdir(exist_ok=True)
+    (IMAGES / f"{name}.png").write_bytes(picture)
+    print(f"docs/images/{name}.png: {len(picture) // 1024} KiB")
 
 
 def _start(program: str, environment: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
