@@ -32,6 +32,8 @@ _PAGES: Mapping[str, str] = {
     "/alerts": "Alerts",
     "/trace": "Trace",
 }
+# What the browser paints before it has the scripts that build the page: its name, where the page will have it.
+_FIRST = '<div class="first bar" aria-hidden="true"><h1>Postel</h1></div>'
 
 _log = get_logger()
 
@@ -48,6 +50,7 @@ class Page(ABC):
         self._lock = asyncio.Lock()
         self._told = False
         ui.add_head_html(_head())
+        ui.add_body_html(_FIRST)
         ui.colors(primary="#1f5f9e")
         with ui.element("div").classes("shell"):
             with ui.element("header").classes("bar") as self.bar:

@@ -139,6 +139,22 @@ def test_a_name_leads_to_its_events_and_on_to_a_trace(browser: webdriver.Chrome,
     until(lambda: "delivery_events has no column 'nothing'" in said(browser), 15, "why there is none")
 
 
+def test_the_name_is_painted_before_the_scripts_where_the_page_has_it(browser: webdriver.Chrome, page: str) -> None:
+    place = "const box = document.querySelector(arguments[0]).getBoundingClientRect(); return [box.left, box.top]"
+    for width in (375, 1440):
+        look(browser, width=width)
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        try:
+            browser.get(f"{page}/hosts")
+            first = browser.execute_script(place, ".first h1")
+        finally:
+            browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        browser.get(f"{page}/hosts")
+        until(lambda: drawn(browser, "cpu"), 20, "the page")
+        assert browser.execute_script("return document.querySelector('.first').offsetHeight") == 0
+        assert browser.execute_script(place, ".shell h1") == pytest.approx(first, abs=1)
+
+
 def test_without_data_a_page_says_what_to_do(
     server: str, template: str, tmp_path: Path, browser: webdriver.Chrome
 ) -> None:
