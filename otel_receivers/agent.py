@@ -30,7 +30,7 @@ from otel_receivers.memory import collector_paused
 from otel_receivers.node import Node, identify
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import Batch, Receiver, ScrapeError, Target, Tick
-from otel_receivers.registry import DOORS, SOURCES, places
+from otel_receivers.registry import DOORS, SOURCES, STANDING, places
 from otel_receivers.schedule import ticks
 from otel_receivers.sender import SpoolSender
 from otel_receivers.sources import BOOT_ID, SourceWatch
@@ -100,6 +100,10 @@ class Collecting:
         source, which = source_and_which(name)
         build = SOURCES.get(source)
         return build(replace(self._context, where=where, which=which), target) if build else ()
+
+    def standing(self) -> Sequence[Receiver]:
+        """The receivers that there are whatever is found."""
+        return [receiver for build in STANDING for receiver in build(self._context)]
 
     def doors(self, all_of: Callable[[str], Sequence[Target]], ingest: Ingest = not_now) -> Sequence[Door]:
         """What sources answer at the intake's address.
@@ -264,6 +268,8 @@ async def _run(agent: Agent, collecting: Collecting, spool: Spool, sending: Spoo
         group.create_task(agent.follow(collecting.spool(spool)))
         group.create_task(agent.follow(collecting.derived(spool)))
         group.create_task(agent.follow(system))
+        for receiver in collecting.standing():
+            group.create_task(agent.follow(receiver))
         await watch.start(spool)
         followed: dict[str, tuple[Target, list[asyncio.Task[None]]]] = {}
         async for asked in watch.run(spool):
@@ -292,7 +298,7 @@ async def run_once(settings: Settings) -> None:
     for finding in findings:
         say(sentence(finding))
     asked = {finding.name: finding.target for finding in findings if finding.asked}
-    receivers = [await asyncio.to_thread(collecting.system)]
+    receivers = [await asyncio.to_thread(collecting.system), *collecting.standing()]
     for name, target in asked.items():
         receivers += collecting.source(name, target, asked.get)
     watch = SourceWatch(settings, load_all()["agent"], node, {})

@@ -72,6 +72,9 @@ class Context:
 # Given where a source was found: the receivers that ask it. The agent closes them.
 Build = Callable[[Context, Target], Sequence[Receiver]]
 
+# The receivers that a source has wherever the agent runs.
+BuildStanding = Callable[[Context], Sequence[Receiver]]
+
 # Given the intake's token, None where it has none: what is answered at the intake's address beside OTLP.
 Door = Callable[["str | None"], Sequence["Route"]]
 BuildDoor = Callable[[Context], Door]
@@ -85,8 +88,10 @@ class Source:
         places: where it is looked for.
         builds: the name of a place -> the receivers of what is found there.
         doors: what it answers at the intake's address.
+        standing: the receivers that it has whatever is found.
     """
 
     places: Callable[[Discovery], Sequence[Place]]
     builds: Mapping[str, Build]
     doors: Sequence[BuildDoor] = ()
+    standing: Sequence[BuildStanding] = ()

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import otel_receivers
-from otel_receivers.building import Build, BuildDoor, Source
+from otel_receivers.building import Build, BuildDoor, BuildStanding, Source
 from otel_receivers.discovery import Place, only_looked_for
 from postel.errors import SettingsError
 from postel.settings import Discovery
@@ -29,6 +29,8 @@ _SOURCES = tuple(_found())
 SOURCES: Mapping[str, Build] = {name: build for source in _SOURCES for name, build in source.builds.items()}
 # What sources answer at the intake's address.
 DOORS: Sequence[BuildDoor] = tuple(door for source in _SOURCES for door in source.doors)
+# What sources have whatever is found.
+STANDING: Sequence[BuildStanding] = tuple(build for source in _SOURCES for build in source.standing)
 
 
 def places(settings: Discovery) -> tuple[Place, ...]:

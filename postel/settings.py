@@ -37,6 +37,7 @@ from postel.settings_values import (
     Folder,
     Host,
     Interval,
+    Listener,
     Mode,
     Number,
     Port,
@@ -101,6 +102,11 @@ class Discovery(_Section):
     rspamd_password: Token | None = Field(
         None, description="the password of Rspamd's controller; one that only reads does; ASCII without spaces"
     )
+    tls_listeners: tuple[Listener, ...] | None = Field(
+        None,
+        description="listeners whose certificates are looked at, a list such as "
+        '["mail.example.org:993", "smtp://mx.example.org:2525"]; unset: this host\'s mail ports',
+    )
     targets: dict[str, Address] = Field(
         default_factory=dict, description='a table for sources without keys of their own, such as {x = "127.0.0.1:80"}'
     )
@@ -115,6 +121,7 @@ class Intervals(_Section):
     wildduck_api_query: Interval = 300
     wildduck_prometheus: Interval = 30
     rspamd_controller: Interval = 30
+    tls_certificates: Interval = 3600
     send_metrics: Seconds = 30
     email_events: Literal["immediate"] | Seconds = Field("immediate", description='"immediate", or seconds')
 

@@ -119,6 +119,14 @@ Address = Annotated[
     Field(pattern=_ADDRESS, description='"host:port", such as "127.0.0.1:4417"; the port is from 1 to 65535'),
     AfterValidator(_port_exists),
 ]
+Listener = Annotated[
+    str,
+    Field(
+        pattern=r"^((smtp|imap|pop3|tls)://)?" + _ADDRESS.removeprefix("^"),
+        description='"host:port", or "smtp://host:port"; smtp, imap and pop3 begin with STARTTLS, tls does not',
+    ),
+    AfterValidator(_port_exists),
+]
 Seconds = Annotated[Number, Field(gt=0, le=86400, description="seconds, a number above 0, such as 15")]
 # Scheduled times are multiples of the interval; whole seconds keep those of two nodes on the same grid.
 Interval = Annotated[Whole, Field(ge=1, le=86400, description="whole seconds, 1 to 86400, such as 15")]

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from postel.settings import Alerts
-from support.alert_cases import CASES, MINUTE, RULES, T0, Case, Minute, Platform, nothing
+from support.alert_cases import CASES, MINUTE, RULES, T0, Case, Minute, Platform, certificate, nothing
 from timescale_sink.alerts.evaluate import Evaluator
 from timescale_sink.store.database import Connection, connect
 
@@ -75,5 +75,20 @@ def test_a_rule_is_quiet_while_all_is_fine(case: Case, migrated_database: str) -
                     case.fine(platform, T0 + number * MINUTE)
                     await evaluator.evaluate(connection, T0 + number * MINUTE)
             assert inserting.execute("SELECT * FROM alert").fetchall() == []
+
+    asyncio.run(check())
+
+
+def test_a_certificate_that_was_renewed_under_another_name_is_no_longer_wrong(migrated_database: str) -> None:
+    async def check() -> None:
+        evaluator = Evaluator([RULES["certificate-expiring"]], Alerts(), "")
+        with psycopg.connect(migrated_database, autocommit=True) as inserting:
+            async with await connect(migrated_database) as connection:
+                platform = Platform(inserting)
+                for number, shown in enumerate([certificate(3, "old.test"), certificate(90, "new.test")]):
+                    shown(platform, T0 + number * 5 * MINUTE)
+                    await evaluator.evaluate(connection, T0 + number * 5 * MINUTE)
+            states = inserting.execute("SELECT state FROM alert_change ORDER BY id").fetchall()
+            assert states == [("firing",), ("resolved",)]
 
     asyncio.run(check())

@@ -228,6 +228,16 @@ def only_node(platform: Platform, moment: datetime) -> None:
     platform.node(moment)
 
 
+def certificate(days: float, name: str = "mx.test") -> Minute:
+    """What a listener shows ends so many days later."""
+
+    def minute(platform: Platform, moment: datetime) -> None:
+        attributes = {"server.address": "127.0.0.1", "server.port": 993, "tls.certificate.name": name}
+        platform.point(moment, "tls.certificate.time_left", attributes, value_int=round(days * 86400))
+
+    return minute
+
+
 def told(platform: Platform, moment: datetime) -> None:
     platform.node(moment)
     platform.up(moment, "wildduck", 1)
@@ -381,5 +391,14 @@ CASES = [
     Case("host-disk", host("disk_percent", 91), host("disk_percent", 80), ON_NODE, 6),
     Case("host-disk-time", filling(0.06), filling(0), ON_NODE, 215, 400),
     Case("node-silent", nothing, lambda p, t: p.node(t), ON_NODE, 11, 1),
+    Case(
+        "certificate-expiring",
+        certificate(20.8),
+        certificate(90),
+        {**ON_NODE, "server": "127.0.0.1:993"},
+        1,
+        1,
+    ),
+    Case("certificate-expiring-soon", certificate(-1), certificate(20.8), {**ON_NODE, "server": "127.0.0.1:993"}, 1, 1),
     Case("dead-letters", lambda p, t: p.dead_letter(t), nothing, {"destination": "email_events"}, 1, 62),
 ]

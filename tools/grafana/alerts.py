@@ -29,7 +29,7 @@ _NOW = "$__timeTo()::timestamptz"
 _RANGE = alerting.RelativeTimeRange(from_val=3600, to=0)
 # Details that are texts and change seldom: where one does, the subject is another one to Grafana. Others are numbers,
 # each with a query of its own.
-_NAMES = frozenset({"host", "reasons"})
+_NAMES = frozenset({"host", "reasons", "subject"})
 _HEAD = """\
 # Postel's alert rules for Grafana, made by `python -m tools.grafana` of timescale_sink/alerts/rules.yaml. Where Postel
 # itself evaluates them and tells people (postel serve), with this file they are told twice (docs/grafana.md).

@@ -1,0 +1,1 @@
+"""TLS: the certificates that this host's mail listeners show."""
