@@ -55,6 +55,8 @@ def _made(table: str) -> Iterator[str]:
         source, time = name, "bucket"
     if events:
         yield from by_node(event_rollups.NODES[table])
+        if table in event_rollups.SENDERS:
+            yield from by_sender(event_rollups.SENDERS[table])
 
 
 def by_node(events: Events) -> Iterator[str]:
@@ -70,6 +72,23 @@ def by_node(events: Events) -> Iterator[str]:
         source = name
 
 
+def by_sender(events: Events) -> Iterator[str]:
+    """The rollup of an event table by who sent it, made of the events."""
+    for size in events.sizes:
+        name = f"{events.name}_{size.name}_1"
+        yield _aggregate(
+            name,
+            size.interval,
+            source=events.table,
+            time="time",
+            columns=events.of_events(),
+            keys=len(events.by),
+            where=events.where,
+        )
+        yield f"CREATE INDEX {name}_key ON {name} (sender, bucket);\n"
+        yield columnstore(name, "", "sender, bucket")
+
+
 def columnstore(relation: str, segments: str, order: str) -> str:
     """The statement by which chunks of a table or aggregate may be stored in columns."""
     kind = "MATERIALIZED VIEW" if relation.endswith("_1") else "TABLE"
@@ -79,14 +98,14 @@ def columnstore(relation: str, segments: str, order: str) -> str:
     )
 
 
-def _aggregate(name: str, interval: str, *, source: str, time: str, columns: str, keys: int) -> str:
+def _aggregate(name: str, interval: str, *, source: str, time: str, columns: str, keys: int, where: str = "") -> str:
     group = ", ".join(str(position) for position in range(1, keys + 2))
     return f"""CREATE MATERIALIZED VIEW {name} WITH (
     timescaledb.continuous, timescaledb.materialized_only = false, timescaledb.create_group_indexes = false
 ) AS SELECT
     time_bucket('{interval}', {time}) AS bucket,
     {columns}
-FROM {source}
+FROM {source}{f"{chr(10)}WHERE {where}" if where else ""}
 GROUP BY {group}
 WITH NO DATA;"""
 

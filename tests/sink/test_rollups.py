@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import uuid
@@ -75,7 +76,8 @@ def test_each_typed_table_and_event_table_has_its_rollups(database: psycopg.Conn
             names = {column.name for column in columns}
             assert names == {"bucket", *KEY, *state_columns(table), *table.columns}
             assert table.columns.keys() == {column.name for column in load_all().columns_of(table.name)}
-        for events in rolled(load_all().event_tables):
+    for events in rolled(load_all().event_tables):
+        for size in events.sizes:
             columns = database.execute(f"SELECT * FROM {events.name}_{size.name} LIMIT 0".encode()).description
             assert columns
             assert [column.name for column in columns] == ["bucket", *events.columns]
@@ -87,12 +89,12 @@ def test_each_declared_column_is_in_a_frozen_aggregate_of_each_size() -> None:
     made: dict[str, str] = {}
     for name, text in re.findall(r"CREATE MATERIALIZED VIEW (\w+?)_\d+ WITH(.*?)WITH NO DATA;", frozen, re.DOTALL):
         made[name] = made.get(name, "") + text
-    wanted = {table.name: {*state_columns(table)} for table in TABLES}
-    wanted |= {events.name: {*events.columns} for events in rolled(load_all().event_tables)}
-    for table, columns in wanted.items():
-        for size in SIZES:
-            there = set(re.findall(r"(?: AS |^    )(\w+),?$", made[f"{table}_{size.name}"], re.MULTILINE))
-            assert columns <= there, (table, size.name)
+    wanted = {f"{table.name}_{size.name}": {*state_columns(table)} for table in TABLES for size in SIZES}
+    for events in rolled(load_all().event_tables):
+        wanted |= {f"{events.name}_{size.name}": {*events.columns} for size in events.sizes}
+    assert made.keys() == wanted.keys()
+    for rollup, columns in wanted.items():
+        assert columns <= set(re.findall(r"(?: AS |^    )(\w+),?$", made[rollup], re.MULTILINE)), rollup
 
 
 def test_a_script_is_for_the_servers_that_its_name_says() -> None:
@@ -186,6 +188,31 @@ def test_event_rollups_count_and_sum_the_events(database: psycopg.Connection[Any
             whole = database.execute(f"{query.format(summed, table)} GROUP BY 1, {', '.join(by)}".encode()).fetchall()
             by_node = database.execute(query.format(f"{sums}", f"{table}_nodes").encode()).fetchall()
             assert sorted(by_node, key=repr) == sorted(whole, key=repr)
+
+
+def test_the_rollup_of_senders_counts_what_each_sent(database: psycopg.Connection[Any], data: Data) -> None:
+    expected: dict[tuple[datetime, str | None], list[int]] = {}
+    for row in data.rows["email_events"]:
+        if (row["direction"], row["outcome"]) != ("outbound", "accepted"):
+            continue
+        sent = json.loads(row["attributes"])
+        address = row["from_domain"] and "@".join(filter(None, (row["from_user"], row["from_domain"])))
+        hour = row["time"].replace(minute=0, second=0, microsecond=0)
+        counts = expected.setdefault((hour, sent.get("user.name", address)), [0, 0])
+        counts[0] += 1
+        counts[1] += len(sent.get("email.to.address", "1"))
+    found = database.execute(
+        "SELECT bucket, sender, sum(messages)::int, sum(recipients)::int FROM email_events_senders_1h GROUP BY 1, 2"
+    ).fetchall()
+    assert {row[:2]: [*row[2:]] for row in found} == expected
+    assert {sender for _, sender in expected} == {
+        "ann",
+        "bob@a.example",
+        "bob@b.example",
+        "a.example",
+        "b.example",
+        None,
+    }
 
 
 def _domains(data: Data) -> list[tuple[Any, ...]]:

@@ -228,6 +228,29 @@ def only_node(platform: Platform, moment: datetime) -> None:
     platform.node(moment)
 
 
+def sent(messages: int, recipients: int, user: str = "ann") -> Minute:
+    """So many messages of a user's, each to so many."""
+
+    def minute(platform: Platform, moment: datetime) -> None:
+        to = [f"r{number}@there.test" for number in range(recipients)]
+        platform.connection.execute(
+            "INSERT INTO email_events (time, event_id, node_id, instance, event_name, direction, outcome, from_user,"
+            " from_domain, attributes) SELECT %s, gen_random_uuid(), %s, %s, 'zonemta.message.queued', 'outbound',"
+            " 'queued', 'a', 'here.test', %s FROM generate_series(1, %s)",
+            (moment - MINUTE / 2, NODE, f"{NODE}:12080", Jsonb({"user.name": user, "email.to.address": to}), messages),
+        )
+
+    return minute
+
+
+def days_of_sending(platform: Platform, moment: datetime) -> None:
+    """Ann sends to 30 in two hours of each day."""
+    platform.node(moment)
+    for day in range(9, 0, -1):
+        for hour in (0, 4):
+            sent(10, 3)(platform, moment - timedelta(days=day, hours=hour))
+
+
 def certificate(days: float, name: str = "mx.test") -> Minute:
     """What a listener shows ends so many days later."""
 
@@ -391,6 +414,8 @@ CASES = [
     Case("host-disk", host("disk_percent", 91), host("disk_percent", 80), ON_NODE, 6),
     Case("host-disk-time", filling(0.06), filling(0), ON_NODE, 215, 400),
     Case("node-silent", nothing, lambda p, t: p.node(t), ON_NODE, 11, 1),
+    # 30 an hour is usual: 10 times that is reached in the tenth minute.
+    Case("sender-volume", sent(10, 3), sent(1, 1), {"sender": "ann"}, 11, 125, days_of_sending),
     Case(
         "certificate-expiring",
         certificate(20.8),

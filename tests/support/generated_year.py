@@ -22,8 +22,8 @@ import psycopg
 
 from postel.signals import Declarations, load_all
 from support.generated_events import EVENTS_AN_HOUR, EVENTS_OF_A_MESSAGE
-from timescale_sink.store.rollup_views import sources
-from timescale_sink.store.rollups import SIZES, Typed, typed_tables
+from timescale_sink.store.rollup_views import rollups_of
+from timescale_sink.store.rollups import Typed, typed_tables
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 _SPARSE_TICK = 4 * HOUR
@@ -228,8 +228,8 @@ def _roll_up(database: psycopg.Connection[Any], tables: list[str], begin: dateti
 
 def aggregates(database: psycopg.Connection[Any], tables: list[str]) -> Iterator[str]:
     """The continuous aggregates of these tables, those of smaller buckets first."""
-    for name, table in sources(load_all()).items():
-        for size in SIZES if table in tables else ():
+    for table in tables:
+        for name, size in rollups_of(table):
             rows = database.execute("SELECT aggregates_of(%s)", (f"{name}_{size.name}",)).fetchall()
             yield from (aggregate for (aggregate,) in rows)
 

@@ -121,7 +121,8 @@ def _event(chance: random.Random, table: str, begin: datetime, end: datetime) ->
         "node_id": chance.choice(("n1", "n2")),
         "instance": "i",
         "event_name": "e",
-        "attributes": "{}",
+        # Whoever sends, to several.
+        "attributes": chance.choice(("{}", '{"user.name": "ann", "email.to.address": ["x@a.example", "y@a.example"]}')),
         "to_domain": chance.choice(_DOMAINS),
     }
     if table == "delivery_events":
@@ -134,6 +135,7 @@ def _event(chance: random.Random, table: str, begin: datetime, end: datetime) ->
         }
     return row | {
         "direction": chance.choice(("inbound", "outbound")),
+        "from_user": chance.choice(("bob", None)),
         "from_domain": chance.choice(_DOMAINS),
         "outcome": chance.choice(("accepted", "rejected")),
         "spam_action": chance.choice(("reject", None)),

@@ -17,8 +17,7 @@ from postel.settings import Database
 from postel.signals import Declarations
 from timescale_sink.store.database import Connection, Tier, ask_server
 from timescale_sink.store.migrate import SCHEMA_LOCK
-from timescale_sink.store.rollup_views import names, rolled_of, sources
-from timescale_sink.store.rollups import SIZES
+from timescale_sink.store.rollup_views import is_personal, names, rollups_of
 
 # Of rows, not of rollups.
 _FURTHER = ("otel_metric_point", "otel_log")
@@ -185,12 +184,12 @@ def _kept(settings: Database, declarations: Declarations, *, community: bool) ->
     for relation, days in (("dead_letter", settings.dead_letter_days), ("ingest_ledger", settings.rollup_days)):
         yield relation, b"SELECT keep(%s, %s::interval)", (relation, _days(days))
     if community:
-        for rolled, table in sources(declarations).items():
-            for size in SIZES:
+        for table in rolled_up(declarations):
+            for rolled, size in rollups_of(table):
                 rollup = f"{rolled}_{size.name}"
                 # What a table has lost before it had rollups they will never know.
                 query = b"SELECT keep(%s, %s::interval, refreshable_since(%s))"
-                yield rollup, query, (rollup, _days(settings.rollup_days), table)
+                yield rollup, query, (rollup, _rollup_days(settings, rolled), table)
 
 
 def _jobs(settings: Database, declarations: Declarations) -> Iterator[Statement]:
@@ -198,19 +197,23 @@ def _jobs(settings: Database, declarations: Declarations) -> Iterator[Statement]
         yield table, _DROPPED.encode(), (table,)
         days = settings.event_columnstore_days if table in declarations.event_tables else settings.columnstore_days
         yield table, b"SELECT keep_in_columns(%s, %s::interval)", (table, _days(days))
-    for rolled in sources(declarations):
-        for size in SIZES:
+    for table in rolled_up(declarations):
+        for rolled, size in rollups_of(table):
             rollup = f"{rolled}_{size.name}"
             yield (
                 rollup,
                 b"SELECT bool_or(keep_at_most(name, %s::interval)) FROM aggregates_of(%s) AS name",
-                (_days(settings.rollup_days), rollup),
+                (_rollup_days(settings, rolled), rollup),
             )
             yield (
                 rollup,
                 b"SELECT bool_or(keep_in_columns(name, %s::interval)) FROM aggregates_of(%s) AS name",
                 (_behind_refreshes(settings.columnstore_days), rollup),
             )
+
+
+def _rollup_days(settings: Database, rolled: str) -> timedelta | None:
+    return _days(settings.raw_days if is_personal(rolled) else settings.rollup_days)
 
 
 def _behind_refreshes(days: int) -> timedelta | None:
@@ -225,8 +228,7 @@ def _refreshed(table: str) -> tuple[bytes, tuple[str, str]]:
             "reach": _minutes(REACH + _REFRESHES[size.name].further),
             "behind": _minutes(_REFRESHES[size.name].behind),
         }
-        for rolled in rolled_of(table)
-        for size in SIZES
+        for rolled, size in rollups_of(table)
     ]
     return b"SELECT keep_refreshed(%s, %s::jsonb)", (table, json.dumps(rollups))
 

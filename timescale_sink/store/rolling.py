@@ -10,8 +10,7 @@ from datetime import datetime
 
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection
-from timescale_sink.store.rollup_views import rolled_of
-from timescale_sink.store.rollups import SIZES
+from timescale_sink.store.rollup_views import rollups_of
 
 
 async def make_rollups(connection: Connection, table: str, *, begin: bool) -> int:
@@ -28,7 +27,7 @@ async def make_rollups(connection: Connection, table: str, *, begin: bool) -> in
     row = await (await connection.execute("SELECT pending FROM retention WHERE relation = %s", (table,))).fetchone()
     pending = bool(row and row[0])
     for since, until in await _windows(connection, table, by_chunk=pending):
-        for rollup in (f"{rolled}_{size.name}" for rolled in rolled_of(table) for size in SIZES):
+        for rollup in (f"{rolled}_{size.name}" for rolled, size in rollups_of(table)):
             found = await connection.execute("SELECT * FROM aggregates_of(%s)", (rollup,))
             for (name,) in await found.fetchall():
                 await connection.execute(

@@ -9,7 +9,7 @@ from postel.signals import Declarations
 from timescale_sink.store import event_rollups, rollups
 from timescale_sink.store.database import Connection
 from timescale_sink.store.increase import as_in_the_table
-from timescale_sink.store.rollups import SIZES
+from timescale_sink.store.rollups import SIZES, Size
 
 Aggregates = Mapping[str, Sequence[str]]
 """Continuous aggregate -> its columns."""
@@ -17,18 +17,23 @@ Aggregates = Mapping[str, Sequence[str]]
 
 def names(declarations: Declarations) -> list[str]:
     """The public names, what others are made of first."""
-    return [f"{rolled}_{size.name}" for rolled in sources(declarations) for size in SIZES]
+    return [f"{rolled}_{size.name}" for table in _tables(declarations) for rolled, size in rollups_of(table)]
 
 
-def sources(declarations: Declarations) -> Mapping[str, str]:
-    """What the public names begin with -> the table of the rows."""
-    tables = (*sorted(declarations.tables), *sorted(declarations.event_tables))
-    return {rolled: table for table in tables for rolled in rolled_of(table)}
+def _tables(declarations: Declarations) -> Sequence[str]:
+    return (*sorted(declarations.tables), *sorted(declarations.event_tables))
 
 
-def rolled_of(table: str) -> list[str]:
-    """What the public names of a table's rollups begin with, what others are made of first."""
-    return [made.name for made in event_rollups.rolled([table])] if table in event_rollups.EVENTS else [table]
+def rollups_of(table: str) -> Sequence[tuple[str, Size]]:
+    """A table's rollups, what others are made of first: what the public name begins with, and the size that ends it."""
+    if table not in event_rollups.EVENTS:
+        return [(table, size) for size in SIZES]
+    return [(made.name, size) for made in event_rollups.rolled([table]) for size in made.sizes]
+
+
+def is_personal(rolled: str) -> bool:
+    """Whether a rollup, by what its name begins with, names people."""
+    return any(made.name == rolled and made.personal for made in event_rollups.rolled(event_rollups.EVENTS))
 
 
 def declared(declarations: Declarations) -> str:
@@ -46,7 +51,7 @@ def declared(declarations: Declarations) -> str:
         + [
             event_rollups.view(made, size, [])
             for made in event_rollups.rolled(declarations.event_tables)
-            for size in SIZES
+            for size in made.sizes
         ]
     )
 
@@ -65,7 +70,7 @@ async def make_views(connection: Connection, declarations: Declarations, *, aggr
             found = await _aggregates(connection, f"{typed.name}_{size.name}") if aggregated else {}
             await connection.execute(rollups.view(replace(typed, columns=columns), size, found).encode())
     for made in event_rollups.rolled(declarations.event_tables):
-        for size in SIZES:
+        for size in made.sizes:
             found = await _aggregates(connection, f"{made.name}_{size.name}") if aggregated else {}
             await connection.execute(event_rollups.view(made, size, [*found]).encode())
 
