@@ -92,3 +92,34 @@ def test_a_certificate_that_was_renewed_under_another_name_is_no_longer_wrong(mi
             assert states == [("firing",), ("resolved",)]
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("rule", ["bounce-rate", "deferral-rate", "provider-blocking"])
+def test_what_haraka_hands_on_to_mailboxes_is_no_mail_that_goes_out(rule: str, migrated_database: str) -> None:
+    async def check() -> None:
+        evaluator = Evaluator([RULES[rule]], Alerts(), "")
+        with psycopg.connect(migrated_database, autocommit=True) as inserting:
+            async with await connect(migrated_database) as connection:
+                platform = Platform(inserting)
+                for number in range(25):
+                    moment = T0 + number * MINUTE
+                    platform.attempts(moment, delivered=100)
+                    platform.attempts(moment, "here.test", None, rejected=100, deferred=100)
+                    await evaluator.evaluate(connection, moment)
+            assert inserting.execute("SELECT * FROM alert").fetchall() == []
+
+    asyncio.run(check())
+
+
+def test_a_few_unknown_users_among_little_mail_are_no_bounce_rate(migrated_database: str) -> None:
+    async def check() -> None:
+        evaluator = Evaluator([RULES["bounce-rate-high"]], Alerts(), "")
+        with psycopg.connect(migrated_database, autocommit=True) as inserting:
+            async with await connect(migrated_database) as connection:
+                platform = Platform(inserting)
+                platform.attempts(T0, delivered=80, rejected=29)
+                for number in range(25):
+                    await evaluator.evaluate(connection, T0 + number * MINUTE)
+            assert inserting.execute("SELECT * FROM alert").fetchall() == []
+
+    asyncio.run(check())

@@ -64,15 +64,25 @@ class Platform:
         self.totals[name] = self.totals.get(name, 0) + more
         return self.totals[name]
 
-    def attempts(self, moment: datetime, domain: str = "there.test", **statuses: int) -> None:
-        """So many attempts of each status, within the minute before."""
+    def attempts(
+        self, moment: datetime, domain: str = "there.test", zone: str | None = "default", **statuses: int
+    ) -> None:
+        """So many attempts of each status, within the minute before; those of Haraka have no zone."""
         for status, count in statuses.items():
             self.connection.execute(
                 "INSERT INTO delivery_events"
                 " (time, event_id, node_id, instance, event_name, status, zone, to_domain, attributes)"
-                " SELECT %s, gen_random_uuid(), %s, %s, 'zonemta.delivery', %s, 'default', %s, '{}'"
-                " FROM generate_series(1, %s)",
-                (moment - MINUTE / 2, NODE, f"{NODE}:12080", status, domain, count),
+                " SELECT %s, gen_random_uuid(), %s, %s, %s, %s, %s, %s, '{}' FROM generate_series(1, %s)",
+                (
+                    moment - MINUTE / 2,
+                    NODE,
+                    f"{NODE}:{12080 if zone else 25}",
+                    f"{'zonemta' if zone else 'haraka'}.delivery",
+                    status,
+                    zone,
+                    domain,
+                    count,
+                ),
             )
 
     def mail(self, moment: datetime, count: int, spam_action: str | None = None) -> None:
@@ -173,21 +183,13 @@ def accounted(counted: int, told: int) -> Minute:
 
 
 def attempts(domain: str = "there.test", **statuses: int) -> Minute:
-    return lambda platform, moment: platform.attempts(moment, domain, **statuses)
+    return lambda platform, moment: platform.attempts(moment, domain, "default", **statuses)
 
 
 def spam(share: int) -> Minute:
     def minute(platform: Platform, moment: datetime) -> None:
-        totals = {"inbound_total": platform.count("in", 100), "spam_count": platform.count("spam", share)}
-        platform.insert(
-            "metrics_haraka",
-            time=moment,
-            node_id=NODE,
-            instance=f"{NODE}:25",
-            zone="",
-            started_at=T0 - timedelta(days=1),
-            **totals,
-        )
+        platform.mail(moment, share, spam_action="reject")
+        platform.mail(moment, 100 - share, spam_action="no action")
 
     return minute
 
@@ -308,14 +310,14 @@ CASES = [
     Case("queue-growth", queue(2500), queue(300), QUEUE, 16, 90, small_queue_before),
     Case(
         "oldest-message",
-        lambda p, t: p.zonemta(t, queue="q", oldest_age=21601),
+        lambda p, t: p.zonemta(t, queue="q", oldest_age=187201),
         lambda p, t: p.zonemta(t, queue="q", oldest_age=10),
         QUEUE,
         11,
     ),
     Case("zone-stuck", zone(0), zone(1), {**QUEUE, "zone": "default"}, 12),
-    Case("bounce-rate", attempts(delivered=94, rejected=6), attempts(delivered=100), {}, 12, 80),
-    Case("bounce-rate-high", attempts(delivered=89, rejected=11), attempts(delivered=95, rejected=5), {}, 12, 90),
+    Case("bounce-rate", attempts(delivered=94, rejected=6), attempts(delivered=100), {}, 16, 80),
+    Case("bounce-rate-high", attempts(delivered=89, rejected=11), attempts(delivered=95, rejected=5), {}, 14, 90),
     Case("deferral-rate", attempts(delivered=60, deferred=40), attempts(delivered=100), {}, 17, 90),
     Case(
         "provider-blocking",
