@@ -40,8 +40,14 @@ FIRED_AFTER, OVER_AFTER, OVER_IN_THE_NIGHT = HOUR, 5 * HOUR, 14 * HOUR
 Change = tuple[datetime, str, str, str]
 
 
-def _live(url: str, week: Week, end: datetime, every: timedelta) -> Sequence[Change]:
-    """Let the days before be, then the week until its end; what fired and was resolved: when, rule, subject, state."""
+def _live(url: str, week: Week, *spans: tuple[datetime, timedelta]) -> Sequence[Change]:
+    """Let the days before be, then the week; what fired and was resolved: when, rule, subject, state.
+
+    Args:
+        url: of a migrated database.
+        week: not begun.
+        spans: until when the rules are evaluated how often.
+    """
 
     async def live() -> Sequence[Change]:
         evaluator = Evaluator([*RULES.values()], Alerts(), "")
@@ -54,11 +60,12 @@ def _live(url: str, week: Week, end: datetime, every: timedelta) -> Sequence[Cha
             week.write(database, everything=True)
             database.execute("ANALYZE")
             async with await connect(url) as connection:
-                while moment < end:
-                    moment += every
-                    week.go_on(moment)
-                    week.write(database)
-                    await evaluator.evaluate(connection, moment)
+                for end, every in spans:
+                    while moment < end:
+                        moment += every
+                        week.go_on(moment)
+                        week.write(database)
+                        await evaluator.evaluate(connection, moment)
             return _changes(database)
 
     return asyncio.run(live())
@@ -83,7 +90,8 @@ def _is_trouble_and_nothing_else(changes: Sequence[Change], over_after: timedelt
 def test_a_night_is_quiet_and_an_hour_of_trouble_is_told(migrated_postgres: str) -> None:
     begin = TROUBLE - 13 * HOUR - HOUR / 2
     week = Week(begin - BEFORE, TROUBLE, share=0.2)
-    changes = _live(migrated_postgres, week, TROUBLE + HOUR + OVER_AFTER, 10 * MINUTE)
+    night, day = (TROUBLE, 30 * MINUTE), (TROUBLE + HOUR + OVER_AFTER, 10 * MINUTE)
+    changes = _live(migrated_postgres, week, night, day)
     _is_trouble_and_nothing_else(changes, OVER_AFTER)
 
 
@@ -91,7 +99,7 @@ def test_a_night_is_quiet_and_an_hour_of_trouble_is_told(migrated_postgres: str)
 @pytest.mark.parametrize("trouble", [None, TROUBLE], ids=["normal", "with an hour of trouble"])
 def test_a_whole_week_minute_by_minute(migrated_postgres: str, trouble: datetime | None) -> None:
     begun = time.monotonic()
-    changes = _live(migrated_postgres, Week(MONDAY - BEFORE, trouble), MONDAY + 7 * DAY, MINUTE)
+    changes = _live(migrated_postgres, Week(MONDAY - BEFORE, trouble), (MONDAY + 7 * DAY, MINUTE))
     took = time.monotonic() - begun
     print(f"\n{7 * DAY // MINUTE:,} evaluations of {len(RULES)} rules, {took:,.0f} s", *changes, sep="\n")  # noqa: T201 - the figures
     if trouble is None:
