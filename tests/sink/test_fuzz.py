@@ -73,7 +73,11 @@ class _Wires:
         raise AssertionError(f"told to come again, thirty times: {sending}")
 
     async def _post(self, sending: Sending) -> int | None:
-        answer = await self.http.post(sending.method, content=sending.body, headers=dict(sending.headers))
+        try:
+            answer = await self.http.post(sending.method, content=sending.body, headers=dict(sending.headers))
+        except httpx.TransportError as error:
+            error.add_note(f"{sending.method}, {dict(sending.headers)}, {len(sending.body)} bytes")
+            raise
         self.said[str(answer.status_code)] += 1
         media = answer.headers["content-type"]
         if answer.status_code == 200:
