@@ -19,11 +19,9 @@ from selenium import webdriver
 
 from dashboards.web.ranged import RANGES
 from support.demo_rows import fill
-from support.page import answers, complaints, look, serving, start_chromium
+from support.page import answers, chromium_in, complaints, look, serving
 from support.postgres import fresh_database, migrate_now, named
-from support.requirements import require
 from support.running_postel import until
-from tools.bootstrap.programs import find_browser
 
 BOUND_MS = 1000
 TIMES = 5
@@ -51,15 +49,11 @@ def year(timescale: str) -> Iterator[str]:
 
 @pytest.fixture
 def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    found = find_browser()
-    require("chromium", available=found)
-    assert found
-    chrome = start_chromium(found, tmp_path / "chromium")
-    chrome.execute_cdp_cmd("Network.enable", {})
-    chrome.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})
-    look(chrome)
-    yield chrome
-    chrome.quit()
+    with chromium_in(tmp_path / "chromium") as chrome:
+        chrome.execute_cdp_cmd("Network.enable", {})
+        chrome.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})
+        look(chrome)
+        yield chrome
 
 
 def test_the_overview_paints_within_a_second(

@@ -16,10 +16,9 @@ from testbed.fixtures import WatchedHaraka, WatchedZoneMta
 from testbed.zone_mta import SENDER, ZoneMta
 
 from postel.collector import find_collector
-from support.page import complaints, look, start_chromium
+from support.page import chromium_in, complaints, look
 from support.requirements import require
 from support.running_postel import RunningPostel, running, until
-from tools.bootstrap.programs import find_browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -33,13 +32,9 @@ WITHIN_S = 5
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    found = find_browser()
-    require("chromium", available=found)
-    assert found
-    chrome = start_chromium(found, tmp_path / "chromium")
-    look(chrome)
-    yield chrome
-    chrome.quit()
+    with chromium_in(tmp_path / "chromium") as chrome:
+        look(chrome)
+        yield chrome
 
 
 def ask(browser: webdriver.Chrome, postel: RunningPostel, id_: str) -> None:

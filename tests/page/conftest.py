@@ -10,10 +10,8 @@ import pytest
 from psycopg import conninfo, sql
 from selenium import webdriver
 
-from support.page import Rows, complaints, look, name_of, serving, start_chromium
+from support.page import Rows, chromium_in, complaints, look, name_of, serving
 from support.postgres import fresh_database, migrate_now, wheel_server
-from support.requirements import require
-from tools.bootstrap.programs import find_browser
 
 
 @pytest.fixture(scope="session")
@@ -66,12 +64,8 @@ def page(tmp_path: Path, database: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """One browser for all tests; `browser` gives it out fresh."""
-    found = find_browser()
-    require("chromium", available=found)
-    assert found
-    chrome = start_chromium(found, tmp_path_factory.mktemp("chromium"))
-    yield chrome
-    chrome.quit()
+    with chromium_in(tmp_path_factory.mktemp("chromium")) as chrome:
+        yield chrome
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""A port of loopback for the proxies of the tests."""
+"""A port of loopback for the servers and proxies of the tests."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,7 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def listening(handle: Handle) -> AsyncIterator[int]:
+async def listening(handle: Handle, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A free port, each of whose connections is handled in a task; at the end all of them are cancelled."""
     held: set[asyncio.Task[None]] = set()
 
@@ -21,7 +22,7 @@ async def listening(handle: Handle) -> AsyncIterator[int]:
         task.add_done_callback(held.discard)
         await handle(reader, writer)
 
-    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    server = await asyncio.start_server(hold, "127.0.0.1", 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -30,3 +31,17 @@ async def listening(handle: Handle) -> AsyncIterator[int]:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+
+
+def calm(handle: Handle) -> Handle:
+    """The same, and the connection is closed at its end; it may end because the other side leaves, or the test."""
+
+    async def handled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await handle(reader, writer)
+        except (ConnectionError, ssl.SSLError, asyncio.CancelledError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    return handled

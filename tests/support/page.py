@@ -22,8 +22,9 @@ from selenium.webdriver.chrome.service import Service
 
 from support import warm
 from support.ports import free_port
+from support.requirements import require
 from support.running_postel import until
-from tools.bootstrap.programs import Browser
+from tools.bootstrap.programs import Browser, find_browser
 
 _FLAGS = (
     "--headless=new",
@@ -127,6 +128,19 @@ def start_chromium(browser: Browser, folder: Path) -> webdriver.Chrome:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=Service(str(browser.driver)))
+
+
+@contextmanager
+def chromium_in(folder: Path) -> Iterator[webdriver.Chrome]:
+    """The one of this machine, which the test requires."""
+    found = find_browser()
+    require("chromium", available=found)
+    assert found
+    chrome = start_chromium(found, folder)
+    try:
+        yield chrome
+    finally:
+        chrome.quit()
 
 
 def complaints(chrome: webdriver.Chrome) -> list[dict[str, Any]]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from aiosmtpd.handlers import Sink
 from aiosmtpd.smtp import SMTP
 
+from support.listening import Handle, calm, listening
+
 CERTIFICATES = Path(__file__).parent / "certificates"
 EXPIRED_AT, LASTING_UNTIL = 1_585_699_200, 4_922_899_200
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 # Greeting, and what is answered to each command.
 DIALOGUES: Mapping[str, tuple[bytes, Mapping[bytes, bytes]]] = {
     "imap": (b"* OK ready\r\n", {b"a STARTTLS": b"* OK a word before\r\na OK begin\r\n"}),
@@ -36,38 +37,16 @@ def der(certificate: str) -> bytes:
     return ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") :])
 
 
-@asynccontextmanager
-async def served(serve: Serve, port: int = 0, certificate: str = "") -> AsyncIterator[int]:
+def served(serve: Handle, certificate: str = "") -> AbstractAsyncContextManager[int]:
     """Any server of loopback, with TLS at once where a certificate is named; its port."""
-    running: set[asyncio.Task[None]] = set()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        running.add(task)
-        try:
-            await serve(reader, writer)
-        except (ConnectionError, ssl.SSLError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    tls = context(certificate) if certificate else None
-    listening = await asyncio.start_server(handle, "127.0.0.1", port, ssl=tls)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+    return listening(calm(serve), context(certificate) if certificate else None)
 
 
 async def until_it_leaves(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
     await reader.read()
 
 
-def dialogue(protocol: str, certificate: str) -> Serve:
+def dialogue(protocol: str, certificate: str) -> Handle:
     greeting, answers = DIALOGUES[protocol]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
