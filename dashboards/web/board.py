@@ -68,11 +68,22 @@ class Board:
         return drawing
 
     def _query(self, chart: Chart, node: str | None, seconds: int, coarser: int = 1) -> Query:
-        interval = self.reader.interval(chart.table)
-        step = step_for(seconds, interval, _POINTS) * coarser
-        stop = (int(time.time()) // step + 1) * step
-        start = stop - math.ceil(seconds / step) * step
+        start, stop, step = grid(self.reader, chart.table, seconds, coarser)
         return Query(chart.table, chart.columns, start, stop, step, chart.reading, node)
+
+
+def grid(reader: Reader, table: str, seconds: int, coarser: int = 1) -> tuple[int, int, int]:
+    """Start, stop and step of a range that ends now: the same for all who ask within a step.
+
+    Args:
+        reader: knows the table.
+        table: of metrics.
+        seconds: of the range.
+        coarser: steps are so many times as long.
+    """
+    step = step_for(seconds, reader.interval(table), _POINTS) * coarser
+    stop = (int(time.time()) // step + 1) * step
+    return stop - math.ceil(seconds / step) * step, stop, step
 
 
 def typical_distance(answer: Answer) -> int:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from urllib.parse import urlencode
 
+from dashboards.web.board import grid
 from dashboards.web.charts import latest
 from dashboards.web.tables import Cell, Link, Rows, View
 from postel.signals import load_all
-from timescale_sink.api.rolled import step_for
 from timescale_sink.api.series import Answer, Query, Series
 from timescale_sink.api.standing import SCORE_STEP, Quota
 from timescale_sink.api.tallies import Asked, Delivered, Grouping, Refusal, Subject, Top, table_of
 
-_POINTS = 240
 _MOST = 25
 _ANSWERS = 3
 # What is now may have come some steps ago.
@@ -184,9 +182,7 @@ def _user(quota: Quota) -> tuple[Cell, ...]:
 async def _series(view: View, table: str, columns: tuple[str, ...]) -> Answer:
     """Of all nodes, or of the one that is shown."""
     reader = view.readers.series
-    step = step_for((view.stop - view.start).total_seconds(), reader.interval(table), _POINTS)
-    stop = (int(time.time()) // step + 1) * step
-    start = stop - int((view.stop - view.start).total_seconds()) // step * step
+    start, stop, step = grid(reader, table, int((view.stop - view.start).total_seconds()))
     node = view.nodes[0].id if len(view.nodes) == 1 else None
     return await reader.series(Query(table, columns, start, stop, step, node=node))
 

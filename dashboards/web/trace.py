@@ -21,13 +21,13 @@ from dashboards.web.frame import OpenPages, Page, moment, text
 from dashboards.web.names import names
 from dashboards.web.ranged import RANGES_IN_ADDRESS
 from timescale_sink.api.events import Search
-from timescale_sink.api.filters import Event
+from timescale_sink.api.filters import MOST_FILTERS, Event
 from timescale_sink.api.readers import Readers
 from timescale_sink.api.shared import Shared
 from timescale_sink.api.trace import Fate, Trace
 
 _LONGEST = 1000
-_DAY_S, _MOST_FILTERS = 86400, 20
+_DAY_S = 86400
 # More nobody reads; a Message-ID that bulk mail shares has as many as are asked for.
 _MOST_STEPS, _MOST_LISTED, _MOST_EVENTS, _MOST_IDS = 200, 30, 100, 12
 # Who has just sent a message waits for it here.
@@ -233,5 +233,5 @@ def add(opened: OpenPages, board: TraceBoard) -> None:
         range: str = "",  # noqa: A002 - as above
     ) -> None:
         back = timedelta(seconds=RANGES_IN_ADDRESS.get(range, _DAY_S))
-        listing = Listing(table, tuple(conditions[:_MOST_FILTERS]), back) if table else None
+        listing = Listing(table, tuple(conditions[:MOST_FILTERS]), back) if table else None
         await opened.open(TracePage(board, id, listing))

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from postel.signals import FIXED_EVENT_COLUMNS
 from timescale_sink.api import exports, filters, trace
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, readers
 from timescale_sink.api.events import LONGEST_PAGE, Key, Search
-
-_DEFAULT_RANGE = timedelta(days=1)
-_MOST_FILTERS = 20
+from timescale_sink.api.filters import MOST_FILTERS
+from timescale_sink.api.ranges import From, To, between
 
 
 class Event(BaseModel):
@@ -64,16 +63,13 @@ async def _search(
     request: Request,
     *,
     table: Annotated[str, Query(description="A table of events, such as delivery_events.")],
-    start: Annotated[
-        AwareDatetime | None,
-        Query(alias="from", description="Default: a day before `to`. ISO 8601 with zone, or epoch seconds."),
-    ] = None,
-    stop: Annotated[AwareDatetime | None, Query(alias="to", description="Default: now.")] = None,
+    start: From = None,
+    stop: To = None,
     conditions: Annotated[
         list[str],
         Query(
             alias="filter",
-            max_length=_MOST_FILTERS,
+            max_length=MOST_FILTERS,
             description="A column, one of = != >= <= ~ (contains) and a value, such as `status=deferred`. "
             "Several = of one column: any of these; else all.",
         ),
@@ -83,13 +79,7 @@ async def _search(
         Query(description="The sender's address or a recipient's, as the envelope says it; `<>`: the null sender."),
     ] = None,
 ) -> Search:
-    # Five minutes ahead, for clocks of nodes that are.
-    last = stop or datetime.now(UTC) + timedelta(minutes=5)
-    try:
-        first = start or last - _DEFAULT_RANGE
-    except OverflowError:
-        first = datetime.min.replace(tzinfo=UTC)
-    return Search(readers(request).events.filter(table, conditions, address), first, last)
+    return Search(readers(request).events.filter(table, conditions, address), *between(start, stop))
 
 
 class AnythingConvertor(PathConvertor):

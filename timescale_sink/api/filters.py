@@ -21,6 +21,8 @@ from psycopg.types.json import Jsonb
 from postel.signals import FIXED_EVENT_COLUMNS, EventTable
 from timescale_sink.api.access import BadQueryError
 
+# Of a question at most.
+MOST_FILTERS = 20
 _TERM = re.compile(r"([a-z_]+)(!=|>=|<=|=|~)(.*)", re.DOTALL)
 _ORDERED = ("bigint", "double precision", "timestamptz")
 _COMPOSED = ("text[]", "jsonb")

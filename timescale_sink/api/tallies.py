@@ -6,9 +6,9 @@ Each question is asked of the database once for all who ask it at about the same
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal, LiteralString
+from typing import Literal, LiteralString
 
 from psycopg import sql
 from psycopg.rows import tuple_row
@@ -170,14 +170,14 @@ _SUBJECTS: Mapping[str, _Subject] = {
         named=True,
     ),
 }
+_CODE: LiteralString = "coalesce(enhanced_code, smtp_code::text)"
 _GROUPINGS: Mapping[str, _Subject] = {
     "domain": _Subject("delivery_events", "to_domain", "status", rolled=("to_domain", "status", "category")),
     "provider": _Subject("delivery_events", "provider", "status", rows="providers"),
     "mx": _Subject("delivery_events", "lower(mx)", "status"),
     "category": _Subject("delivery_events", "category", "status", rolled=("status", "category")),
-    "code": _Subject("delivery_events", "coalesce(enhanced_code, smtp_code::text)", "status"),
+    "code": _Subject("delivery_events", _CODE, "status"),
 }
-_CODE: LiteralString = "coalesce(enhanced_code, smtp_code::text)"
 _WAITED: LiteralString = "coalesce(attributes -> 'zonemta.queue.duration', attributes -> 'haraka.delivery.duration')"
 _PERCENTILES: LiteralString = (
     "percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY CASE WHEN jsonb_typeof("
@@ -193,23 +193,14 @@ def table_of(by: Subject) -> str:
     return _SUBJECTS[by].table
 
 
-@dataclass(slots=True)
-class _Question:
-    """A question on its way to the database."""
-
-    asked: Asked
-    source: Source
-    values: dict[str, Any] = field(default_factory=dict)
-
-    def condition(self) -> sql.Composable:
-        """What the source's rows have to meet."""
-        where = Where()
-        where.add("time >= {} AND time < {}", self.source.start, self.source.stop)
-        self.asked.filter.add_to(where)
-        if self.asked.nodes is not None:
-            where.add("node_id = ANY({})", list(self.asked.nodes))
-        self.values |= where.values
-        return where.condition
+def _where(asked: Asked, source: Source) -> Where:
+    """What the source's rows have to meet."""
+    where = Where()
+    where.add("time >= {} AND time < {}", source.start, source.stop)
+    asked.filter.add_to(where)
+    if asked.nodes is not None:
+        where.add("node_id = ANY({})", list(asked.nodes))
+    return where
 
 
 class TallyReader:
@@ -239,47 +230,49 @@ class TallyReader:
     async def _ask_top(self, asked: Asked) -> Top:
         subject = _SUBJECTS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-            question = _Question(asked, await self._source(connection, asked, subject))
+            source = await self._source(connection, asked, subject)
+            where = _where(asked, source)
             text = query(
                 "top",
-                condition=question.condition(),
+                condition=where.condition,
                 subject=sql.SQL(subject.name),
                 outcome=sql.SQL(subject.outcome),
                 score=sql.SQL(subject.score),
-                source=question.source.table,
+                source=source.table,
             )
-            await cursor.execute(text, {"limit": asked.limit, "named": subject.named, **question.values})
-            return Top(question.source, [Count(*row) for row in await cursor.fetchall()])
+            await cursor.execute(text, {"limit": asked.limit, "named": subject.named, **where.values})
+            return Top(source, [Count(*row) for row in await cursor.fetchall()])
 
     async def _ask_deliverability(self, asked: Asked) -> Deliverability:
         grouping = _GROUPINGS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-            question = _Question(asked, await self._source(connection, asked, grouping))
-            source, subject = question.source, sql.SQL(grouping.name)
+            source, subject = await self._source(connection, asked, grouping), sql.SQL(grouping.name)
+            where = _where(asked, source)
+            values = dict(where.values)
             if grouping.rows == "providers":
                 rows = sources.rows("delivery_events", source.start, source.stop)
-                text = query("exchangers", condition=question.condition(), source=rows.table)
-                await cursor.execute(text, {"limit": _MOST_EXCHANGERS, **question.values})
+                text = query("exchangers", condition=where.condition, source=rows.table)
+                await cursor.execute(text, {"limit": _MOST_EXCHANGERS, **values})
                 hosts = [host for (host,) in await cursor.fetchall()]
-                question.values |= {"hosts": hosts, "providers": [provider(host) for host in hosts]}
+                values |= {"hosts": hosts, "providers": [provider(host) for host in hosts]}
             text = query(
                 "deliverability",
-                condition=question.condition(),
+                condition=where.condition,
                 subject=subject,
                 percentiles=sql.SQL(_PERCENTILES if source.rows else "NULL::float8[]"),
                 source=source.table,
             )
-            await cursor.execute(text, {"limit": asked.limit, **question.values})
+            await cursor.execute(text, {"limit": asked.limit, **values})
             found = await cursor.fetchall()
             text = query(
                 "refusals",
-                condition=question.condition(),
+                condition=where.condition,
                 subject=subject,
                 code=sql.SQL(_CODE if source.rows else "NULL::text"),
                 source=source.table,
             )
             names = [row[0] or "" for row in found]
-            await cursor.execute(text, {"names": names, "most": _MOST_ANSWERS, **question.values})
+            await cursor.execute(text, {"names": names, "most": _MOST_ANSWERS, **values})
             refusals: dict[tuple[str | None, str], list[Refusal]] = {}
             for of, kind, answer, deferred, rejected in await cursor.fetchall():
                 refusals.setdefault((of, kind), []).append(Refusal(answer, deferred, rejected))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from timescale_sink.api import exports
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, readers
+from timescale_sink.api.filters import MOST_FILTERS
+from timescale_sink.api.ranges import From, To, between
 from timescale_sink.api.tallies import MOST, Asked, Grouping, Subject, table_of
 
-_DEFAULT_RANGE = timedelta(days=1)
-_MOST_FILTERS = 20
 _SOURCE = "`rows`, or the rollup that was read (`5m`, `1h`, `daily`), whose buckets `from` and `to` then bound."
 
 
@@ -84,18 +84,13 @@ class Deliverability(BaseModel):
     groups: list[Delivered]
 
 
-From = Annotated[
-    AwareDatetime | None,
-    Query(alias="from", description="Default: a day before `to`. ISO 8601 with zone, or epoch seconds."),
-]
-To = Annotated[AwareDatetime | None, Query(alias="to", description="Default: now.")]
 Limit = Annotated[int, Query(ge=1, le=MOST)]
 
 
 def _filters(columns_of: str) -> object:
     return Query(
         alias="filter",
-        max_length=_MOST_FILTERS,
+        max_length=MOST_FILTERS,
         description=f"As of `/events`, on columns of {columns_of}. A rollup is read where it has them.",
     )
 
@@ -117,7 +112,7 @@ def _top(
     ] = [],  # noqa: B006 - FastAPI copies it
     limit: Limit = 20,
 ) -> Asked:
-    return Asked(by, readers(request).events.filter(table_of(by), conditions), *_range(start, stop), limit)
+    return Asked(by, readers(request).events.filter(table_of(by), conditions), *between(start, stop), limit)
 
 
 def _deliverability(
@@ -135,7 +130,7 @@ def _deliverability(
     conditions: Annotated[list[str], _filters("delivery_events")] = [],  # noqa: B006 - FastAPI copies it
     limit: Limit = 50,
 ) -> Asked:
-    return Asked(by, readers(request).events.filter("delivery_events", conditions), *_range(start, stop), limit)
+    return Asked(by, readers(request).events.filter("delivery_events", conditions), *between(start, stop), limit)
 
 
 router = APIRouter(responses=REFUSED)
@@ -193,12 +188,3 @@ def _lines(rows: Sequence[BaseModel], kind: type[BaseModel], format_: exports.Fo
     else:
         yield exports.line([*kind.model_fields])
         yield from (exports.line([*row.values()]) for row in told)
-
-
-def _range(start: datetime | None, stop: datetime | None) -> tuple[datetime, datetime]:
-    # Five minutes ahead, for clocks of nodes that are.
-    last = stop or datetime.now(UTC) + timedelta(minutes=5)
-    try:
-        return start or last - _DEFAULT_RANGE, last
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC), last
