@@ -30,8 +30,9 @@ _LONGEST = 1000
 _DAY_S = 86400
 # More nobody reads; a Message-ID that bulk mail shares has as many as are asked for.
 _MOST_STEPS, _MOST_LISTED, _MOST_EVENTS, _MOST_IDS = 200, 30, 100, 12
-# Who has just sent a message waits for it here.
+# Who has just sent a message waits for it here, and for what becomes of it.
 _SOON_S = 1.0
+_JUST_NOW = timedelta(minutes=1)
 # A filter that few events meet reads all of the range.
 _LIST_S = 30.0
 _NOTHING_YET = (
@@ -133,7 +134,8 @@ class TracePage(Page):
             return
         trace = await self._board.trace(self._asked)
         if trace.events:
-            self._soon.deactivate()
+            # What has just happened is seldom the last of it.
+            self._soon.active = datetime.now(UTC) - trace.events[-1].time < _JUST_NOW
             self._fill(trace, lambda: self._show_trace(trace))
         elif not self._looked:
             # Once, whatever becomes of it: it costs more than to look for an id.
