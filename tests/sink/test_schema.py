@@ -39,6 +39,16 @@ def database(url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
+def test_a_script_is_for_the_servers_that_its_name_says() -> None:
+    for name, tiers in (
+        ("0001_a.sql", [Tier.COMMUNITY, Tier.APACHE, Tier.PLAIN]),
+        ("0001_a.timescale.sql", [Tier.COMMUNITY, Tier.APACHE]),
+        ("0001_a.community.sql", [Tier.COMMUNITY]),
+        ("0001_a.rows.sql", [Tier.APACHE, Tier.PLAIN]),
+    ):
+        assert [tier for tier in Tier if Script(name, "").fits(tier)] == tiers
+
+
 def test_a_second_time_applies_nothing(url: str) -> None:
     assert migrate_now(url)
     assert migrate_now(url) == []

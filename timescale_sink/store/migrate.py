@@ -2,9 +2,10 @@
 
 ``sql/migrations/NNNN_name.sql`` are applied once, in order, each in a transaction of its own, and never change: the
 hash of an applied one is kept and compared. ``NNNN_name.timescale.sql`` are for servers with TimescaleDB,
-``NNNN_name.community.sql`` for those with its Community features. ``sql/views/*.sql`` are applied again, and the views
-that are made of the declarations made again (:mod:`timescale_sink.store.increase` and ``rollup_views``), whenever one
-of them differs from what was applied last. An advisory lock lets one program at a time do this.
+``NNNN_name.community.sql`` for those with its Community features, ``NNNN_name.rows.sql`` for those without, whose
+rollups are views of the rows. ``sql/views/*.sql`` are applied again, and the views that are made of the declarations
+made again (:mod:`timescale_sink.store.increase` and ``rollup_views``), whenever one of them differs from what was
+applied last. An advisory lock lets one program at a time do this.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Script:
         """Whether it is for such a server, as its name says."""
         if self.name.endswith(".community.sql"):
             return tier is Tier.COMMUNITY
+        if self.name.endswith(".rows.sql"):
+            return tier is not Tier.COMMUNITY
         return tier is not Tier.PLAIN or not self.name.endswith(".timescale.sql")
 
 
