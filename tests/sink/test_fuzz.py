@@ -113,8 +113,11 @@ class _Wires:
 
 @asynccontextmanager
 async def _wires(sink: RunningSink) -> AsyncIterator[_Wires]:
+    # No connection expires: httpcore's pool closes one that expires between its choice and its use, as it may while
+    # hypothesis keeps the loop busy, and the request ends with a ReadError of the client's own making.
+    limits = httpx.Limits(keepalive_expiry=None)
     async with (
-        httpx.AsyncClient(base_url=sink.http, timeout=60) as http,
+        httpx.AsyncClient(base_url=sink.http, timeout=60, limits=limits) as http,
         aio.insecure_channel(sink.grpc) as channel,
     ):
         yield _Wires(http, channel)
