@@ -8,7 +8,6 @@ counted in the ledger under the hour of its own time.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,9 +26,9 @@ from timescale_sink.ingest.series import MetricIdentity, Origin, encode_scope, m
 from timescale_sink.ingest.sightings import see
 from timescale_sink.ingest.values import (
     AHEAD,
-    HOUR,
     UnstorableError,
     attributes,
+    by_hour,
     finite,
     from_microseconds,
     hour,
@@ -140,28 +139,29 @@ class Mapper:
         page = self._series.page(above.identity)
         data = getattr(above.metric, above.identity.kind)
         last = microseconds(now + AHEAD)
+        moments = numbers.Moments()
         times: list[int] = []
         seen: datetime | None = None
         for encoded in wire.Points.FromString(data.SerializeToString()).data_points:
-            plain = numbers.read(encoded)
-            series = plain and (page.get(plain[3]) or self._new_series(above.identity, page, plain[3], encoded))
-            if not plain or not series or plain[1] > last:
+            plain = numbers.read(encoded, moments)
+            series = plain and (page.get(plain[2]) or self._new_series(above.identity, page, plain[2], encoded))
+            if not plain or not series or plain[0][0] > last:
                 at = self._take_point(above, NumberDataPoint.FromString(encoded), now, rows, reasons)
                 seen = max(seen or at, at) if at else seen
                 continue
-            start, time, value, _ = plain
+            (time, middle), value, _ = plain
+            series_id, begin, series_row = series
             times.append(time)
-            key = (series.series_id, time)
-            row = numbers.row(series.begin, start, time, value)
-            if key in rows.points:
+            row = begin + middle + value
+            stored = rows.points.setdefault((series_id, time), row)
+            if stored is row:
+                rows.series[series_id] = series_row
+            else:
                 tally = rows.tally(hour(from_microseconds(time)), POINTS)
                 tally.duplicate += 1
-                tally.conflicting += differ(rows.points[key], row)
-            else:
-                rows.series[series.series_id] = series.row
-                rows.points[key] = row
-        for number, count in Counter(time // HOUR for time in times).items():
-            rows.tally(from_microseconds(number * HOUR), POINTS).received += count
+                tally.conflicting += differ(stored, row)
+        for at, count in by_hour(times):
+            rows.tally(at, POINTS).received += count
         if times:
             at = from_microseconds(max(times))
             seen = max(seen or at, at)

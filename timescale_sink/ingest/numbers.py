@@ -20,19 +20,21 @@ from timescale_sink.ingest.series import MetricIdentity
 
 # start_time_unix_nano = 2 and time_unix_nano = 3 are fixed64, as_double = 4 is a double, as_int = 6 an sfixed64: a tag
 # of one byte, and eight bytes.
-_START, _TIME, _DOUBLE, _INT = 0x11, 0x19, 0x21, 0x31
+_START, _TIME, _DOUBLE, _INT = b"\x11", b"\x19", b"\x21", b"\x31"
 _SIZE = 9
-_STARTED = {_DOUBLE: struct.Struct("<xQxQxd"), _INT: struct.Struct("<xQxQxq")}
-_UNSTARTED = {_DOUBLE: struct.Struct("<xQxd"), _INT: struct.Struct("<xQxq")}
+_TIMES = struct.Struct("<xQ")
+_STARTED_TIMES = struct.Struct("<xQxQ")
 _NANOSECONDS = 1000
 # A row: how many fields, then each behind its length, which is -1 for NULL. The fields are series_id, time, started_at,
 # flags, value, value_int, and eight that plain points leave NULL.
 _BEGIN = struct.Struct(">hi16si")
-_ROW_STARTED = struct.Struct(">qiqiqidi")
-_ROW_UNSTARTED = struct.Struct(">qiiqidi")
+_STARTED = struct.Struct(">qiqiqi")
+_UNSTARTED = struct.Struct(">qiiqi")
 _FIELDS, _UUID, _EIGHT, _NULL = 14, 16, 8, -1
 _NULLS = struct.pack(">8i", *(_NULL,) * 8)
-_WHOLE = struct.Struct(">q")
+_NO_WHOLE = struct.pack(">i", _NULL) + _NULLS
+_INT_VALUE = struct.Struct("<q")
+_BOTH_VALUES = struct.Struct(">diq")
 # Of all series that are remembered, of the objects of each, and of the attributes of one at most.
 _BOOK_BYTES = 32 << 20
 _ENTRY_BYTES = 600
@@ -88,40 +90,50 @@ class SeriesBook:
         self._bytes += size + _ENTRY_BYTES
 
 
-def read(point: bytes) -> tuple[int, int, float, bytes] | None:
-    """Microseconds of the start (-1 where there is none) and of the time, the value, and the rest of the bytes.
+Moment = tuple[int, bytes]
+"""Microseconds since 1970, and the fields of a row from its time to the length of its value."""
+
+
+class Moments(dict[bytes, Moment | None]):
+    """What points begin with, their start and time: most of a request have the same. None where that is not plain."""
+
+    def __missing__(self, encoded: bytes) -> Moment | None:
+        moment = self[encoded] = _moment(encoded)
+        return moment
+
+
+def _moment(encoded: bytes) -> Moment | None:
+    if len(encoded) == _SIZE and encoded[:1] == _TIME:
+        (time,) = _TIMES.unpack(encoded)
+        time //= _NANOSECONDS
+        return time, _UNSTARTED.pack(time - cells.FROM_2000, _NULL, _EIGHT, 0, _EIGHT)
+    if len(encoded) == 2 * _SIZE and encoded[_SIZE : _SIZE + 1] == _TIME:
+        start, time = (nanoseconds // _NANOSECONDS for nanoseconds in _STARTED_TIMES.unpack(encoded))
+        started = _STARTED.pack(time - cells.FROM_2000, _EIGHT, start - cells.FROM_2000, _EIGHT, 0, _EIGHT)
+        return time, started
+    return None
+
+
+def read(point: bytes, moments: Moments) -> tuple[Moment, bytes, bytes] | None:
+    """Its moment, the fields of its row from the value on, and the rest of its bytes.
 
     The rest is the attributes where the point is plain; it may hold flags or exemplars, or what no OTLP of today says,
     so who meets it for the first time has to look. None where the point is not plain, whatever the rest says.
     """
-    if len(point) < 2 * _SIZE:
+    begin = 2 * _SIZE if point[:1] == _START else _SIZE
+    moment = moments[point[:begin]]
+    end = begin + _SIZE
+    if moment is None or len(point) < end:
         return None
-    if point[0] == _TIME:
-        if layout := _UNSTARTED.get(point[_SIZE]):
-            time, value = layout.unpack_from(point)
-            return -1, time // _NANOSECONDS, value, point[2 * _SIZE :]
-    elif (
-        point[0] == _START
-        and point[_SIZE] == _TIME
-        and len(point) >= 3 * _SIZE
-        and (layout := _STARTED.get(point[2 * _SIZE]))
-    ):
-        start, time, value = layout.unpack_from(point)
-        return start // _NANOSECONDS, time // _NANOSECONDS, value, point[3 * _SIZE :]
+    kind = point[begin : begin + 1]
+    if kind == _DOUBLE:
+        # The last byte first, as PostgreSQL sends it.
+        return moment, point[end - 1 : begin : -1] + _NO_WHOLE, point[end:]
+    if kind == _INT:
+        # An integer fills ``value_int``, too.
+        (value,) = _INT_VALUE.unpack_from(point, begin + 1)
+        return moment, _BOTH_VALUES.pack(value, _EIGHT, value) + _NULLS, point[end:]
     return None
-
-
-def row(begin: bytes, start: int, time: int, value: float) -> bytes:
-    """The point as a row of ``otel_metric_point``; an integer fills ``value_int``, too."""
-    is_whole = type(value) is int
-    size = _EIGHT if is_whole else _NULL
-    if start < 0:
-        middle = _ROW_UNSTARTED.pack(time - cells.FROM_2000, _NULL, _EIGHT, 0, _EIGHT, value, size)
-    else:
-        middle = _ROW_STARTED.pack(
-            time - cells.FROM_2000, _EIGHT, start - cells.FROM_2000, _EIGHT, 0, _EIGHT, value, size
-        )
-    return begin + middle + (_WHOLE.pack(value) + _NULLS if is_whole else _NULLS)
 
 
 def restored(copied: bytes) -> PointRow:

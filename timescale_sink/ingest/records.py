@@ -5,7 +5,6 @@ Most events go by their bytes (`plain_events`); what is said here of one record 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,9 +24,9 @@ from timescale_sink.ingest.series import Origin, encode_scope, origin_of
 from timescale_sink.ingest.sightings import see
 from timescale_sink.ingest.values import (
     AHEAD,
-    HOUR,
     UnstorableError,
     attributes,
+    by_hour,
     canonical,
     fingerprint,
     from_microseconds,
@@ -139,8 +138,8 @@ class RecordMapper:
             elif at := self._take_record(above, by_objects[number], now, rows, reasons):
                 seen.append(at)
         for page in filter(None, known.values()):
-            for number, count in Counter([time // HOUR for time in page.times]).items():
-                rows.tally(from_microseconds(number * HOUR), page.plan.table).received += count
+            for at, count in by_hour(page.times):
+                rows.tally(at, page.plan.table).received += count
             if page.times:
                 seen.append(from_microseconds(max(page.times)))
         return max(seen, default=None)

@@ -184,7 +184,7 @@ class Rows:
 
     Attributes:
         series: by the bytes of their ids.
-        points: of plain numbers the bytes of COPY (`numbers.row`).
+        points: of plain numbers the bytes of COPY (`numbers`).
         logs: by table; of an event table the bytes of COPY (`events.RowFormat`).
         parts: the rows of ``dead_letter_part``: what stands above dead letters, each once.
     """

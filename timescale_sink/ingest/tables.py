@@ -8,7 +8,6 @@ order.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,7 +22,7 @@ from timescale_sink.ingest import cells, numbers
 from timescale_sink.ingest.events import RowFormat
 from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Tally
 from timescale_sink.ingest.staging import copy_rows, copying, fetched, spans, stage
-from timescale_sink.ingest.values import HOUR, canonical, fingerprint, from_microseconds, hour
+from timescale_sink.ingest.values import by_hour, canonical, fingerprint, from_microseconds, hour
 from timescale_sink.store.database import Connection
 
 Row_contra = TypeVar("Row_contra", contravariant=True)
@@ -155,7 +154,7 @@ class KeyedTable:
     async def copy(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
         """See :class:`TableWriter`."""
         await self._copy(connection, self.table, rows)
-        for at, count in self._hours(rows):
+        for at, count in by_hour([time for (_, time), _ in rows]):
             fates.tally(at, self.table).stored += count
 
     async def merge(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
@@ -165,7 +164,7 @@ class KeyedTable:
             found for span in spans(self._times(rows)) for found in await fetched(connection, self._conflicting, span)
         ]
         stored = await (await connection.execute(self._insert)).fetchall()
-        for at, count in self._hours(rows):
+        for at, count in by_hour([time for (_, time), _ in rows]):
             fates.tally(at, self.table).duplicate += count
         for at, count in stored:
             tally = fates.tally(at, self.table)
@@ -191,11 +190,6 @@ class KeyedTable:
 
     def _times(self, rows: Sequence[Keyed]) -> Iterable[datetime]:
         return (from_microseconds(time) for (_, time), _ in rows)
-
-    def _hours(self, rows: Sequence[Keyed]) -> Iterable[tuple[datetime, int]]:
-        """A moment of each hour, and how many rows are of it."""
-        counts = Counter([time // HOUR for (_, time), _ in rows])
-        return ((from_microseconds(number * HOUR), count) for number, count in counts.items())
 
     def _encode(self, rows: Iterable[Iterable[Any]]) -> Iterator[Sequence[Any]]:
         for row in rows:
