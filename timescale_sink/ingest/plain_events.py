@@ -14,6 +14,7 @@ from binascii import hexlify, unhexlify
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -102,6 +103,22 @@ class PlainEvents:
         return self._plans[event_name]
 
 
+class _Orders(dict[tuple[str, ...], Callable[[dict[str, bytes]], Iterable[bytes]]]):
+    """By the keys of what is kept as JSON, as they came: what takes the values in the order of the keys."""
+
+    def __init__(self, room: _Room) -> None:
+        super().__init__()
+        self._room = room
+
+    def __missing__(self, keys: tuple[str, ...]) -> Callable[[dict[str, bytes]], Iterable[bytes]]:
+        ordered = sorted(keys)
+        # Of one key itemgetter gives the value itself.
+        take = itemgetter(*ordered) if len(keys) > 1 else lambda kept: list(kept.values())
+        self._room.take(sum(map(len, keys)))
+        self[keys] = take
+        return take
+
+
 class Plan(dict[bytes, Meaning]):
     """How events of one name become rows of their table: the meanings of the attributes that came, by their bytes.
 
@@ -122,6 +139,7 @@ class Plan(dict[bytes, Meaning]):
                 for attribute in column.attributes:
                     self._feeds.setdefault(attribute, []).append((part, column))
         self._keys: dict[bytes, _Key] = {}
+        self._orders = _Orders(room)
 
     def template(self, origin: Origin) -> Row:
         """A row of which all is known that the event's attributes do not say."""
@@ -143,7 +161,7 @@ class Plan(dict[bytes, Meaning]):
             pairs: its attributes, each the bytes of a KeyValue.
         """
         row = template.copy()
-        kept: dict[int | str, bytes] = {}
+        kept: dict[str, bytes] = {}
         # Of attributes that mean several things; it grows until the pairs are read.
         further: list[Any] = []
         found: Iterable[Any] = chain(map(self.__getitem__, pairs), further)
@@ -161,13 +179,14 @@ class Plan(dict[bytes, Meaning]):
         if len(event_id) != _ID_BYTES:
             return None
         row[_HEAD] = self._format.head(time)
-        row[-1] = cells.json(b"{" + b",".join([kept[key] for key in sorted(kept)]) + b"}")
+        row[-1] = cells.json(b"{" + b",".join(self._orders[tuple(kept)](kept)) + b"}")
         return (event_id, time), b"".join(row)
 
     def forget(self) -> None:
         """Begin anew."""
         self.clear()
         self._keys.clear()
+        self._orders.clear()
 
     def __missing__(self, pair: bytes) -> Meaning:
         """Read an attribute, and remember it unless its key has a new value each time."""
