@@ -55,6 +55,7 @@ def _made(table: str) -> Iterator[str]:
         source, time = name, "bucket"
     if events:
         yield from by_node(event_rollups.NODES[table])
+        yield from by_domain(event_rollups.DOMAINS[table])
         if table in event_rollups.SENDERS:
             yield from by_sender(event_rollups.SENDERS[table])
 
@@ -70,6 +71,25 @@ def by_node(events: Events) -> Iterator[str]:
         yield f"CREATE INDEX {name}_key ON {name} (node_id, bucket);\n"
         yield columnstore(name, "node_id", "bucket")
         source = name
+
+
+def by_domain(events: Events) -> Iterator[str]:
+    """The rollups of an event table whatever the node, each made of that which has everything of the same size.
+
+    Of the smaller one of their own, those of a year's days would come only once all its five minutes were made anew.
+    """
+    for size in events.sizes:
+        name = f"{events.name}_{size.name}_1"
+        yield _aggregate(
+            name,
+            size.interval,
+            source=f"{events.made_of}_{size.name}_1",
+            time="bucket",
+            columns=events.of_buckets(),
+            keys=len(events.by),
+        )
+        yield _index(name, [])
+        yield columnstore(name, "", "domain, bucket")
 
 
 def by_sender(events: Events) -> Iterator[str]:

@@ -99,6 +99,9 @@ class Asking:
         found = await self.tallies.top(self.asked(by, table_of(by), since, *filters))
         return {count.name: (count.events, dict(count.outcomes)) for count in found.counts}
 
+    async def top_source(self, by: Subject, since: timedelta) -> str:
+        return (await self.tallies.top(self.asked(by, table_of(by), since))).source.rollup
+
     async def delivered(
         self, by: Grouping, since: timedelta, *filters: str, nodes: tuple[str, ...] | None = None
     ) -> tuple[str, dict[str | None, Delivered]]:
@@ -207,6 +210,32 @@ async def test_a_long_range_is_told_alike_by_rollups_where_they_are_stored(askin
         assert {name: one.attempts for name, one in narrowed.items()} == {"b.test": hours}
     source, narrowed = await asking.delivered("domain", 3 * DAY, "to_domain=b.test", "zone=bulk", nodes=("out2",))
     assert {name: one.attempts for name, one in narrowed.items()} == {"b.test": 2}
+
+
+async def test_the_smallest_rollup_that_has_what_is_asked_is_read(asking: Asking, database: str) -> None:
+    async def _read(by: Grouping, *filters: str, nodes: tuple[str, ...] | None = None) -> str:
+        found = await asking.tallies.deliverability(asking.asked(by, "delivery_events", DAY, *filters, nodes=nodes))
+        return found.source.rollup
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        community = connection.execute("SELECT to_regclass('delivery_events_5m_1') IS NOT NULL").fetchone() == (True,)
+        for asked, rollup in (
+            (_read("domain", "zone=bulk"), "delivery_events_domains_5m"),
+            (_read("category", "node_id=out1"), "delivery_events_nodes_5m"),
+            (_read("domain", nodes=("out1",)), "delivery_events_5m"),
+            (_read("domain", "node_id=out1"), "delivery_events_5m"),
+            (_read("category", "to_domain=a.test"), "delivery_events_domains_5m"),
+            (_read("code"), ""),
+        ):
+            assert await asked == (rollup if community else "")
+        if not community:
+            return
+        # One that is still being made would be made of all that is there each time that it is read.
+        connection.execute("INSERT INTO retention VALUES ('delivery_events_domains_5m', '1 year', '-infinity', true)")
+        try:
+            assert await Asking(asking.tallies._access).top_source("domain", DAY) == "delivery_events_5m"
+        finally:
+            connection.execute("DELETE FROM retention")
 
 
 @pytest.mark.parametrize("address", ["<>", ""])

@@ -37,7 +37,11 @@ def test_a_small_year_is_what_it_says(any_server: str) -> None:
             assert ask(database, "SELECT count(DISTINCT to_domain) FROM delivery_events") > 20
             kept = f"WHERE bucket >= '{year.kept_since}'"
             for size in ("5m", "1h", "daily"):
-                for rollup in (f"delivery_events_{size}", f"delivery_events_nodes_{size}"):
+                for rollup in (
+                    f"delivery_events_{size}",
+                    f"delivery_events_nodes_{size}",
+                    f"delivery_events_domains_{size}",
+                ):
                     assert ask(database, f"SELECT sum(attempts)::int FROM {rollup} {kept}") == attempts
                 rows = f"SELECT sum(row_count)::int FROM metrics_rspamd_{size} {kept}"
                 assert ask(database, rows) == 3 * (10 * 1440 + 2880)

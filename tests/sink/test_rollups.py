@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -18,7 +19,7 @@ from support.plans import blocks_read, make_history
 from support.postgres import SERVERS, fresh_database, migrate_now
 from support.rollup_rows import Data, inserts, made
 from timescale_sink.store.database import Tier
-from timescale_sink.store.event_rollups import NODES, rolled
+from timescale_sink.store.event_rollups import DOMAINS, NODES, rolled
 from timescale_sink.store.migrate import Script, scripts
 from timescale_sink.store.rollups import KEY, SIZES, state_columns, typed_tables
 
@@ -177,17 +178,17 @@ def test_event_rollups_count_and_sum_the_events(database: psycopg.Connection[Any
             f" FROM email_events_{size} GROUP BY 1, 2 ORDER BY 1, 2".encode()
         ).fetchall()
         assert domains == _domains(data)
-        # Whatever the domain, by all else.
-        for table, sums in (
-            ("email_events", "messages, size_bytes_sum"),
-            ("delivery_events", "attempts, duration_sum"),
+        # Whatever the domain, or the node, by all else.
+        for (table, sums), family in itertools.product(
+            (("email_events", "messages, size_bytes_sum"), ("delivery_events", "attempts, duration_sum")),
+            (NODES, DOMAINS),
         ):
-            by = [*NODES[table].by]
+            by = [*family[table].by]
             summed = ", ".join(f"sum({name})::float8" for name in sums.split(", "))
             query = f"SELECT bucket, {', '.join(by)}, {{}} FROM {{}}_{size}"
             whole = database.execute(f"{query.format(summed, table)} GROUP BY 1, {', '.join(by)}".encode()).fetchall()
-            by_node = database.execute(query.format(f"{sums}", f"{table}_nodes").encode()).fetchall()
-            assert sorted(by_node, key=repr) == sorted(whole, key=repr)
+            found = database.execute(query.format(sums, family[table].name).encode()).fetchall()
+            assert sorted(found, key=repr) == sorted(whole, key=repr)
 
 
 def test_the_rollup_of_senders_counts_what_each_sent(database: psycopg.Connection[Any], data: Data) -> None:

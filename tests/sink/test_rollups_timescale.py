@@ -7,7 +7,8 @@ in the database.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,11 +25,12 @@ from support.node import Node
 from support.postgres import SERVERS
 from support.rollup_rows import Data, Rises, Row, inserts, made
 from support.timescale_database import TimescaleDatabase, in_process, on_server
-from timescale_sink.store import commands, housekeeping, increase, retention, rollups
+from timescale_sink.store import commands, event_rollups, housekeeping, increase, retention, rollups
 from timescale_sink.store.database import _SESSION_TIMESCALE
 from timescale_sink.store.housekeeping import _keep
+from timescale_sink.store.migrate import scripts
 from timescale_sink.store.rolling import make_rollups
-from timescale_sink.store.rollup_views import names
+from timescale_sink.store.rollup_views import filled_of, names
 from timescale_sink.store.rollups import KEY, SIZES, Typed, state_columns, typed_tables
 
 pytestmark = pytest.mark.slow
@@ -67,9 +69,11 @@ def _refresh(database: TimescaleDatabase, until: str) -> None:
         database.run(f"CALL refresh_continuous_aggregate('{name}_1', NULL, {until})")
 
 
-def _run_jobs(database: TimescaleDatabase, kind: str) -> None:
-    """Each once, the last made first: nothing may hang on their order."""
+def _run_jobs(database: TimescaleDatabase, kind: str, table: str = "") -> None:
+    """Each once, or those of a table's own, the last made first: nothing may hang on their order."""
     jobs = f"SELECT job_id FROM timescaledb_information.jobs WHERE proc_name ~ '{kind}' AND job_id >= 1000"
+    if table:
+        jobs += f" AND '{table}' IN (hypertable_name, config ->> 'table')"
     for (job,) in database.rows(f"{jobs} ORDER BY job_id DESC"):
         database.run(f"CALL run_job({job})")
 
@@ -303,6 +307,60 @@ async def test_what_is_kept_for_ever_is_rolled_up_however_late_it_comes(database
         where = "FROM timescaledb_information.continuous_aggregates WHERE view_name = 'metrics_system_daily_1'"
         [(kept,)] = database.rows(f"{aggregate} {where}")
         assert database.rows(f"SELECT count(*)::int FROM {kept}") == [(count,)]
+
+
+async def test_a_rollup_that_comes_later_is_made_of_those_of_a_year(database: TimescaleDatabase) -> None:
+    """As where 0031 comes to a database of whose older rollups the rows are gone."""
+    table = "delivery_events"
+    filled = filled_of(table)
+    for rollup in filled:
+        database.run(f"DROP VIEW {rollup}; DROP MATERIALIZED VIEW {rollup}_1")
+    day = database.rows("SELECT date_trunc('day', now(), 'UTC')")[0][0]
+    begin = day - 24 * DAY
+    rows = made(DECLARED, begin=begin, end=day + DAY / 24, step=DAY, seed=4).rows[table]
+    database.run(inserts({table: rows}))
+    await retention.apply(database.connection, Database(raw_days=10), DECLARED)
+    await make_rollups(database.connection, table, begin=True)
+    _run_jobs(database, "refresh", table)
+    _run_jobs(database, "retention", table)
+    assert database.rows(f"SELECT min(time) > now() - interval '12 days' FROM {table}") == [(True,)]
+
+    database.run("DELETE FROM retention WHERE relation ~ '_domains_'")
+    (script,) = [script for script in scripts("migrations") if script.name == "0031_domains.community.sql"]
+    database.run(";".join(part for part in script.text.split(";") if f" {table}_domains" in part))
+    for size in SIZES:
+        made_of = event_rollups.DOMAINS[table]
+        database.run(event_rollups.view(made_of, size, [f"{made_of.name}_{size.name}_1"]))
+    first = (await retention.apply(database.connection, Database(), DECLARED)).first
+    assert {*filled} <= {*first}
+    pending = f"SELECT count(*)::int FROM retention WHERE pending AND relation ~ '^{table}_'"
+    # The last week is made by a job, but only once what is older was, or nobody would look for that any more.
+    _run_jobs(database, "refresh", table)
+    assert database.rows(pending) == [(len(filled),)]
+    _assert_alike(database, filled, begin)
+    await make_rollups(database.connection, table, begin=True)
+    assert database.rows(pending) == [(0,)]
+    for rollup in filled:
+        database.run(f"ALTER MATERIALIZED VIEW {rollup}_1 SET (timescaledb.materialized_only = true)")
+        held = database.rows(f"SELECT count(*)::int FROM {rollup} WHERE bucket < now() - interval '12 days'")
+        assert held > [(100,)]
+        database.run(f"ALTER MATERIALIZED VIEW {rollup}_1 SET (timescaledb.materialized_only = false)")
+    # What comes late reaches it as it reaches the others.
+    late = [{**row, "event_id": uuid.UUID(int=number)} for number, row in enumerate(rows)]
+    database.run(inserts({table: [row for row in late if row["time"] > day - 5 * DAY]}))
+    _run_jobs(database, "refresh", table)
+    _assert_alike(database, filled, begin)
+
+
+def _assert_alike(database: TimescaleDatabase, filled: Mapping[str, str], begin: datetime) -> None:
+    for rollup, source in filled.items():
+        query = (
+            "SELECT bucket, domain, zone, status, category, sum(attempts)::int, sum(duration_sum)::float8 FROM {}"
+            f" WHERE bucket >= '{begin}' GROUP BY 1, 2, 3, 4, 5"
+        )
+        found = database.rows(query.format(rollup))
+        assert len(found) > 100
+        assert sorted(found, key=repr) == sorted(database.rows(query.format(source)), key=repr), rollup
 
 
 async def test_a_demo_goes_with_its_rollups_and_unpacks_no_other_nodes_rows(database: TimescaleDatabase) -> None:

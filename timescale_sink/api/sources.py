@@ -1,7 +1,8 @@
 """Where counts of events are read: the events themselves, or a rollup that has what is asked of it.
 
 Both are one table in the queries, whose rows stand for so many ``events`` at a ``time``. Rollups hold by node,
-instance, zone or direction, domain, outcome and category; what asks for more (a mail exchanger, a code, a symbol, an
+instance, zone or direction, domain, outcome and category; those whatever the domain and those whatever the node have
+fewer buckets, and are read where that is enough. What asks for more (a mail exchanger, a code, a symbol, an
 address, the median of a time) reads the events, whatever the range. Rollups are asked where they are stored apart from
 the events and the range is long, as for series (`timescale_sink.api.rolled`).
 """
@@ -9,7 +10,7 @@ the events and the range is long, as for series (`timescale_sink.api.rolled`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import LiteralString
@@ -17,7 +18,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from timescale_sink.api import rolled
-from timescale_sink.api.filters import Filter
+from timescale_sink.store.event_rollups import DOMAINS, EVENTS, NODES
 
 # Of rows alone up to this range, seconds: more than a million events at 50 a second.
 ROWS_UNTIL_S = 6 * 3600
@@ -64,6 +65,7 @@ class Source:
     Attributes:
         table: its FROM.
         name: ``rows``, or the size of the rollup's buckets.
+        rollup: its name; '' for rows.
         start: from when on; a bucket's beginning for a rollup.
         stop: the first time that is no longer read.
     """
@@ -72,6 +74,7 @@ class Source:
     name: str
     start: datetime
     stop: datetime
+    rollup: str = ""
 
     @property
     def rows(self) -> bool:
@@ -84,32 +87,42 @@ def rows(name: str, start: datetime, stop: datetime) -> Source:
     return Source(sql.SQL(_ROWS[name]), "rows", start, stop)
 
 
-def rollup(table: str, start: datetime, stop: datetime, columns: Sequence[str], filter_: Filter) -> Source | None:
-    """The rollup that answers for a range as well as its events; None: none does.
+def rollup(
+    table: str, start: datetime, stop: datetime, columns: Collection[str], *, pending: Collection[str] = ()
+) -> Source | None:
+    """The smallest rollup that answers for a range as well as its events; None: none does.
 
     Args:
         table: of events.
         start: from when on.
         stop: until when.
-        columns: what the query tells apart by.
-        filter_: what is asked for.
+        columns: what the query tells apart by and filters by.
+        pending: rollups that are still being made, and read slowly until then.
     """
     seconds = (stop - start).total_seconds()
     size = rolled.size_for(rolled.step_for(seconds, rolled.SECONDS["5m"], _BUCKETS))
-    known = _ROLLED[table]
-    if size is None or seconds < ROWS_UNTIL_S or not filter_.columns.union(columns).issubset(known):
+    if size is None or seconds < ROWS_UNTIL_S or not _ROLLED[table].keys() >= set(columns):
         return None
+    asked = {_ROLLED[table][column] for column in columns}
+    made = next(
+        made
+        for made in (NODES[table], DOMAINS[table], EVENTS[table])
+        if made.by.keys() >= asked and f"{made.name}_{size}" not in pending
+    )
+    name = f"{made.name}_{size}"
     count = {"delivery_events": "attempts", "email_events": "messages"}[table]
     sums = ("duration_sum", "duration_count") if table == "delivery_events" else ()
-    names = {**known, "time": "bucket", "events": count, **{name: name for name in sums}}
+    known = {column: own for column, own in _ROLLED[table].items() if own in made.by}
+    names = {**known, "time": "bucket", "events": count, **{column: column for column in sums}}
     listed = sql.SQL(", ").join(
-        sql.SQL("{} AS {}").format(sql.Identifier(own), sql.Identifier(name)) for name, own in names.items()
+        sql.SQL("{} AS {}").format(sql.Identifier(own), sql.Identifier(column)) for column, own in names.items()
     )
-    source = sql.SQL("(SELECT {} FROM {}) AS bucket").format(listed, sql.Identifier(f"{table}_{size}"))
+    source = sql.SQL("(SELECT {} FROM {}) AS bucket").format(listed, sql.Identifier(name))
     length = rolled.SECONDS[size]
     first, last = math.floor(start.timestamp() / length), math.ceil(stop.timestamp() / length)
     try:
-        return Source(source, size, *(datetime.fromtimestamp(edge * length, UTC) for edge in (first, last)))
+        begin, end = (datetime.fromtimestamp(edge * length, UTC) for edge in (first, last))
     except (ValueError, OverflowError):
         # Beyond the years that a clock has.
-        return Source(source, size, start, stop)
+        begin, end = start, stop
+    return Source(source, size, begin, end, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal, LiteralString
+from typing import Any, Literal, LiteralString
 
 from psycopg import sql
 from psycopg.rows import tuple_row
@@ -143,7 +143,7 @@ class _Subject:
     Attributes:
         table: of events.
         name: the expression.
-        rolled: columns of a rollup that has it; None: none has.
+        rolled: what is read of a rollup that has it; None: none has.
         named: events that name none are left out.
         score: the expression of a score.
     """
@@ -193,6 +193,21 @@ def table_of(by: Subject) -> str:
     return _SUBJECTS[by].table
 
 
+def top_query(asked: Asked, source: Source) -> tuple[sql.Composed, dict[str, Any]]:
+    """What is asked for a top list, and its values; each row makes a `Count`."""
+    subject = _SUBJECTS[asked.by]
+    where = _where(asked, source)
+    text = query(
+        "top",
+        condition=where.condition,
+        subject=sql.SQL(subject.name),
+        outcome=sql.SQL(subject.outcome),
+        score=sql.SQL(subject.score),
+        source=source.table,
+    )
+    return text, {"limit": asked.limit, "named": subject.named, **where.values}
+
+
 def _where(asked: Asked, source: Source) -> Where:
     """What the source's rows have to meet."""
     where = Where()
@@ -211,6 +226,7 @@ class TallyReader:
         self._tops: Shared[Top] = Shared()
         self._deliverability: Shared[Deliverability] = Shared()
         self._tier: Tier | None = None
+        self._pending: frozenset[str] | None = None
 
     async def close(self) -> None:
         """End what is still being asked."""
@@ -231,16 +247,7 @@ class TallyReader:
         subject = _SUBJECTS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             source = await self._source(connection, asked, subject)
-            where = _where(asked, source)
-            text = query(
-                "top",
-                condition=where.condition,
-                subject=sql.SQL(subject.name),
-                outcome=sql.SQL(subject.outcome),
-                score=sql.SQL(subject.score),
-                source=source.table,
-            )
-            await cursor.execute(text, {"limit": asked.limit, "named": subject.named, **where.values})
+            await cursor.execute(*top_query(asked, source))
             return Top(source, [Count(*row) for row in await cursor.fetchall()])
 
     async def _ask_deliverability(self, asked: Asked) -> Deliverability:
@@ -289,8 +296,17 @@ class TallyReader:
             self._tier = (await ask_server(connection)).tier
         rolled = None
         if subject.rolled is not None and self._tier is Tier.COMMUNITY:
-            rolled = sources.rollup(subject.table, asked.start, asked.stop, subject.rolled, asked.filter)
+            columns = asked.filter.columns.union(subject.rolled, ["node_id"] if asked.nodes is not None else [])
+            pending = await self._still_made(connection)
+            rolled = sources.rollup(subject.table, asked.start, asked.stop, columns, pending=pending)
         return rolled or sources.rows(subject.rows or subject.table, asked.start, asked.stop)
+
+    async def _still_made(self, connection: Connection) -> frozenset[str]:
+        """The rollups that are; those that were made once stay so."""
+        if self._pending is None or self._pending:
+            found = await connection.execute("SELECT relation FROM retention WHERE pending")
+            self._pending = frozenset(relation for (relation,) in await found.fetchall())
+        return self._pending
 
 
 def _check(asked: Asked) -> None:

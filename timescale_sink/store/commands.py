@@ -53,7 +53,7 @@ async def migrate(settings: Settings) -> None:
         ):
             if names:
                 click.echo(f"{what}: {', '.join(names)}")
-        await housekeeping.make_pending_rollups(connection)
+        await housekeeping.make_pending_rollups(connection, load_all())
 
 
 async def status(settings: Settings) -> None:
@@ -67,8 +67,13 @@ async def status(settings: Settings) -> None:
         kept = await connection.execute(
             "SELECT relation, extract(epoch FROM keep)::bigint / 86400, pending FROM retention ORDER BY 1"
         )
+        rollups = rollup_views.names(load_all())
         for name, days, pending in await kept.fetchall():
-            waits = ", once the rollups of what is older are made" if pending and days else ""
+            waits = ""
+            if pending and name not in rollups:
+                waits = ", once the rollups of what is older are made" if days else ""
+            elif pending:
+                waits = "; it is still being made of what is older"
             click.echo(f"kept: {name}, {'for ever' if days is None else f'{days} days'}{waits}")
         # The parts of a hypertable hold what it holds.
         tables = await (

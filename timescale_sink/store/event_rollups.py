@@ -1,8 +1,10 @@
 """The rollups of the event tables: how many by node, zone or direction, domain, outcome, category; what they sum to.
 
 Beside them stand those by node, ``<table>_nodes_<size>``, the same whatever the domain: there are as many rows of a
-bucket as domains in it, and what asks for all of them would read nearly as much as there are events. Who sent how much
-is in ``email_events_senders_1h``, of hours alone: of five minutes there would be nearly as many rows as messages.
+bucket as domains in it, and what asks for all of them would read nearly as much as there are events. Those by domain,
+``<table>_domains_<size>``, are the same whatever the node: of a large domain there is a row of each node else. Who sent
+how much is in ``email_events_senders_1h``, of hours alone: of five minutes there would be nearly as many rows as
+messages.
 
 As for the typed tables (:mod:`timescale_sink.store.rollups`) the public names are views, over continuous aggregates on
 TimescaleDB Community and over the raw rows elsewhere.
@@ -30,6 +32,8 @@ class Events:
         where: which events count; '' for all.
         sizes: of the buckets that there are.
         personal: it names people, so that it is kept no longer than the events are.
+        made_of: what the names of the rollups begin with that these are made of, size by size, as far back as there
+            are any: they came when there were some of a year; '' for what is made as the events come.
     """
 
     name: str
@@ -40,11 +44,16 @@ class Events:
     where: str = ""
     sizes: Sequence[Size] = SIZES
     personal: bool = False
+    made_of: str = ""
 
     def by_node(self) -> Events:
         """The same whatever the domain."""
-        by = {name: expression for name, expression in self.by.items() if name != "domain"}
-        return replace(self, name=f"{self.name}_nodes", by=by)
+        return replace(self, name=f"{self.name}_nodes", by=self._without("domain"))
+
+    def by_domain(self) -> Events:
+        """The same whatever the node and instance."""
+        by = self._without("node_id", "instance")
+        return replace(self, name=f"{self.name}_domains", by=by, made_of=self.name)
 
     @property
     def columns(self) -> list[str]:
@@ -59,6 +68,9 @@ class Events:
     def of_buckets(self) -> str:
         """The same, as a query over smaller buckets makes them."""
         return ",\n    ".join([*self.by, *self._made(merging=True)])
+
+    def _without(self, *left_out: str) -> Mapping[str, str]:
+        return {name: expression for name, expression in self.by.items() if name not in left_out}
 
     def _made(self, *, merging: bool) -> list[str]:
         return [f"{expression} AS {name}" for name, expression in self._measures(merging=merging).items()]
@@ -110,6 +122,8 @@ EVENTS: Mapping[str, Events] = MappingProxyType({events.name: events for events 
 """Event table -> its rollups that have everything."""
 NODES: Mapping[str, Events] = MappingProxyType({events.name: events.by_node() for events in _TABLES})
 """Event table -> its rollups whatever the domain, made of the others."""
+DOMAINS: Mapping[str, Events] = MappingProxyType({events.name: events.by_domain() for events in _TABLES})
+"""Event table -> its rollups whatever the node, made of those that have everything, size by size."""
 
 # Who authenticated, else the envelope sender as far as it is told; NULL: the null sender.
 _SENDER = "coalesce(attributes ->> 'user.name', coalesce(from_user || '@', '') || from_domain)"
@@ -135,7 +149,7 @@ SENDERS: Mapping[str, Events] = MappingProxyType(
 
 def rolled(tables: Collection[str]) -> list[Events]:
     """All rollups of some event tables, those that others are made of first."""
-    return [made[table] for table in sorted(tables) for made in (EVENTS, NODES, SENDERS) if table in made]
+    return [made[table] for table in sorted(tables) for made in (EVENTS, NODES, DOMAINS, SENDERS) if table in made]
 
 
 def view(events: Events, size: Size, aggregates: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from timescale_sink.store import retention
 from timescale_sink.store.database import Connection, Tier, ask_server, connect
 from timescale_sink.store.migrate import SCHEMA_LOCK
 from timescale_sink.store.rolling import make_rollups
+from timescale_sink.store.rollup_views import filled_of
 
 _LOCK = SCHEMA_LOCK + 1
 # A fifth of a second's deleting, or so.
@@ -52,16 +53,22 @@ async def keep_house(url: str, declarations: Declarations) -> bool:
         await connection.close()
 
 
-async def make_pending_rollups(connection: Connection) -> None:
-    """Make the rollups that rows wait for before they may be dropped, if no other program keeps house now.
+async def make_pending_rollups(connection: Connection, declarations: Declarations) -> None:
+    """Make the rollups that rows wait for before they may be dropped, and those that are made of older ones.
+
+    If no other program keeps house now.
 
     Raises:
         psycopg.Error: the database is away, or the role may not. What was made stays made.
     """
-    rows = await (await connection.execute("SELECT relation FROM retention WHERE pending ORDER BY 1")).fetchall()
-    if rows and await _alone(connection):
+    rows = await (await connection.execute("SELECT relation FROM retention WHERE pending")).fetchall()
+    pending = {relation for (relation,) in rows}
+    tables = [
+        table for table in retention.rolled_up(declarations) if not pending.isdisjoint({table, *filled_of(table)})
+    ]
+    if tables and await _alone(connection):
         agree = await _clocks_agree(connection)
-        for (table,) in rows:
+        for table in tables:
             await make_rollups(connection, table, begin=agree)
 
 

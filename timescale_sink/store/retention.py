@@ -2,13 +2,14 @@
 
 On TimescaleDB Community the extension's jobs drop chunks, store them in columns and refresh the rollups; rows that
 shall be dropped sooner than before wait until their rollups are there (`retention.pending`), which the housekeeping
-sees to. Elsewhere the sink deletes what is too old (:mod:`timescale_sink.store.housekeeping`).
+sees to, and so does a rollup that is made of others as far back as these go. Elsewhere the sink deletes what is too old
+(:mod:`timescale_sink.store.housekeeping`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,7 +18,7 @@ from postel.settings import Database
 from postel.signals import Declarations
 from timescale_sink.store.database import Connection, Tier, ask_server
 from timescale_sink.store.migrate import SCHEMA_LOCK
-from timescale_sink.store.rollup_views import is_personal, names, rollups_of
+from timescale_sink.store.rollup_views import filled_of, is_personal, names, rollups_of
 
 # Of rows, not of rollups.
 _FURTHER = ("otel_metric_point", "otel_log")
@@ -97,7 +98,7 @@ async def apply(connection: Connection, settings: Database, declarations: Declar
         columns = await _in_columns(connection, declarations) if said else {}
         wanted = _wanted(settings, known, declarations, columns)
         for name, query, parameters in [
-            *_kept(wanted, declarations, community=community),
+            *_kept(wanted, known, declarations, community=community),
             *(_jobs(wanted, declarations) if community else ()),
         ]:
             row = await (await connection.execute(query, parameters)).fetchone()
@@ -109,6 +110,11 @@ async def apply(connection: Connection, settings: Database, declarations: Declar
                 if row and row[0]:
                     made.refreshed.append(table)
     return Changes(sorted(set(made.first)), sorted(set(made.changed)), made.refreshed)
+
+
+async def end_filling(connection: Connection, rollup: str) -> None:
+    """Let a rollup be read and be refreshed by its job, all of which is made."""
+    await connection.execute("UPDATE retention SET pending = false WHERE relation = %s", (rollup,))
 
 
 async def begin(connection: Connection, table: str) -> None:
@@ -176,7 +182,9 @@ def _wanted(
     return wanted
 
 
-def _kept(settings: Database, declarations: Declarations, *, community: bool) -> Iterator[Statement]:
+def _kept(
+    settings: Database, known: Collection[str], declarations: Declarations, *, community: bool
+) -> Iterator[Statement]:
     for table in tables(declarations):
         rolled_first = community and table not in _FURTHER
         query = b"SELECT keep(%s, %s::interval, rolled_first => %s)"
@@ -185,11 +193,17 @@ def _kept(settings: Database, declarations: Declarations, *, community: bool) ->
         yield relation, b"SELECT keep(%s, %s::interval)", (relation, _days(days))
     if community:
         for table in rolled_up(declarations):
+            filled = filled_of(table)
             for rolled, size in rollups_of(table):
                 rollup = f"{rolled}_{size.name}"
-                # What a table has lost before it had rollups they will never know.
-                query = b"SELECT keep(%s, %s::interval, refreshable_since(%s))"
-                yield rollup, query, (rollup, _rollup_days(settings, rolled), table)
+                at_most = _rollup_days(settings, rolled)
+                if rollup in filled:
+                    query = b"SELECT keep(%s, %s::interval, kept_since(%s), rolled_first => %s)"
+                    yield rollup, query, (rollup, at_most, filled[rollup], rollup not in known)
+                else:
+                    # What a table has lost before it had rollups they will never know.
+                    query = b"SELECT keep(%s, %s::interval, refreshable_since(%s))"
+                    yield rollup, query, (rollup, at_most, table)
 
 
 def _jobs(settings: Database, declarations: Declarations) -> Iterator[Statement]:

@@ -2,6 +2,9 @@
 
 Only what changed is made again. Never where rows may have been dropped: their rollups would go with them. Rows that
 wait to be dropped (`retention.pending`) may, once this has come to its end.
+
+A rollup that is made of others is made as far back as these go, the oldest first. Until then it is pending too: its job
+leaves it alone, and what TimescaleDB holds for made of it grows with it, so that its answers are right at any moment.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from datetime import datetime
 
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection
-from timescale_sink.store.rollup_views import rollups_of
+from timescale_sink.store.rollup_views import filled_of, rollups_of
 
 
 async def make_rollups(connection: Connection, table: str, *, begin: bool) -> int:
@@ -24,19 +27,53 @@ async def make_rollups(connection: Connection, table: str, *, begin: bool) -> in
     Raises:
         psycopg.Error: what was made until then stays, and is not made again.
     """
-    row = await (await connection.execute("SELECT pending FROM retention WHERE relation = %s", (table,))).fetchone()
-    pending = bool(row and row[0])
-    for since, until in await _windows(connection, table, by_chunk=pending):
-        for rollup in (f"{rolled}_{size.name}" for rolled, size in rollups_of(table)):
-            found = await connection.execute("SELECT * FROM aggregates_of(%s)", (rollup,))
-            for (name,) in await found.fetchall():
-                await connection.execute(
-                    "CALL refresh_continuous_aggregate(%s::regclass, %s::timestamptz, %s::timestamptz)",
-                    (name, since, until),
-                )
-    if pending and begin:
+    filled = filled_of(table)
+    query = "SELECT relation FROM retention WHERE pending AND relation = ANY (%s)"
+    pending = {relation async for (relation,) in await connection.execute(query, ([table, *filled],))}
+    rollups = [f"{rolled}_{size.name}" for rolled, size in rollups_of(table)]
+    for since, until in await _windows(connection, table, by_chunk=table in pending):
+        for rollup in rollups:
+            if rollup not in pending:
+                await _refresh(connection, rollup, since, until)
+    if table in pending and begin:
         await retention.begin(connection, table)
+    # The largest first, which long ranges are read by: they are made soonest.
+    for rollup in (rollup for rollup in reversed(rollups) if rollup in pending):
+        for since, until in await _filling(connection, filled[rollup]):
+            await _refresh(connection, rollup, since, until)
+        await retention.end_filling(connection, rollup)
     return 0
+
+
+async def _refresh(connection: Connection, rollup: str, since: datetime | None, until: datetime) -> None:
+    found = await connection.execute("SELECT * FROM aggregates_of(%s)", (rollup,))
+    for (name,) in await found.fetchall():
+        await connection.execute(
+            "CALL refresh_continuous_aggregate(%s::regclass, %s::timestamptz, %s::timestamptz)", (name, since, until)
+        )
+
+
+async def _filling(connection: Connection, source: str) -> list[tuple[datetime, datetime]]:
+    """What is made at a time of a rollup of another: chunk by chunk of that, whole days, up to where the jobs look."""
+    query = """
+        WITH bounds AS (
+            SELECT kept_since(%s) AS since,
+                date_trunc('day', now() - %s::interval, 'UTC') + interval '24 hours' AS until
+        )
+        SELECT greatest(since, date_trunc('day', range_start, 'UTC')),
+            least(until, date_trunc('day', range_end + interval '24 hours' - interval '1 microsecond', 'UTC'))
+        FROM bounds
+        CROSS JOIN aggregates_of(%s) AS name
+        JOIN timescaledb_information.continuous_aggregates
+            ON view_schema = current_schema() AND view_name = name
+        JOIN timescaledb_information.chunks
+            ON chunks.hypertable_schema = materialization_hypertable_schema
+            AND chunks.hypertable_name = materialization_hypertable_name
+        WHERE range_start < until AND range_end > since
+        ORDER BY range_start
+    """
+    found = await connection.execute(query.encode(), (source, retention.REACH, source))
+    return [(since, until) async for since, until in found]
 
 
 async def _windows(connection: Connection, table: str, *, by_chunk: bool) -> list[tuple[datetime | None, datetime]]:

@@ -31,6 +31,16 @@ def rollups_of(table: str) -> Sequence[tuple[str, Size]]:
     return [(made.name, size) for made in event_rollups.rolled([table]) for size in made.sizes]
 
 
+def filled_of(table: str) -> Mapping[str, str]:
+    """A table's rollups that are made of others as far back as these go -> of which."""
+    made_of = {made.name: made.made_of for made in event_rollups.rolled([table]) if made.made_of}
+    return {
+        f"{rolled}_{size.name}": f"{made_of[rolled]}_{size.name}"
+        for rolled, size in rollups_of(table)
+        if rolled in made_of
+    }
+
+
 def is_personal(rolled: str) -> bool:
     """Whether a rollup, by what its name begins with, names people."""
     return any(made.name == rolled and made.personal for made in event_rollups.rolled(event_rollups.EVENTS))

@@ -35,7 +35,7 @@ RETURN coalesce(
 -- Sets for how long a relation is kept, NULL for ever, and answers whether that was another time before. In hours, because
 -- a day of the session's zone may have 23. What an earlier setting may have taken stays known, and so does from when on
 -- there are rows at all, where that is said at the first time. With `rolled_first` what shall be dropped sooner than before
--- waits for its rollups (`pending`).
+-- waits for its rollups (`pending`); of a rollup that is said at the first time alone, as long as it is still made of others.
 DROP FUNCTION IF EXISTS keep(text, interval, timestamptz);
 CREATE OR REPLACE FUNCTION keep(
     relation text, at_most interval, since timestamptz DEFAULT '-infinity', rolled_first boolean DEFAULT false

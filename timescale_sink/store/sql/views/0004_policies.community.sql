@@ -10,7 +10,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- A table's rollups, refreshed one after the other: smaller buckets before the larger ones that are made of them, or what
--- came late would be in the largest three runs later. The job of `keep_refreshed`.
+-- came late would be in the largest three runs later. The job of `keep_refreshed`. Not one that is still made of what is
+-- older: TimescaleDB takes for made whatever lies before the newest that was.
 CREATE OR REPLACE PROCEDURE refresh_rollups(job_id int, config jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -21,6 +22,7 @@ BEGIN
     -- A worker's session knows no schema of one's own.
     PERFORM set_config('search_path', config ->> 'search_path', false);
     FOR rollup IN SELECT jsonb_array_elements(config -> 'rollups') LOOP
+        CONTINUE WHEN (SELECT pending FROM retention WHERE relation = rollup ->> 'name');
         FOR aggregate IN SELECT aggregates_of(rollup ->> 'name') LOOP
             CALL refresh_continuous_aggregate(
                 aggregate::regclass, begun - (rollup ->> 'reach')::interval, begun - (rollup ->> 'behind')::interval
