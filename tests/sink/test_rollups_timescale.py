@@ -375,16 +375,28 @@ async def test_a_demo_goes_with_its_rollups_and_unpacks_no_other_nodes_rows(data
             f" VALUES (md5('{node}')::uuid, '{node}', '', 'm', '', 'gauge', '', false, '', '{{}}', '{{}}', '{{}}')"
         )
         database.run(rows.format("otel_metric_point (time, series_id, value)", f"md5('{node}')::uuid, i"))
+    chance = random.Random(5)  # noqa: S311 - repeatable
+    day = database.rows("SELECT date_trunc('day', now(), 'UTC') - interval '20 days'")[0][0]
+    for row in (events := made(DECLARED, begin=day, end=day + 3 * DAY, step=DAY, seed=6).rows["email_events"]):
+        row["node_id"] = chance.choice(("real", "real", "demo"))
+    database.run(inserts({"email_events": events}))
     await _keep(database.connection, DECLARED)
-    for table in ("metrics_system", "otel_metric_point"):
+    for table in ("metrics_system", "otel_metric_point", *(f"email_events_domains_{size}_1" for size in LENGTHS)):
         database.run(f"SELECT compress_chunk(chunk) FROM show_chunks('{table}') AS chunk")
     # Of a part of the rows there is only what was made of them.
     database.run("SELECT drop_chunks('metrics_system', older_than => now() - interval '10 days')")
+    database.run("SELECT drop_chunks('email_events', older_than => now())")
     nodes = "SELECT DISTINCT node_id FROM metrics_system_{} ORDER BY 1"
     assert [database.rows(nodes.format(size)) for size in LENGTHS] == [[("demo",), ("real",)]] * 3
     async with database.connection.transaction():
         await commands._remove_demo(database.connection, [*DECLARED.tables])
     assert [database.rows(nodes.format(size)) for size in LENGTHS] == [[("real",)]] * 3
+    left = sum(row["node_id"] == "real" for row in events)
+    for size in LENGTHS:
+        sums = "SELECT domain, sum(messages)::int, max(spam_score_max) FROM email_events{}_{} GROUP BY bucket, domain"
+        by_domain = database.rows(sums.format("_domains", size))
+        assert sorted(by_domain, key=repr) == sorted(database.rows(sums.format("", size)), key=repr)
+        assert sum(count for _, count, _ in by_domain) == left
     for table in ("metrics_system", "otel_metric_point"):
         chunks = [chunk for (chunk,) in database.rows(f"SELECT chunk::text FROM show_chunks('{table}') AS chunk")]
         assert sum(database.rows(f"SELECT count(*)::int FROM ONLY {chunk}")[0][0] for chunk in chunks) == 0

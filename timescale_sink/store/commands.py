@@ -13,10 +13,11 @@ from psycopg import sql
 from postel.errors import DatabaseAwayError, DatabaseError
 from postel.settings import Settings
 from postel.signals import load_all
-from timescale_sink.store import housekeeping, retention, rollup_views
+from timescale_sink.store import event_rollups, housekeeping, retention, rollup_views
 from timescale_sink.store import migrate as migrations
 from timescale_sink.store.check import differences
 from timescale_sink.store.database import Connection, Tier, ask_server, connect, database_url
+from timescale_sink.store.event_rollups import Events
 
 # A table of this size is counted within a second; a larger one's rows are the server's estimate.
 _COUNTED_BYTES = 64 << 20
@@ -156,26 +157,69 @@ async def _column(connection: Connection, query: str, *parameters: object) -> li
 
 
 async def _delete_rollups(connection: Connection, nodes: list[object]) -> None:
-    """Delete what the continuous aggregates hold of nodes: of rows that were dropped no refresh makes them anew."""
-    for rollup in rollup_views.names(load_all()):
-        held = await connection.execute(
-            """
-            SELECT format('%%I.%%I', materialization_hypertable_schema, materialization_hypertable_name)
-            FROM aggregates_of(%s) AS name JOIN timescaledb_information.continuous_aggregates
-                ON view_schema = current_schema() AND view_name = name
-            """,
-            (rollup,),
-        )
-        for (table,) in await held.fetchall():
+    """Delete what the continuous aggregates hold of nodes: of rows that were dropped no refresh makes them anew.
+
+    Those whatever the node are made anew of what is left of the others, where the nodes had a part in them.
+    """
+    declarations = load_all()
+    made_of = {made.name: made for made in event_rollups.rolled(declarations.event_tables) if "node_id" not in made.by}
+    had: dict[str, list[object]] = {}
+    for rollup in rollup_views.names(declarations):
+        name, _, size = rollup.rpartition("_")
+        for table in await _held(connection, rollup):
             # A refresh that has read the rows of before puts its buckets there first, or waits.
             await connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
+            if name in made_of:
+                (source,) = await _held(connection, f"{made_of[name].made_of}_{size}")
+                await _make_again(connection, made_of[name], table, source, had.get(source, []))
+                continue
             found = await _edges(connection, table, "bucket", "node_id", nodes)
             if found:
+                if name in declarations.event_tables:
+                    query = f"SELECT DISTINCT domain FROM {table} WHERE node_id = ANY (%s) AND bucket BETWEEN %s AND %s"
+                    had[table] = [*found, await _column(connection, query, nodes, *found)]
                 await connection.execute(
                     f"DELETE FROM {table} WHERE node_id = ANY (%s) AND bucket BETWEEN %s AND %s".encode(),
                     (nodes, *found),
                     prepare=False,
                 )
+
+
+async def _held(connection: Connection, rollup: str) -> list[str]:
+    """The tables in which the continuous aggregates under a rollup are."""
+    held = await connection.execute(
+        """
+        SELECT format('%%I.%%I', materialization_hypertable_schema, materialization_hypertable_name)
+        FROM aggregates_of(%s) AS name JOIN timescaledb_information.continuous_aggregates
+            ON view_schema = current_schema() AND view_name = name
+        """,
+        (rollup,),
+    )
+    return [table for (table,) in await held.fetchall()]
+
+
+async def _make_again(connection: Connection, made: Events, table: str, source: str, had: list[object]) -> None:
+    """Make the buckets of some domains anew that are made; ``had``: from when until when, and which domains."""
+    if not had:
+        return
+    since, until, domains = had
+    await connection.execute(
+        f"""
+        WITH gone AS (
+            DELETE FROM {table}
+            WHERE bucket BETWEEN %s AND %s AND (domain = ANY (%s) OR domain IS NULL) RETURNING bucket, domain
+        )
+        INSERT INTO {table} (bucket, {", ".join(made.columns)})
+        SELECT bucket, {made.of_buckets()}
+        FROM {source}
+        WHERE
+            bucket BETWEEN %s AND %s
+            AND (bucket, coalesce(domain, '')) IN (SELECT bucket, coalesce(domain, '') FROM gone)
+        GROUP BY bucket, {", ".join(made.by)}
+        """.encode(),
+        (since, until, domains, since, until),
+        prepare=False,
+    )
 
 
 async def _edges(
