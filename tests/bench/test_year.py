@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -23,9 +24,11 @@ from postel.signals import load_all
 from support.generated_year import Year, fill
 from support.node_observer import cpu_seconds
 from support.postgres import fresh_database, migrate_now, named
-from timescale_sink.api import rolled
+from timescale_sink.api import rolled, sources
 from timescale_sink.api.access import Access
+from timescale_sink.api.filters import Filter
 from timescale_sink.api.series import Query, Reader
+from timescale_sink.api.tallies import Asked, top_query
 
 EVENTS = int(float(os.environ.get("POSTEL_YEAR_EVENTS", "50")) * 1e6)
 NODES = int(os.environ.get("POSTEL_YEAR_NODES", "100"))
@@ -38,13 +41,15 @@ DECLARED = load_all()
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(0)]
 
 
+Drawn = tuple[sql.SQL | sql.Composed, Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Question:
-    """A query whose values are drawn anew each time."""
+    """A query that is drawn anew each time, or its values are."""
 
     name: str
-    text: sql.SQL | sql.Composed
-    draw: Callable[[random.Random], Mapping[str, Any]]
+    draw: Callable[[random.Random], Drawn]
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,12 @@ def series(year: Year) -> Iterator[Question]:
                         }  # fmt: skip
 
                     kind = "counters" if counter else "gauges"
-                    yield Question(f"{table} {kind} {told}, {scope}", text, draw)
+                    yield Question(f"{table} {kind} {told}, {scope}", drawn(text, draw))
+
+
+def drawn(text: sql.SQL | sql.Composed, draw: Callable[[random.Random], Mapping[str, Any]]) -> Callable[..., Drawn]:
+    """Always the same query."""
+    return lambda chance: (text, draw(chance))
 
 
 def window_end(chance: random.Random, year: Year, seconds: int, back: int) -> int:
@@ -126,15 +136,10 @@ FROM {rollup}
 WHERE bucket >= to_timestamp(%(start)s) AND bucket < to_timestamp(%(stop)s){condition}
 GROUP BY 1, {by} ORDER BY 1, {by}
 """
-_TOP = """
-SELECT domain, sum({count}) FROM {rollup}
-WHERE bucket >= to_timestamp(%(start)s) AND bucket < to_timestamp(%(stop)s)
-GROUP BY domain ORDER BY 2 DESC LIMIT 20
-"""
 
 
 def counts(year: Year) -> Iterator[Question]:
-    """Events by outcome over each range: of all nodes, of one, of one domain; and the domains with most of them."""
+    """Events by outcome over each range: of all nodes, of one, of one domain; and the API's lists of domains."""
     for table, by, count in (("email_events", "outcome", "messages"), ("delivery_events", "status", "attempts")):
         for told, seconds in RANGES.items():
             step = max(300, rolled.step_for(seconds, 300, 240))
@@ -142,12 +147,10 @@ def counts(year: Year) -> Iterator[Question]:
             for scope, rollup, condition in (
                 ("all nodes", f"{table}_nodes_{size}", ""),
                 ("a node", f"{table}_nodes_{size}", " AND node_id = %(node)s"),
-                ("the largest domain", f"{table}_{size}", " AND domain = 'domain1.example.com'"),
-                ("a domain", f"{table}_{size}", " AND domain = %(domain)s"),
-                ("top domains", f"{table}_{size}", None),
+                ("the largest domain", f"{table}_domains_{size}", " AND domain = 'domain1.example.com'"),
+                ("a domain", f"{table}_domains_{size}", " AND domain = %(domain)s"),
             ):
-                form = _TOP if condition is None else _COUNTS
-                text = sql.SQL(form.format(by=by, count=count, rollup=rollup, condition=condition))
+                text = sql.SQL(_COUNTS.format(by=by, count=count, rollup=rollup, condition=condition))
 
                 def draw(chance: random.Random, seconds: int = seconds, step: int = step) -> Mapping[str, Any]:
                     stop = window_end(chance, year, seconds, 30 * DAY) // step * step
@@ -157,30 +160,40 @@ def counts(year: Year) -> Iterator[Question]:
                         "domain": f"domain{int(year.domains ** chance.random())}.example.com",
                     }  # fmt: skip
 
-                yield Question(f"{table} counts {told}, {scope}", text, draw)
+                yield Question(f"{table} counts {told}, {scope}", drawn(text, draw))
+    for told, seconds in RANGES.items():
+
+        def top(chance: random.Random, seconds: int = seconds) -> Drawn:
+            stop = datetime.fromtimestamp(window_end(chance, year, seconds, 30 * DAY) // 300 * 300, UTC)
+            asked = Asked("domain", Filter("delivery_events", ()), stop - timedelta(seconds=seconds), stop, 20)
+            columns = ("to_domain", "status")
+            source = sources.rollup("delivery_events", asked.start, asked.stop, columns)
+            return top_query(asked, source or sources.rows("delivery_events", asked.start, asked.stop))
+
+        yield Question(f"delivery_events counts {told}, top domains", top)
 
 
 def searches(year: Year, database: psycopg.Connection[Any]) -> Iterator[Question]:
     """Events of all time by each of their ids."""
     for table in sorted(DECLARED.event_tables):
-        drawn = some(database, table, year)
+        found = some(database, table, year)
         columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in DECLARED.event_tables[table].columns)
         for id_ in ("event_id", "message_id", "queue_id"):
             text = sql.SQL(
                 "SELECT time, event_id, node_id, instance, event_name, {}, attributes FROM {}"
                 " WHERE {} = %(id)s ORDER BY time DESC, event_id DESC LIMIT 500"
             ).format(columns, sql.Identifier(table), sql.Identifier(id_))
-            ids = [row[id_] for row in drawn]
-            yield Question(f"{table} by {id_}", text, lambda chance, ids=ids: {"id": chance.choice(ids)})  # type: ignore[misc]
-        yield Question(
-            f"{table} by an id of any kind",
-            sql.SQL(
-                "SELECT time, event_id, node_id, instance, event_name, {}, attributes FROM {}"
-                " WHERE message_id = ANY(%(ids)s) OR queue_id = ANY(%(ids)s)"
-                " ORDER BY time DESC, event_id DESC LIMIT 500"
-            ).format(columns, sql.Identifier(table)),
-            lambda chance, ids=[row["message_id"] for row in drawn]: {"ids": [chance.choice(ids)]},  # type: ignore[misc]
-        )
+            ids = [row[id_] for row in found]
+            draw = drawn(text, lambda chance, ids=ids: {"id": chance.choice(ids)})  # type: ignore[misc]
+            yield Question(f"{table} by {id_}", draw)
+        text = sql.SQL(
+            "SELECT time, event_id, node_id, instance, event_name, {}, attributes FROM {}"
+            " WHERE message_id = ANY(%(ids)s) OR queue_id = ANY(%(ids)s)"
+            " ORDER BY time DESC, event_id DESC LIMIT 500"
+        ).format(columns, sql.Identifier(table))
+        messages = [row["message_id"] for row in found]
+        draw = drawn(text, lambda chance, ids=messages: {"ids": [chance.choice(ids)]})  # type: ignore[misc]
+        yield Question(f"{table} by an id of any kind", draw)
 
 
 def some(database: psycopg.Connection[Any], table: str, year: Year) -> list[dict[str, Any]]:
@@ -232,17 +245,18 @@ def p95(times: list[float]) -> float:
 
 def ask(database: psycopg.Connection[Any], question: Question, chance: random.Random) -> float:
     """Seconds until the last row is there."""
-    values = question.draw(chance)
+    text, values = question.draw(chance)
     begun = time.perf_counter()
-    database.execute(question.text, values).fetchall()
+    database.execute(text, values).fetchall()
     return time.perf_counter() - begun
 
 
 def explained(database: psycopg.Connection[Any], question: Question, chance: random.Random) -> list[str]:
     """Its plan, with times and blocks."""
     with psycopg.ClientCursor(database) as cursor:
-        query = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) ") + question.text
-        return [line for (line,) in cursor.execute(query, question.draw(chance)).fetchall()]
+        text, values = question.draw(chance)
+        query = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) ") + text
+        return [line for (line,) in cursor.execute(query, values).fetchall()]
 
 
 def sizes(database: psycopg.Connection[Any]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from support.postgres import fresh_database
 from timescale_sink.api.access import Access, BadQueryError
 from timescale_sink.api.events import EventReader, Search
 from timescale_sink.api.providers import provider
+from timescale_sink.api.sources import parts
 from timescale_sink.api.tallies import Asked, Delivered, Grouping, Refusal, Subject, TallyReader, table_of
 from timescale_sink.store.database import create_pool
 
@@ -98,9 +99,6 @@ class Asking:
     async def top(self, by: Subject, since: timedelta, *filters: str) -> dict[str | None, tuple[int, dict[str, int]]]:
         found = await self.tallies.top(self.asked(by, table_of(by), since, *filters))
         return {count.name: (count.events, dict(count.outcomes)) for count in found.counts}
-
-    async def top_source(self, by: Subject, since: timedelta) -> str:
-        return (await self.tallies.top(self.asked(by, table_of(by), since))).source.rollup
 
     async def delivered(
         self, by: Grouping, since: timedelta, *filters: str, nodes: tuple[str, ...] | None = None
@@ -213,29 +211,69 @@ async def test_a_long_range_is_told_alike_by_rollups_where_they_are_stored(askin
 
 
 async def test_the_smallest_rollup_that_has_what_is_asked_is_read(asking: Asking, database: str) -> None:
-    async def _read(by: Grouping, *filters: str, nodes: tuple[str, ...] | None = None) -> str:
+    async def _read(by: Grouping, *filters: str, nodes: tuple[str, ...] | None = None) -> set[str]:
         found = await asking.tallies.deliverability(asking.asked(by, "delivery_events", DAY, *filters, nodes=nodes))
-        return found.source.rollup
+        return {*found.source.rollups}
 
     with psycopg.connect(database, autocommit=True) as connection:
         community = connection.execute("SELECT to_regclass('delivery_events_5m_1') IS NOT NULL").fetchone() == (True,)
         for asked, rollup in (
-            (_read("domain", "zone=bulk"), "delivery_events_domains_5m"),
-            (_read("category", "node_id=out1"), "delivery_events_nodes_5m"),
-            (_read("domain", nodes=("out1",)), "delivery_events_5m"),
-            (_read("domain", "node_id=out1"), "delivery_events_5m"),
-            (_read("category", "to_domain=a.test"), "delivery_events_domains_5m"),
-            (_read("code"), ""),
+            (_read("domain", "zone=bulk"), "delivery_events_domains"),
+            (_read("category", "node_id=out1"), "delivery_events_nodes"),
+            (_read("domain", nodes=("out1",)), "delivery_events"),
+            (_read("domain", "node_id=out1"), "delivery_events"),
+            (_read("category", "to_domain=a.test"), "delivery_events_domains"),
+            (_read("code"), None),
         ):
-            assert await asked == (rollup if community else "")
+            # From noon to noon: hours alone.
+            assert await asked == ({f"{rollup}_1h"} if community and rollup else set())
         if not community:
             return
         # One that is still being made would be made of all that is there each time that it is read.
-        connection.execute("INSERT INTO retention VALUES ('delivery_events_domains_5m', '1 year', '-infinity', true)")
+        connection.execute("INSERT INTO retention VALUES ('delivery_events_domains_1h', '1 year', '-infinity', true)")
         try:
-            assert await Asking(asking.tallies._access).top_source("domain", DAY) == "delivery_events_5m"
+            anew = Asking(asking.tallies._access)
+            found = await anew.tallies.top(anew.asked("domain", "delivery_events", DAY))
+            assert found.source.rollups == ["delivery_events_1h"]
         finally:
             connection.execute("DELETE FROM retention")
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "now", "expected"),
+    [
+        # A year's days.
+        ("01-01 00:00", "12-31 00:00", "2027-01-05 00:00", [("daily", "01-01 00:00", "12-31 00:00")]),
+        (
+            "03-01 22:55", "03-04 01:10", "2026-04-01 00:00",
+            [
+                ("5m", "03-01 22:55", "03-01 23:00"), ("1h", "03-01 23:00", "03-02 00:00"),
+                ("daily", "03-02 00:00", "03-04 00:00"), ("1h", "03-04 00:00", "03-04 01:00"),
+                ("5m", "03-04 01:00", "03-04 01:10"),
+            ],
+        ),
+        ("03-01 10:05", "03-01 10:50", "2026-04-01 00:00", [("5m", "03-01 10:05", "03-01 10:50")]),
+        # What has just ended is not made yet.
+        (
+            "03-01 00:00", "03-04 09:00", "2026-03-04 08:30",
+            [
+                ("daily", "03-01 00:00", "03-03 00:00"), ("1h", "03-03 00:00", "03-04 07:00"),
+                ("5m", "03-04 07:00", "03-04 09:00"),
+            ],
+        ),
+        ("03-04 00:00", "03-05 00:00", "2026-03-04 00:30", [("5m", "03-04 00:00", "03-05 00:00")]),
+    ],
+)  # fmt: skip
+def test_a_range_is_made_up_of_the_largest_buckets(
+    begin: str, end: str, now: str, expected: list[tuple[str, str, str]]
+) -> None:
+    assert parts(_at(f"2026-{begin}"), _at(f"2026-{end}"), _at(now)) == [
+        (size, *(_at(f"2026-{text}") for text in bounds)) for size, *bounds in expected
+    ]
+
+
+def _at(text: str) -> datetime:
+    return datetime.fromisoformat(f"{text}Z")
 
 
 @pytest.mark.parametrize("address", ["<>", ""])

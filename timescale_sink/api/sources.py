@@ -4,15 +4,16 @@ Both are one table in the queries, whose rows stand for so many ``events`` at a 
 instance, zone or direction, domain, outcome and category; those whatever the domain and those whatever the node have
 fewer buckets, and are read where that is enough. What asks for more (a mail exchanger, a code, a symbol, an
 address, the median of a time) reads the events, whatever the range. Rollups are asked where they are stored apart from
-the events and the range is long, as for series (`timescale_sink.api.rolled`).
+the events and the range is long, as for series (`timescale_sink.api.rolled`): the days within the range by the day,
+what is before the first and behind the last by smaller buckets.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import LiteralString
 
 from psycopg import sql
@@ -23,6 +24,9 @@ from timescale_sink.store.event_rollups import DOMAINS, EVENTS, NODES
 # Of rows alone up to this range, seconds: more than a million events at 50 a second.
 ROWS_UNTIL_S = 6 * 3600
 _BUCKETS = 240
+# How long ago a bucket ended that is surely made: younger ones are made of smaller ones as they are read. The jobs make
+# days once they ended a day ago, hours an hour (`timescale_sink.store.retention`), and run each five minutes.
+_MADE = {"daily": timedelta(hours=25), "1h": timedelta(minutes=75), "5m": timedelta(0)}
 
 # Column of the events -> of their rollup. For email_events the rollup's domain is the other side's.
 _ROLLED: Mapping[str, Mapping[str, str]] = {
@@ -64,8 +68,8 @@ class Source:
 
     Attributes:
         table: its FROM.
-        name: ``rows``, or the size of the rollup's buckets.
-        rollup: its name; '' for rows.
+        name: ``rows``, or the size of buckets that start and stop are bounds of.
+        rollups: those that are read.
         start: from when on; a bucket's beginning for a rollup.
         stop: the first time that is no longer read.
     """
@@ -74,7 +78,7 @@ class Source:
     name: str
     start: datetime
     stop: datetime
-    rollup: str = ""
+    rollups: Sequence[str] = ()
 
     @property
     def rows(self) -> bool:
@@ -90,7 +94,7 @@ def rows(name: str, start: datetime, stop: datetime) -> Source:
 def rollup(
     table: str, start: datetime, stop: datetime, columns: Collection[str], *, pending: Collection[str] = ()
 ) -> Source | None:
-    """The smallest rollup that answers for a range as well as its events; None: none does.
+    """The smallest rollups that answer for a range as well as its events; None: none do.
 
     Args:
         table: of events.
@@ -103,26 +107,70 @@ def rollup(
     size = rolled.size_for(rolled.step_for(seconds, rolled.SECONDS["5m"], _BUCKETS))
     if size is None or seconds < ROWS_UNTIL_S or not _ROLLED[table].keys() >= set(columns):
         return None
-    asked = {_ROLLED[table][column] for column in columns}
-    made = next(
-        made
-        for made in (NODES[table], DOMAINS[table], EVENTS[table])
-        if made.by.keys() >= asked and f"{made.name}_{size}" not in pending
-    )
-    name = f"{made.name}_{size}"
-    count = {"delivery_events": "attempts", "email_events": "messages"}[table]
-    sums = ("duration_sum", "duration_count") if table == "delivery_events" else ()
-    known = {column: own for column, own in _ROLLED[table].items() if own in made.by}
-    names = {**known, "time": "bucket", "events": count, **{column: column for column in sums}}
-    listed = sql.SQL(", ").join(
-        sql.SQL("{} AS {}").format(sql.Identifier(own), sql.Identifier(column)) for column, own in names.items()
-    )
-    source = sql.SQL("(SELECT {} FROM {}) AS bucket").format(listed, sql.Identifier(name))
     length = rolled.SECONDS[size]
     first, last = math.floor(start.timestamp() / length), math.ceil(stop.timestamp() / length)
     try:
         begin, end = (datetime.fromtimestamp(edge * length, UTC) for edge in (first, last))
+        read = parts(begin, end, datetime.now(UTC))
     except (ValueError, OverflowError):
         # Beyond the years that a clock has.
         begin, end = start, stop
-    return Source(source, size, begin, end, name)
+        read = [(size, start, stop)]
+    asked = {_ROLLED[table][column] for column in columns}
+    rollups = {part: _smallest(table, part, asked, pending) for part, _, _ in read}
+    listed = sql.SQL(", ").join(_columns(table, asked))
+    source = sql.SQL("\n    UNION ALL ").join(
+        sql.SQL("SELECT {} FROM {} WHERE bucket >= {} AND bucket < {}").format(
+            listed, sql.Identifier(rollups[part]), sql.Literal(since), sql.Literal(until)
+        )
+        for part, since, until in read
+    )
+    return Source(sql.SQL("({}) AS bucket").format(source), size, begin, end, [*rollups.values()])
+
+
+def parts(begin: datetime, end: datetime, now: datetime) -> list[tuple[str, datetime, datetime]]:
+    """Which sizes of buckets make up a range, and from when until when of each: as few buckets as can be.
+
+    Args:
+        begin: a bound of the smallest buckets.
+        end: another.
+        now: what has ended shortly before it is made of smaller buckets.
+
+    Raises:
+        OverflowError, ValueError: beyond the years that a clock has.
+    """
+    sizes = [*rolled.SECONDS]
+
+    def _split(since: datetime, until: datetime, place: int) -> list[tuple[str, datetime, datetime]]:
+        if since >= until:
+            return []
+        size = sizes[place]
+        if place == len(sizes) - 1:
+            return [(size, since, until)]
+        seconds = rolled.SECONDS[size]
+        made = min(until.timestamp(), (now - _MADE[size]).timestamp())
+        inner = [math.ceil(since.timestamp() / seconds), math.floor(made / seconds)]
+        if inner[0] >= inner[1]:
+            return _split(since, until, place + 1)
+        low, high = (datetime.fromtimestamp(edge * seconds, UTC) for edge in inner)
+        return [*_split(since, low, place + 1), (size, low, high), *_split(high, until, place + 1)]
+
+    return _split(begin, end, 0)
+
+
+def _smallest(table: str, size: str, columns: Collection[str], pending: Collection[str]) -> str:
+    """The name of the rollup with the fewest rows that has these columns; that which has all is never pending."""
+    return next(
+        name
+        for made in (NODES[table], DOMAINS[table], EVENTS[table])
+        if made.by.keys() >= set(columns) and (name := f"{made.name}_{size}") not in pending
+    )
+
+
+def _columns(table: str, asked: Collection[str]) -> list[sql.Composed]:
+    """What is read of a rollup, under the names that the events' columns have."""
+    count = {"delivery_events": "attempts", "email_events": "messages"}[table]
+    sums = ("duration_sum", "duration_count") if table == "delivery_events" else ()
+    known = {column: own for column, own in _ROLLED[table].items() if own in asked}
+    names = {**known, "time": "bucket", "events": count, **{column: column for column in sums}}
+    return [sql.SQL("{} AS {}").format(sql.Identifier(own), sql.Identifier(column)) for column, own in names.items()]

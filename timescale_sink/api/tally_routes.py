@@ -17,7 +17,10 @@ from timescale_sink.api.filters import MOST_FILTERS
 from timescale_sink.api.ranges import From, To, between
 from timescale_sink.api.tallies import MOST, Asked, Grouping, Subject, table_of
 
-_SOURCE = "`rows`, or the rollup that was read (`5m`, `1h`, `daily`), whose buckets `from` and `to` then bound."
+_SOURCE = (
+    "`rows`, or the size of the buckets (`5m`, `1h`, `daily`) that `from` and `to` then bound; what is within may be"
+    " read by larger ones."
+)
 
 
 class Count(BaseModel):
