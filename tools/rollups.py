@@ -56,6 +56,8 @@ def _made(table: str) -> Iterator[str]:
     if events:
         yield from by_node(event_rollups.NODES[table])
         yield from by_domain(event_rollups.DOMAINS[table])
+        if table in event_rollups.LEADERS:
+            yield from leaders(event_rollups.LEADERS[table])
         if table in event_rollups.SENDERS:
             yield from by_sender(event_rollups.SENDERS[table])
 
@@ -90,6 +92,15 @@ def by_domain(events: Events) -> Iterator[str]:
         )
         yield _index(name, [])
         yield columnstore(name, "", "domain, bucket")
+
+
+def leaders(events: Events) -> Iterator[str]:
+    """The lists of the domains with most events of each bucket, made of those by domain of the same size."""
+    for size in events.sizes:
+        name = f"{events.name}_{size.name}_1"
+        source = f"{events.made_of}_{size.name}_1"
+        yield _aggregate(name, size.interval, source=source, time="bucket", columns=events.of_buckets(), keys=0) + "\n"
+        yield columnstore(name, "", "bucket")
 
 
 def by_sender(events: Events) -> Iterator[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,6 +27,7 @@ from support.postgres import fresh_database, migrate_now, named
 from timescale_sink.api import rolled, sources
 from timescale_sink.api.access import Access
 from timescale_sink.api.filters import Filter
+from timescale_sink.api.leaders import leaders_query, names_of
 from timescale_sink.api.series import Query, Reader
 from timescale_sink.api.tallies import Asked, top_query
 
@@ -41,15 +42,16 @@ DECLARED = load_all()
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(0)]
 
 
-Drawn = tuple[sql.SQL | sql.Composed, Mapping[str, Any]]
+Asking = Generator[tuple[sql.SQL | sql.Composed, Mapping[str, Any]], list[tuple[Any, ...]]]
+"""Queries one after the other, with their values; each is sent the rows of the one before."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A query that is drawn anew each time, or its values are."""
+    """Queries that are drawn anew each time, or their values are."""
 
     name: str
-    draw: Callable[[random.Random], Drawn]
+    draw: Callable[[random.Random], Asking]
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,13 @@ def series(year: Year) -> Iterator[Question]:
                     yield Question(f"{table} {kind} {told}, {scope}", drawn(text, draw))
 
 
-def drawn(text: sql.SQL | sql.Composed, draw: Callable[[random.Random], Mapping[str, Any]]) -> Callable[..., Drawn]:
+def drawn(text: sql.SQL | sql.Composed, draw: Callable[[random.Random], Mapping[str, Any]]) -> Callable[..., Asking]:
     """Always the same query."""
-    return lambda chance: (text, draw(chance))
+
+    def asking(chance: random.Random) -> Asking:
+        yield text, draw(chance)
+
+    return asking
 
 
 def window_end(chance: random.Random, year: Year, seconds: int, back: int) -> int:
@@ -163,12 +169,17 @@ def counts(year: Year) -> Iterator[Question]:
                 yield Question(f"{table} counts {told}, {scope}", drawn(text, draw))
     for told, seconds in RANGES.items():
 
-        def top(chance: random.Random, seconds: int = seconds) -> Drawn:
+        def top(chance: random.Random, seconds: int = seconds) -> Asking:
             stop = datetime.fromtimestamp(window_end(chance, year, seconds, 30 * DAY) // 300 * 300, UTC)
-            asked = Asked("domain", Filter("delivery_events", ()), stop - timedelta(seconds=seconds), stop, 20)
+            wanted = Asked("domain", Filter("delivery_events", ()), stop - timedelta(seconds=seconds), stop, 20)
             columns = ("to_domain", "status")
-            source = sources.rollup("delivery_events", asked.start, asked.stop, columns)
-            return top_query(asked, source or sources.rows("delivery_events", asked.start, asked.stop))
+            source = sources.rollup("delivery_events", wanted.start, wanted.stop, columns)
+            among = None
+            if source:
+                query = leaders_query(source, wanted.limit, ())
+                assert query
+                among = names_of((yield query))
+            yield top_query(wanted, source or sources.rows("delivery_events", wanted.start, wanted.stop), among)
 
         yield Question(f"delivery_events counts {told}, top domains", top)
 
@@ -245,18 +256,35 @@ def p95(times: list[float]) -> float:
 
 def ask(database: psycopg.Connection[Any], question: Question, chance: random.Random) -> float:
     """Seconds until the last row is there."""
-    text, values = question.draw(chance)
     begun = time.perf_counter()
-    database.execute(text, values).fetchall()
+    for _ in asked(database, question, chance):
+        pass
     return time.perf_counter() - begun
 
 
+def asked(
+    database: psycopg.Connection[Any], question: Question, chance: random.Random
+) -> Iterator[tuple[sql.SQL | sql.Composed, Mapping[str, Any]]]:
+    """Each query with its values, once it was answered."""
+    asking = question.draw(chance)
+    query = next(asking, None)
+    while query:
+        rows = database.execute(*query).fetchall()
+        yield query
+        try:
+            query = asking.send(rows)
+        except StopIteration:
+            return
+
+
 def explained(database: psycopg.Connection[Any], question: Question, chance: random.Random) -> list[str]:
-    """Its plan, with times and blocks."""
+    """Plans, with times and blocks."""
     with psycopg.ClientCursor(database) as cursor:
-        text, values = question.draw(chance)
-        query = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) ") + text
-        return [line for (line,) in cursor.execute(query, values).fetchall()]
+        return [
+            line
+            for text, values in asked(database, question, chance)
+            for (line,) in cursor.execute(sql.SQL("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) ") + text, values).fetchall()
+        ]
 
 
 def sizes(database: psycopg.Connection[Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -189,6 +190,23 @@ def test_event_rollups_count_and_sum_the_events(database: psycopg.Connection[Any
             whole = database.execute(f"{query.format(summed, table)} GROUP BY 1, {', '.join(by)}".encode()).fetchall()
             found = database.execute(query.format(sums, family[table].name).encode()).fetchall()
             assert sorted(found, key=repr) == sorted(whole, key=repr)
+
+
+def test_the_lists_of_leading_domains_tell_how_many_attempts_each_had(
+    database: psycopg.Connection[Any], data: Data
+) -> None:
+    for size in ("1h", "daily"):
+        buckets: dict[datetime, Counter[str | None]] = {}
+        for row in data.rows["delivery_events"]:
+            bucket = BEGIN + (row["time"] - BEGIN) // LENGTHS[size] * LENGTHS[size]
+            buckets.setdefault(bucket, Counter())[row["to_domain"]] += 1
+        found = database.execute(
+            f"SELECT bucket, names, counts FROM delivery_events_leaders_{size}".encode()
+        ).fetchall()
+        assert {bucket: dict(zip(names, counts, strict=True)) for bucket, names, counts in found} == buckets
+        assert all(counts == sorted(counts, reverse=True) for _, _, counts in found)
+    few = "SELECT leading_names({0}, 2), leading_counts({0}, 2)".format("'{b,a,c,a,NULL}', '{2,1,2,2,1}'")
+    assert database.execute(few.encode()).fetchone() == (["a", "b"], [3, 2])
 
 
 def test_the_rollup_of_senders_counts_what_each_sent(database: psycopg.Connection[Any], data: Data) -> None:

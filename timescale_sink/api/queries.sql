@@ -256,6 +256,29 @@ GROUP BY name
 ORDER BY events DESC, name
 LIMIT %(limit)s;
 
+-- leaders --
+-- The names among which those with most events are for sure, by lists of them; NULL where the lists cannot tell. Each has
+-- names, their counts, and how many events another name has at most, so that a name has as many as are listed, and at most
+-- what all lists leave to it besides. (Fagin, Lotem, Naor: Optimal aggregation algorithms for middleware, 2003.)
+WITH list (names, counts, others) AS MATERIALIZED (
+    {lists}
+),
+known AS (
+    SELECT name, sum(count) AS least, (SELECT sum(others) FROM list) - sum(others) AS further
+    FROM list CROSS JOIN LATERAL unnest(names, counts) AS told (name, count)
+    GROUP BY name
+),
+bound AS (
+    SELECT
+        (SELECT coalesce(sum(others), 0) FROM list) AS unlisted,
+        coalesce((SELECT least FROM known ORDER BY least DESC OFFSET %(limit)s - 1 LIMIT 1), 0) AS least
+)
+SELECT
+    CASE WHEN unlisted < bound.least OR unlisted = 0 THEN
+        ARRAY(SELECT known.name FROM known WHERE known.least + known.further >= bound.least)
+    END
+FROM bound;
+
 -- deliverability --
 -- How attempts to deliver ended, by name, and how long they took; the median and the 95th percentile of how long
 -- recipients waited until they were delivered.

@@ -79,6 +79,7 @@ class Source:
     start: datetime
     stop: datetime
     rollups: Sequence[str] = ()
+    parts: Sequence[tuple[str, datetime, datetime]] = ()
 
     @property
     def rows(self) -> bool:
@@ -125,7 +126,7 @@ def rollup(
         )
         for part, since, until in read
     )
-    return Source(sql.SQL("({}) AS bucket").format(source), size, begin, end, [*rollups.values()])
+    return Source(sql.SQL("({}) AS bucket").format(source), size, begin, end, [*rollups.values()], read)
 
 
 def parts(begin: datetime, end: datetime, now: datetime) -> list[tuple[str, datetime, datetime]]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, LiteralString
 
-from psycopg import sql
-from psycopg.rows import tuple_row
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow, tuple_row
 
 from timescale_sink.api import sources
 from timescale_sink.api.access import Access, BadQueryError
 from timescale_sink.api.filters import Filter, Where
+from timescale_sink.api.leaders import leaders_query, names_of
 from timescale_sink.api.providers import provider
 from timescale_sink.api.queries import query
 from timescale_sink.api.shared import KEEP_S, Shared
@@ -193,10 +194,16 @@ def table_of(by: Subject) -> str:
     return _SUBJECTS[by].table
 
 
-def top_query(asked: Asked, source: Source) -> tuple[sql.Composed, dict[str, Any]]:
-    """What is asked for a top list, and its values; each row makes a `Count`."""
+def top_query(asked: Asked, source: Source, among: Sequence[str | None] | None) -> tuple[sql.Composed, dict[str, Any]]:
+    """What is asked for a top list, and its values; each row makes a `Count`.
+
+    Args:
+        asked: for what.
+        source: what is read.
+        among: the domains among which those are; None: any may be.
+    """
     subject = _SUBJECTS[asked.by]
-    where = _where(asked, source)
+    where = _where(asked, source, among)
     text = query(
         "top",
         condition=where.condition,
@@ -208,10 +215,13 @@ def top_query(asked: Asked, source: Source) -> tuple[sql.Composed, dict[str, Any
     return text, {"limit": asked.limit, "named": subject.named, **where.values}
 
 
-def _where(asked: Asked, source: Source) -> Where:
+def _where(asked: Asked, source: Source, among: Sequence[str | None] | None = None) -> Where:
     """What the source's rows have to meet."""
     where = Where()
     where.add("time >= {} AND time < {}", source.start, source.stop)
+    if among is not None:
+        named = [name for name in among if name is not None]
+        where.add("to_domain = ANY({})" if None not in among else "(to_domain = ANY({}) OR to_domain IS NULL)", named)
     asked.filter.add_to(where)
     if asked.nodes is not None:
         where.add("node_id = ANY({})", list(asked.nodes))
@@ -247,14 +257,15 @@ class TallyReader:
         subject = _SUBJECTS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             source = await self._source(connection, asked, subject)
-            await cursor.execute(*top_query(asked, source))
+            among = await self._among(cursor, asked, source)
+            await cursor.execute(*top_query(asked, source, among))
             return Top(source, [Count(*row) for row in await cursor.fetchall()])
 
     async def _ask_deliverability(self, asked: Asked) -> Deliverability:
         grouping = _GROUPINGS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             source, subject = await self._source(connection, asked, grouping), sql.SQL(grouping.name)
-            where = _where(asked, source)
+            where = _where(asked, source, await self._among(cursor, asked, source))
             values = dict(where.values)
             if grouping.rows == "providers":
                 rows = sources.rows("delivery_events", source.start, source.stop)
@@ -300,6 +311,16 @@ class TallyReader:
             pending = await self._still_made(connection)
             rolled = sources.rollup(subject.table, asked.start, asked.stop, columns, pending=pending)
         return rolled or sources.rows(subject.rows or subject.table, asked.start, asked.stop)
+
+    async def _among(self, cursor: AsyncCursor[TupleRow], asked: Asked, source: Source) -> Sequence[str | None] | None:
+        """The domains among which those with most events are; None: any may be."""
+        if source.rows or asked.by != "domain" or asked.filter.terms or asked.nodes is not None:
+            return None
+        asking = leaders_query(source, asked.limit, await self._still_made(cursor.connection))
+        if asking is None:
+            return None
+        await cursor.execute(*asking)
+        return names_of(await cursor.fetchall())
 
     async def _still_made(self, connection: Connection) -> frozenset[str]:
         """The rollups that are; those that were made once stay so."""

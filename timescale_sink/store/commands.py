@@ -171,7 +171,9 @@ async def _delete_rollups(connection: Connection, nodes: list[object]) -> None:
             await connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
             if name in made_of:
                 (source,) = await _held(connection, f"{made_of[name].made_of}_{size}")
-                await _make_again(connection, made_of[name], table, source, had.get(source, []))
+                if source in had:
+                    had[table] = had[source]
+                    await _make_again(connection, made_of[name], table, source, had[source])
                 continue
             found = await _edges(connection, table, "bucket", "node_id", nodes)
             if found:
@@ -199,25 +201,23 @@ async def _held(connection: Connection, rollup: str) -> list[str]:
 
 
 async def _make_again(connection: Connection, made: Events, table: str, source: str, had: list[object]) -> None:
-    """Make the buckets of some domains anew that are made; ``had``: from when until when, and which domains."""
-    if not had:
-        return
+    """Make buckets anew that are made; ``had``: from when until when, and of which domains if those are told apart."""
     since, until, domains = had
+    key = "bucket, coalesce(domain, '')" if "domain" in made.by else "bucket"
     await connection.execute(
         f"""
         WITH gone AS (
             DELETE FROM {table}
-            WHERE bucket BETWEEN %s AND %s AND (domain = ANY (%s) OR domain IS NULL) RETURNING bucket, domain
+            WHERE bucket BETWEEN %s AND %s{" AND (domain = ANY (%s) OR domain IS NULL)" if "domain" in made.by else ""}
+            RETURNING {key}
         )
         INSERT INTO {table} (bucket, {", ".join(made.columns)})
         SELECT bucket, {made.of_buckets()}
         FROM {source}
-        WHERE
-            bucket BETWEEN %s AND %s
-            AND (bucket, coalesce(domain, '')) IN (SELECT bucket, coalesce(domain, '') FROM gone)
-        GROUP BY bucket, {", ".join(made.by)}
+        WHERE bucket BETWEEN %s AND %s AND ({key}) IN (SELECT * FROM gone)
+        GROUP BY {", ".join(["bucket", *made.by])}
         """.encode(),
-        (since, until, domains, since, until),
+        (since, until, *([domains] if "domain" in made.by else []), since, until),
         prepare=False,
     )
 

@@ -2,7 +2,8 @@
 
 Beside them stand those by node, ``<table>_nodes_<size>``, the same whatever the domain: there are as many rows of a
 bucket as domains in it, and what asks for all of them would read nearly as much as there are events. Those by domain,
-``<table>_domains_<size>``, are the same whatever the node: of a large domain there is a row of each node else. Who sent
+``<table>_domains_<size>``, are the same whatever the node: of a large domain there is a row of each node else. The
+domains with most attempts to deliver in each hour and day are listed in ``delivery_events_leaders_<size>``. Who sent
 how much is in ``email_events_senders_1h``, of hours alone: of five minutes there would be nearly as many rows as
 messages.
 
@@ -13,7 +14,7 @@ TimescaleDB Community and over the raw rows elsewhere.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from timescale_sink.store.rollups import SIZES, Size, stepping
@@ -32,6 +33,7 @@ class Events:
         where: which events count; '' for all.
         sizes: of the buckets that there are.
         personal: it names people, so that it is kept no longer than the events are.
+        merged: column -> how it is made of smaller buckets or of others, where it is no sum of counts.
         made_of: what the names of the rollups begin with that these are made of, size by size, as far back as there
             are any: they came when there were some of a year; '' for what is made as the events come.
     """
@@ -44,6 +46,7 @@ class Events:
     where: str = ""
     sizes: Sequence[Size] = SIZES
     personal: bool = False
+    merged: Mapping[str, str] = field(default_factory=dict)
     made_of: str = ""
 
     def by_node(self) -> Events:
@@ -76,7 +79,10 @@ class Events:
         return [f"{expression} AS {name}" for name, expression in self._measures(merging=merging).items()]
 
     def _measures(self, *, merging: bool) -> dict[str, str]:
-        made = {n: f"sum({n})::bigint" if merging else expression for n, expression in self.counts.items()}
+        made = {
+            name: self.merged.get(name, f"sum({name})::bigint") if merging else expression
+            for name, expression in self.counts.items()
+        }
         for column in self.sums:
             kept = {"sum": "sum", "count": "count", "min": "min", "max": "max"}
             for name, function in kept.items():
@@ -125,6 +131,30 @@ NODES: Mapping[str, Events] = MappingProxyType({events.name: events.by_node() fo
 DOMAINS: Mapping[str, Events] = MappingProxyType({events.name: events.by_domain() for events in _TABLES})
 """Event table -> its rollups whatever the node, made of those that have everything, size by size."""
 
+LED = 500
+"""So many domains with most events of a bucket are in its list; fewer are all."""
+
+
+def _led(names: str, counts: str) -> Mapping[str, str]:
+    return {kind: f"leading_{kind}(array_agg({names}), array_agg({counts}), {LED})" for kind in ("names", "counts")}
+
+
+LEADERS: Mapping[str, Events] = MappingProxyType(
+    {
+        "delivery_events": Events(
+            "delivery_events_leaders",
+            "delivery_events",
+            by={},
+            counts=_led("to_domain", "1::bigint"),
+            # Of five minutes there are not many more domains.
+            sizes=[size for size in SIZES if size.name != "5m"],
+            merged=_led("domain", "attempts"),
+            made_of=DOMAINS["delivery_events"].name,
+        )
+    }
+)
+"""Event table -> its lists of the domains with most events in each bucket, made of those by domain."""
+
 # Who authenticated, else the envelope sender as far as it is told; NULL: the null sender.
 _SENDER = "coalesce(attributes ->> 'user.name', coalesce(from_user || '@', '') || from_domain)"
 _RECIPIENTS = """sum(
@@ -149,7 +179,9 @@ SENDERS: Mapping[str, Events] = MappingProxyType(
 
 def rolled(tables: Collection[str]) -> list[Events]:
     """All rollups of some event tables, those that others are made of first."""
-    return [made[table] for table in sorted(tables) for made in (EVENTS, NODES, DOMAINS, SENDERS) if table in made]
+    return [
+        made[table] for table in sorted(tables) for made in (EVENTS, NODES, DOMAINS, LEADERS, SENDERS) if table in made
+    ]
 
 
 def view(events: Events, size: Size, aggregates: Sequence[str]) -> str:
@@ -162,4 +194,6 @@ def view(events: Events, size: Size, aggregates: Sequence[str]) -> str:
 def _stepping(events: Events, size: Size) -> str:
     group = ", ".join(str(position) for position in range(1, len(events.by) + 1))
     only = f"AND {events.where}\n" if events.where else ""
-    return stepping(events.table, size, f"SELECT\n    {events.of_events()}", f"{only}GROUP BY {group}")
+    # Without a group there is a row of nothing too.
+    grouped = f"GROUP BY {group}" if events.by else "HAVING count(*) > 0"
+    return stepping(events.table, size, f"SELECT\n    {events.of_events()}", f"{only}{grouped}")

@@ -37,8 +37,8 @@ async def make_rollups(connection: Connection, table: str, *, begin: bool) -> in
                 await _refresh(connection, rollup, since, until)
     if table in pending and begin:
         await retention.begin(connection, table)
-    # The largest first, which long ranges are read by: they are made soonest.
-    for rollup in (rollup for rollup in reversed(rollups) if rollup in pending):
+    # Those that others are made of first, and of them the largest, which are made soonest and read by long ranges.
+    for rollup in (rollup for rollup in filled if rollup in pending):
         for since, until in await _filling(connection, filled[rollup]):
             await _refresh(connection, rollup, since, until)
         await retention.end_filling(connection, rollup)

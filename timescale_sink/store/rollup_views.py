@@ -32,12 +32,15 @@ def rollups_of(table: str) -> Sequence[tuple[str, Size]]:
 
 
 def filled_of(table: str) -> Mapping[str, str]:
-    """A table's rollups that are made of others as far back as these go -> of which."""
-    made_of = {made.name: made.made_of for made in event_rollups.rolled([table]) if made.made_of}
+    """A table's rollups that are made of others as far back as these go -> of which.
+
+    Those that others are made of first, and of them the largest buckets.
+    """
     return {
-        f"{rolled}_{size.name}": f"{made_of[rolled]}_{size.name}"
-        for rolled, size in rollups_of(table)
-        if rolled in made_of
+        f"{made.name}_{size.name}": f"{made.made_of}_{size.name}"
+        for made in event_rollups.rolled([table])
+        for size in reversed(made.sizes)
+        if made.made_of
     }
 
 

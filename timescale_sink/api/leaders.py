@@ -1,0 +1,57 @@
+"""Which domains have most events of a long range, by the lists of them that are kept of each hour and day.
+
+By domain a month has a million buckets. The lists tell a few dozen names among which those with most events are, or
+that they cannot tell: then all are counted. What the names have is counted exactly: the answer is the same either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, LiteralString
+
+from psycopg import sql
+
+from timescale_sink.api.queries import query
+from timescale_sink.api.sources import Source
+from timescale_sink.store.event_rollups import DOMAINS, LEADERS, LED
+
+# More are sooner counted all at once.
+_MOST = 1000
+_LIST: LiteralString = """SELECT
+        names, counts, CASE WHEN cardinality(counts) >= {led} THEN counts[{led}] ELSE 0 END AS others
+    FROM {rollup} WHERE bucket >= {since} AND bucket < {until}"""
+# Of smaller buckets there are no lists, and few buckets: they make one that is whole.
+_WHOLE: LiteralString = """SELECT array_agg(domain), array_agg(attempts), 0 FROM (
+        SELECT domain, sum(attempts)::bigint AS attempts FROM {rollup}
+        WHERE bucket >= {since} AND bucket < {until} GROUP BY domain
+    ) AS told"""
+
+
+def leaders_query(
+    source: Source, limit: int, pending: Collection[str]
+) -> tuple[sql.Composed, Mapping[str, object]] | None:
+    """What is asked for the destinations among which those with most attempts are, and its values; None: no list tells.
+
+    Args:
+        source: rollups of the deliveries, of which nothing is filtered.
+        limit: so many are asked for.
+        pending: rollups that are still being made.
+    """
+    led, whole = LEADERS["delivery_events"], DOMAINS["delivery_events"]
+    listed = {size.name for size in led.sizes}
+    rollups = [f"{(led if size in listed else whole).name}_{size}" for size, _, _ in source.parts]
+    if not rollups or not set(pending).isdisjoint(rollups):
+        return None
+    lists = [
+        sql.SQL(_LIST if size in listed else _WHOLE).format(
+            rollup=sql.Identifier(rollup), since=since, until=until, led=LED
+        )
+        for rollup, (size, since, until) in zip(rollups, source.parts, strict=True)
+    ]
+    return query("leaders", lists=sql.SQL("\n    UNION ALL ").join(lists)), {"limit": limit}
+
+
+def names_of(rows: Sequence[Sequence[Any]]) -> Sequence[str | None] | None:
+    """What the query answered: the names, or None where any may be among those with most."""
+    ((names,),) = rows
+    return names if names is not None and len(names) <= _MOST else None
