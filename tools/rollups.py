@@ -91,7 +91,9 @@ def by_domain(events: Events) -> Iterator[str]:
             keys=len(events.by),
         )
         yield _index(name, [])
-        yield columnstore(name, "", "domain, bucket")
+        # Five minutes are read at the ends of a range and of a day at most, of all domains: by the domain first, a
+        # slice of an hour took 50 ms, all of its ten days being unpacked.
+        yield columnstore(name, "", "bucket, domain" if size.name == "5m" else "domain, bucket")
 
 
 def leaders(events: Events) -> Iterator[str]:

@@ -27,7 +27,7 @@ from support.postgres import fresh_database, migrate_now, named
 from timescale_sink.api import rolled, sources
 from timescale_sink.api.access import Access
 from timescale_sink.api.filters import Filter
-from timescale_sink.api.leaders import leaders_query, names_of
+from timescale_sink.api.leaders import depths, leaders_query, names_of
 from timescale_sink.api.series import Query, Reader
 from timescale_sink.api.tallies import Asked, top_query
 
@@ -176,9 +176,12 @@ def counts(year: Year) -> Iterator[Question]:
             source = sources.rollup("delivery_events", wanted.start, wanted.stop, columns)
             among = None
             if source:
-                query = leaders_query(source, wanted.limit, ())
-                assert query
-                among = names_of((yield query))
+                for depth in depths(wanted.limit):
+                    query = leaders_query(source, wanted.limit, depth, ())
+                    assert query
+                    among = names_of((yield query))
+                    if among is not None:
+                        break
             yield top_query(wanted, source or sources.rows("delivery_events", wanted.start, wanted.stop), among)
 
         yield Question(f"delivery_events counts {told}, top domains", top)

@@ -13,7 +13,7 @@ import pytest
 from support.postgres import fresh_database
 from timescale_sink.api import sources
 from timescale_sink.api.filters import Filter
-from timescale_sink.api.leaders import leaders_query, names_of
+from timescale_sink.api.leaders import depths, leaders_query, names_of
 from timescale_sink.api.tallies import Asked, top_query
 from timescale_sink.store.event_rollups import LED
 from timescale_sink.store.rollup_views import filled_of
@@ -68,9 +68,9 @@ def told(
     asked = Asked("domain", Filter("delivery_events", ()), begin, end, limit)
     source = sources.rollup("delivery_events", begin, end, ("to_domain", "status"))
     assert source
-    query = leaders_query(source, limit, ())
-    assert query
-    among = names_of(database.execute(*query).fetchall())
+    queries = [leaders_query(source, limit, depth, ()) for depth in (min(LED, 2 * limit), *depths(limit))]
+    told = [names_of(database.execute(*query).fetchall()) for query in queries if query]
+    among = next((names for names in told if names is not None), None)
     by_lists, by_all = (database.execute(*top_query(asked, source, names)).fetchall() for names in (among, None))
     return among is not None, by_lists, by_all
 
@@ -106,5 +106,5 @@ def test_where_nothing_was_sent_nothing_leads(database: psycopg.Connection[Any])
 def test_lists_that_are_still_being_made_are_not_read() -> None:
     source = sources.rollup("delivery_events", MANY, MANY + 9 * DAY, ("to_domain", "status"))
     assert source
-    assert leaders_query(source, 20, ())
-    assert leaders_query(source, 20, ("delivery_events_leaders_daily",)) is None
+    assert leaders_query(source, 20, LED, ())
+    assert leaders_query(source, 20, LED, ("delivery_events_leaders_daily",)) is None

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow, tuple_row
 from timescale_sink.api import sources
 from timescale_sink.api.access import Access, BadQueryError
 from timescale_sink.api.filters import Filter, Where
-from timescale_sink.api.leaders import leaders_query, names_of
+from timescale_sink.api.leaders import depths, leaders_query, names_of
 from timescale_sink.api.providers import provider
 from timescale_sink.api.queries import query
 from timescale_sink.api.shared import KEEP_S, Shared
@@ -316,11 +316,16 @@ class TallyReader:
         """The domains among which those with most events are; None: any may be."""
         if source.rows or asked.by != "domain" or asked.filter.terms or asked.nodes is not None:
             return None
-        asking = leaders_query(source, asked.limit, await self._still_made(cursor.connection))
-        if asking is None:
-            return None
-        await cursor.execute(*asking)
-        return names_of(await cursor.fetchall())
+        pending = await self._still_made(cursor.connection)
+        for depth in depths(asked.limit):
+            asking = leaders_query(source, asked.limit, depth, pending)
+            if asking is None:
+                return None
+            await cursor.execute(*asking)
+            names = names_of(await cursor.fetchall())
+            if names is not None:
+                return names
+        return None
 
     async def _still_made(self, connection: Connection) -> frozenset[str]:
         """The rollups that are; those that were made once stay so."""

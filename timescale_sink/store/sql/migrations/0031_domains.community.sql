@@ -22,7 +22,7 @@ WITH NO DATA;
 CREATE INDEX delivery_events_domains_5m_1_key ON delivery_events_domains_5m_1 (domain, bucket);
 
 ALTER MATERIALIZED VIEW delivery_events_domains_5m_1 SET (
-    timescaledb.enable_columnstore, timescaledb.segmentby = '', timescaledb.orderby = 'domain, bucket'
+    timescaledb.enable_columnstore, timescaledb.segmentby = '', timescaledb.orderby = 'bucket, domain'
 );
 
 CREATE MATERIALIZED VIEW delivery_events_domains_1h_1 WITH (
@@ -102,7 +102,7 @@ WITH NO DATA;
 CREATE INDEX email_events_domains_5m_1_key ON email_events_domains_5m_1 (domain, bucket);
 
 ALTER MATERIALIZED VIEW email_events_domains_5m_1 SET (
-    timescaledb.enable_columnstore, timescaledb.segmentby = '', timescaledb.orderby = 'domain, bucket'
+    timescaledb.enable_columnstore, timescaledb.segmentby = '', timescaledb.orderby = 'bucket, domain'
 );
 
 CREATE MATERIALIZED VIEW email_events_domains_1h_1 WITH (
