@@ -61,7 +61,7 @@ def assert_rolled_up(database: psycopg.Connection, year: Year) -> None:
             database,
             "SELECT count(*) FROM timescaledb_information.chunks JOIN timescaledb_information.continuous_aggregates"
             " ON materialization_hypertable_name = chunks.hypertable_name"
-            " WHERE is_compressed AND view_name = 'metrics_haraka_daily_1'",
+            " WHERE is_compressed AND view_name = 'metrics_haraka_1h_1'",
         )
         >= 2
     )

@@ -30,7 +30,7 @@ from timescale_sink.store.database import _SESSION_TIMESCALE
 from timescale_sink.store.housekeeping import _keep
 from timescale_sink.store.migrate import scripts
 from timescale_sink.store.rolling import make_rollups
-from timescale_sink.store.rollup_views import filled_of, names
+from timescale_sink.store.rollup_views import filled_of, names, rollups_of, stays_rows
 from timescale_sink.store.rollups import KEY, SIZES, Typed, state_columns, typed_tables
 
 pytestmark = pytest.mark.slow
@@ -445,7 +445,18 @@ async def test_jobs_are_what_the_settings_say_and_are_left_alone_when_they_are(d
     rollup_count, table_count = len(names(DECLARED)), len(retention.tables(DECLARED))
     refreshes = {"refresh_rollups": len(retention.rolled_up(DECLARED))}
     retained = {"policy_retention": table_count + rollup_count}
-    in_columns = {"policy_compression": table_count + rollup_count - len(DECLARED.event_tables)}
+    rows = [
+        (rolled, size.name)
+        for table in retention.rolled_up(DECLARED)
+        for rolled, size in rollups_of(table)
+        if stays_rows(rolled, size)
+    ]
+    assert rows == [
+        *((table.name, "daily") for table in TABLES),
+        ("delivery_events_leaders", "1h"),
+        ("delivery_events_leaders", "daily"),
+    ]
+    in_columns = {"policy_compression": table_count + rollup_count - len(DECLARED.event_tables) - len(rows)}
     assert database.rows(jobs) == []
     for settings, expected in (
         (Database(), {**refreshes, **retained, **in_columns}),

@@ -22,7 +22,7 @@ import psycopg
 
 from postel.signals import Declarations, load_all
 from support.generated_events import EVENTS_AN_HOUR, EVENTS_OF_A_MESSAGE
-from timescale_sink.store.rollup_views import rollups_of
+from timescale_sink.store.rollup_views import rollups_of, stays_rows
 from timescale_sink.store.rollups import Typed, typed_tables
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -120,7 +120,9 @@ def _fill_tables(
             if source.in_columns and end <= year.end - COLUMNS * DAY:
                 put_into_columns(database, source.tables, end)
     if community:
-        put_into_columns(database, [*aggregates(database, source.tables)], year.end - (COLUMNS + 1) * DAY)
+        put_into_columns(
+            database, [*aggregates(database, source.tables, in_columns=True)], year.end - (COLUMNS + 1) * DAY
+        )
 
 
 def _spans(begin: datetime, end: datetime, length: timedelta) -> Iterator[tuple[datetime, datetime]]:
@@ -226,10 +228,12 @@ def _roll_up(database: psycopg.Connection[Any], tables: list[str], begin: dateti
         database.execute("CALL refresh_continuous_aggregate(%s, %s, %s)", (aggregate, begin, end))
 
 
-def aggregates(database: psycopg.Connection[Any], tables: list[str]) -> Iterator[str]:
-    """The continuous aggregates of these tables, those of smaller buckets first."""
+def aggregates(database: psycopg.Connection[Any], tables: list[str], *, in_columns: bool = False) -> Iterator[str]:
+    """The continuous aggregates of these tables, those of smaller buckets first; all, or those that go into columns."""
     for table in tables:
         for name, size in rollups_of(table):
+            if in_columns and stays_rows(name, size):
+                continue
             rows = database.execute("SELECT aggregates_of(%s)", (f"{name}_{size.name}",)).fetchall()
             yield from (aggregate for (aggregate,) in rows)
 

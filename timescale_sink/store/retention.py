@@ -18,7 +18,7 @@ from postel.settings import Database
 from postel.signals import Declarations
 from timescale_sink.store.database import Connection, Tier, ask_server
 from timescale_sink.store.migrate import SCHEMA_LOCK
-from timescale_sink.store.rollup_views import filled_of, is_personal, names, rollups_of
+from timescale_sink.store.rollup_views import filled_of, is_personal, names, rollups_of, stays_rows
 
 # Of rows, not of rollups.
 _FURTHER = ("otel_metric_point", "otel_log")
@@ -222,7 +222,7 @@ def _jobs(settings: Database, declarations: Declarations) -> Iterator[Statement]
             yield (
                 rollup,
                 b"SELECT bool_or(keep_in_columns(name, %s::interval)) FROM aggregates_of(%s) AS name",
-                (_behind_refreshes(settings.columnstore_days), rollup),
+                (None if stays_rows(rolled, size) else _behind_refreshes(settings.columnstore_days), rollup),
             )
 
 
