@@ -177,9 +177,9 @@ def counts(year: Year) -> Iterator[Question]:
             among = None
             if source:
                 for depth in depths(wanted.limit):
-                    query = leaders_query(source, wanted.limit, depth, ())
-                    assert query
-                    among = names_of((yield query))
+                    asking = leaders_query(source, wanted.limit, depth)
+                    assert asking
+                    among = names_of((yield asking.text, asking.values))
                     if among is not None:
                         break
             yield top_query(wanted, source or sources.rows("delivery_events", wanted.start, wanted.stop), among)
@@ -296,7 +296,8 @@ def sizes(database: psycopg.Connection[Any]) -> Iterator[str]:
         """
         SELECT coalesce(view_name, hypertable.hypertable_name)::text,
             hypertable_size(format('%I.%I', hypertable.hypertable_schema, hypertable.hypertable_name)::regclass),
-            sum(stats.before_compression_total_bytes), sum(stats.after_compression_total_bytes)
+            coalesce(sum(stats.before_compression_total_bytes), 0)::bigint,
+            coalesce(sum(stats.after_compression_total_bytes), 0)::bigint
         FROM timescaledb_information.hypertables AS hypertable
         LEFT JOIN timescaledb_information.continuous_aggregates AS aggregate
             ON aggregate.materialization_hypertable_name = hypertable.hypertable_name
@@ -306,6 +307,6 @@ def sizes(database: psycopg.Connection[Any]) -> Iterator[str]:
         GROUP BY 1, 2 ORDER BY 1
         """
     ).fetchall():
-        yield f"{name}: {total / 1e9:.2f} GB; in columns {(before or 0) / 1e9:.2f} -> {(after or 0) / 1e9:.2f}"
+        yield f"{name}: {total / 1e9:.2f} GB; in columns {before / 1e9:.2f} -> {after / 1e9:.2f}"
     (whole,) = database.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
     yield f"all: {whole / 1e9:.1f} GB of {conninfo.conninfo_to_dict(database.info.dsn)['dbname']}"

@@ -10,20 +10,26 @@ from typing import Any
 import psycopg
 import pytest
 
+from postel.signals import load_all
 from support.postgres import fresh_database
 from timescale_sink.api import sources
-from timescale_sink.api.filters import Filter
+from timescale_sink.api.access import Access
+from timescale_sink.api.filters import Filter, parse
 from timescale_sink.api.leaders import depths, leaders_query, names_of
-from timescale_sink.api.tallies import Asked, top_query
+from timescale_sink.api.tallies import Asked, TallyReader, top_query
+from timescale_sink.store.database import create_pool
 from timescale_sink.store.event_rollups import LED
 from timescale_sink.store.rollup_views import filled_of
 
 DAY = timedelta(days=1)
 # Few domains have most, few days a list that is whole; then days of which no list can tell.
 MANY, ALIKE, CHANGING = (datetime(2026, month, 10, tzinfo=UTC) for month in (3, 4, 5))
+# What the API is asked for: days, and hours at both ends.
+RANGE = MANY + DAY / 3, MANY + 2.5 * DAY
+DECLARED = load_all()
 _ATTEMPTS = """
 INSERT INTO delivery_events (time, event_id, node_id, instance, event_name, status, to_domain, zone, attributes)
-SELECT {time}, gen_random_uuid(), 'n', '', 'zonemta.delivery.' || status, status, {domain}, 'bulk', '{{}}'
+SELECT {time}, gen_random_uuid(), {node}, '', 'zonemta.delivery.' || status, status, {domain}, 'bulk', '{{}}'
 FROM {count}, LATERAL (SELECT (ARRAY['delivered', 'deferred'])[1 + i % 2] AS status) AS told
 """
 
@@ -53,7 +59,9 @@ def database(request: pytest.FixtureRequest) -> Iterator[psycopg.Connection[Any]
                 f"generate_series(0, 2) AS day, generate_series(0, 10 + 11 * {LED + 50} - 1) AS i",
             ),
         ):
-            connection.execute(_ATTEMPTS.format(time=time, domain=domain, count=count).encode())
+            connection.execute(_ATTEMPTS.format(time=time, domain=domain, count=count, node="'n'").encode())
+        rare = {"time": f"'{MANY + DAY}'::timestamptz", "domain": "'rare'", "count": "generate_series(1, 3) AS i"}
+        connection.execute(_ATTEMPTS.format(**rare, node="'other'").encode())
         if connection.execute("SELECT to_regproc('aggregates_of')").fetchone() != (None,):
             names = ["delivery_events_5m", "delivery_events_1h", "delivery_events_daily", *filled_of("delivery_events")]
             for name in names:
@@ -68,8 +76,8 @@ def told(
     asked = Asked("domain", Filter("delivery_events", ()), begin, end, limit)
     source = sources.rollup("delivery_events", begin, end, ("to_domain", "status"))
     assert source
-    queries = [leaders_query(source, limit, depth, ()) for depth in (min(LED, 2 * limit), *depths(limit))]
-    told = [names_of(database.execute(*query).fetchall()) for query in queries if query]
+    queries = [leaders_query(source, limit, depth) for depth in (min(LED, 2 * limit), *depths(limit))]
+    told = [names_of(database.execute(query.text, query.values).fetchall()) for query in queries if query]
     among = next((names for names in told if names is not None), None)
     by_lists, by_all = (database.execute(*top_query(asked, source, names)).fetchall() for names in (among, None))
     return among is not None, by_lists, by_all
@@ -103,8 +111,66 @@ def test_where_nothing_was_sent_nothing_leads(database: psycopg.Connection[Any])
     assert told(database, MANY - 9 * DAY, MANY - DAY, 20) == (True, [], [])
 
 
-def test_lists_that_are_still_being_made_are_not_read() -> None:
-    source = sources.rollup("delivery_events", MANY, MANY + 9 * DAY, ("to_domain", "status"))
-    assert source
-    assert leaders_query(source, 20, LED, ())
-    assert leaders_query(source, 20, LED, ("delivery_events_leaders_daily",)) is None
+async def answered(
+    database: psycopg.Connection[Any], *filters: str, nodes: tuple[str, ...] | None = None
+) -> list[tuple[str | None, int]]:
+    """The five domains with most attempts, as the API tells them."""
+    access = Access()
+    async with create_pool(database.info.dsn, 1) as access.pool:
+        asked = Asked("domain", parse(DECLARED.event_tables["delivery_events"], filters, None), *RANGE, 5, nodes)
+        return [(count.name, count.events) for count in (await TallyReader(access).top(asked)).counts]
+
+
+def counted(database: psycopg.Connection[Any], condition: str = "true") -> list[tuple[str | None, int]]:
+    """The same, counted by the rows."""
+    query = (
+        "SELECT to_domain, count(*) FROM delivery_events WHERE time >= %s AND time < %s AND "
+        f"{condition} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
+    )
+    return database.execute(query.encode(), RANGE).fetchall()
+
+
+def hold(database: psycopg.Connection[Any], since: str, relations: str = "") -> None:
+    """Say of rollups that are made of others that they are filled since a time."""
+    query = "INSERT INTO retention (relation, keep, kept_since, pending) VALUES (%s, NULL, %s, false)"
+    for rollup in filled_of("delivery_events"):
+        if relations in rollup:
+            database.execute("DELETE FROM retention WHERE relation = %s", (rollup,))
+            database.execute(query.encode(), (rollup, since))
+
+
+async def test_the_api_counts_exactly_whatever_is_filtered(database: psycopg.Connection[Any]) -> None:
+    hold(database, "-infinity")
+    assert await answered(database) == counted(database)
+    assert await answered(database, "status=deferred") == counted(database, "status = 'deferred'")
+    assert await answered(database, "to_domain=rare") == [("rare", 3)]
+    assert await answered(database, nodes=("other",)) == [("rare", 3)]
+
+
+async def test_the_api_reads_lists_that_are_held_for_the_whole_range(database: psycopg.Connection[Any]) -> None:
+    """Told by lists that are wrong."""
+    tables = database.execute(
+        "SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)"
+        " FROM timescaledb_information.continuous_aggregates WHERE view_name ~ 'leaders'"
+        if database.execute("SELECT to_regproc('aggregates_of')").fetchone() != (None,)
+        else "SELECT '' WHERE false"
+    ).fetchall()
+    whole = counted(database)
+    for (table,) in tables:
+        database.execute(f"CREATE TABLE {table}_right AS SELECT * FROM {table}".encode())
+        database.execute(f"UPDATE {table} SET names = ARRAY['d1'], counts = ARRAY[1]".encode())
+    try:
+        hold(database, "-infinity")
+        assert len(await answered(database)) == (1 if tables else 5)
+        hold(database, str(RANGE[0] + DAY), "leaders")
+        assert await answered(database) == whole
+        hold(database, "-infinity")
+        database.execute("UPDATE retention SET pending = true WHERE relation ~ 'leaders'")
+        assert await answered(database) == whole
+        database.execute("DELETE FROM retention")
+        assert await answered(database) == whole
+    finally:
+        for (table,) in tables:
+            database.execute(f"DELETE FROM {table}".encode())
+            database.execute(f"INSERT INTO {table} SELECT * FROM {table}_right".encode())
+            database.execute(f"DROP TABLE {table}_right".encode())

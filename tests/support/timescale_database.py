@@ -50,9 +50,14 @@ async def in_process(node: Node, packages: Path, kept: Path) -> AsyncIterator[Ti
 
 @asynccontextmanager
 async def on_server(server: str, template: str) -> AsyncIterator[TimescaleDatabase]:
-    """One of a template. Its jobs run when they are told to, as in process, where nobody else runs them."""
+    """One of a template. Its jobs run when they are told to, as in process, where nobody else runs them.
+
+    Few rows are read by workers too, as only many would be: what cannot be is found here.
+    """
     with fresh_database(server, template) as url, psycopg.connect(url, autocommit=True) as asked:
         asked.execute("SET timezone = 'UTC'; SELECT _timescaledb_functions.stop_background_workers()")
+        for setting in ("parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size"):
+            asked.execute(f"SET {setting} = 0".encode())
         connection = await connect(url)
         try:
             yield _OnServer(asked, connection)

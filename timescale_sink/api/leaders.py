@@ -1,12 +1,14 @@
 """Which domains have most events of a long range, by the lists of them that are kept of each hour and day.
 
 By domain a month has a million buckets. The lists tell a few dozen names among which those with most events are, or
-that they cannot tell: then all are counted. What the names have is counted exactly: the answer is the same either way.
+that they cannot tell: then all are counted. What the names have is counted exactly: the answer is the same either way,
+but for what came late and is in the rollups by domain and not in the lists yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, LiteralString
 
 from psycopg import sql
@@ -36,21 +38,32 @@ def depths(limit: int) -> Sequence[int]:
     return sorted({min(LED, max(100, 5 * limit)), LED})
 
 
-def leaders_query(
-    source: Source, limit: int, depth: int, pending: Collection[str]
-) -> tuple[sql.Composed, Mapping[str, object]] | None:
-    """What is asked for the destinations among which those with most attempts are, and its values; None: no list tells.
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A query of lists.
+
+    Attributes:
+        text, values: as they are executed; `names_of` reads the answer.
+        rollups: what is read.
+    """
+
+    text: sql.Composed
+    values: Mapping[str, object]
+    rollups: Sequence[str]
+
+
+def leaders_query(source: Source, limit: int, depth: int) -> Asking | None:
+    """What is asked for the destinations among which those with most attempts are; None: no list tells.
 
     Args:
         source: rollups of the deliveries, of which nothing is filtered.
         limit: so many are asked for.
         depth: so many names of each list are read, `LED` at most.
-        pending: rollups that are still being made.
     """
     led, whole = LEADERS["delivery_events"], DOMAINS["delivery_events"]
     listed = {size.name for size in led.sizes}
     rollups = [f"{(led if size in listed else whole).name}_{size}" for size, _, _ in source.parts]
-    if not rollups or not set(pending).isdisjoint(rollups):
+    if not rollups:
         return None
     lists = [
         sql.SQL(_LIST if size in listed else _WHOLE).format(
@@ -58,7 +71,7 @@ def leaders_query(
         )
         for rollup, (size, since, until) in zip(rollups, source.parts, strict=True)
     ]
-    return query("leaders", lists=sql.SQL("\n    UNION ALL ").join(lists)), {"limit": limit}
+    return Asking(query("leaders", lists=sql.SQL("\n    UNION ALL ").join(lists)), {"limit": limit}, rollups)
 
 
 def names_of(rows: Sequence[Sequence[Any]]) -> Sequence[str | None] | None:

@@ -72,6 +72,7 @@ class Source:
         rollups: those that are read.
         start: from when on; a bucket's beginning for a rollup.
         stop: the first time that is no longer read.
+        parts: of rollups: which sizes of buckets are read, and from when until when of each.
     """
 
     table: sql.Composable

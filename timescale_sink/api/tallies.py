@@ -22,6 +22,7 @@ from timescale_sink.api.queries import query
 from timescale_sink.api.shared import KEEP_S, Shared
 from timescale_sink.api.sources import Source
 from timescale_sink.store.database import Connection, Tier, ask_server
+from timescale_sink.store.rollup_views import filled_of
 
 MOST = 1000
 # A day of a busy site is seconds of the database's time: kept for as long as such an answer changes little.
@@ -236,7 +237,6 @@ class TallyReader:
         self._tops: Shared[Top] = Shared()
         self._deliverability: Shared[Deliverability] = Shared()
         self._tier: Tier | None = None
-        self._pending: frozenset[str] | None = None
 
     async def close(self) -> None:
         """End what is still being asked."""
@@ -256,16 +256,18 @@ class TallyReader:
     async def _ask_top(self, asked: Asked) -> Top:
         subject = _SUBJECTS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-            source = await self._source(connection, asked, subject)
-            among = await self._among(cursor, asked, source)
+            held = await _held(connection)
+            source = await self._source(connection, asked, subject, held)
+            among = await _among(cursor, asked, source, held)
             await cursor.execute(*top_query(asked, source, among))
             return Top(source, [Count(*row) for row in await cursor.fetchall()])
 
     async def _ask_deliverability(self, asked: Asked) -> Deliverability:
         grouping = _GROUPINGS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-            source, subject = await self._source(connection, asked, grouping), sql.SQL(grouping.name)
-            where = _where(asked, source, await self._among(cursor, asked, source))
+            held = await _held(connection)
+            source, subject = await self._source(connection, asked, grouping, held), sql.SQL(grouping.name)
+            where = _where(asked, source, await _among(cursor, asked, source, held))
             values = dict(where.values)
             if grouping.rows == "providers":
                 rows = sources.rows("delivery_events", source.start, source.stop)
@@ -302,37 +304,46 @@ class TallyReader:
             groups.append(replace(group, categories=categories, codes=codes))
         return Deliverability(source, groups)
 
-    async def _source(self, connection: Connection, asked: Asked, subject: _Subject) -> Source:
+    async def _source(self, connection: Connection, asked: Asked, subject: _Subject, held: _Held) -> Source:
         if self._tier is None:
             self._tier = (await ask_server(connection)).tier
         rolled = None
         if subject.rolled is not None and self._tier is Tier.COMMUNITY:
             columns = asked.filter.columns.union(subject.rolled, ["node_id"] if asked.nodes is not None else [])
-            pending = await self._still_made(connection)
+            pending = [rollup for rollup in filled_of(subject.table) if rollup not in held]
             rolled = sources.rollup(subject.table, asked.start, asked.stop, columns, pending=pending)
         return rolled or sources.rows(subject.rows or subject.table, asked.start, asked.stop)
 
-    async def _among(self, cursor: AsyncCursor[TupleRow], asked: Asked, source: Source) -> Sequence[str | None] | None:
-        """The domains among which those with most events are; None: any may be."""
-        if source.rows or asked.by != "domain" or asked.filter.terms or asked.nodes is not None:
-            return None
-        pending = await self._still_made(cursor.connection)
-        for depth in depths(asked.limit):
-            asking = leaders_query(source, asked.limit, depth, pending)
-            if asking is None:
-                return None
-            await cursor.execute(*asking)
-            names = names_of(await cursor.fetchall())
-            if names is not None:
-                return names
-        return None
 
-    async def _still_made(self, connection: Connection) -> frozenset[str]:
-        """The rollups that are; those that were made once stay so."""
-        if self._pending is None or self._pending:
-            found = await connection.execute("SELECT relation FROM retention WHERE pending")
-            self._pending = frozenset(relation for (relation,) in await found.fetchall())
-        return self._pending
+_Held = Mapping[str, datetime]
+"""Rollups that are filled, and from when on all that they are to hold is there."""
+
+
+async def _held(connection: Connection) -> _Held:
+    """Which are, by one snapshot with all that is asked after it: lists and what is counted are of the same moment."""
+    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    found = await connection.execute(
+        "SELECT relation, greatest(kept_since(relation), '0001-01-01 UTC') FROM retention WHERE NOT pending"
+    )
+    return dict(await found.fetchall())
+
+
+async def _among(
+    cursor: AsyncCursor[TupleRow], asked: Asked, source: Source, held: _Held
+) -> Sequence[str | None] | None:
+    """The domains among which those with most events are; None: any may be."""
+    if source.rows or asked.by != "domain" or asked.filter.terms or asked.nodes is not None:
+        return None
+    for depth in depths(asked.limit):
+        asking = leaders_query(source, asked.limit, depth)
+        # A list that is gone, or not there yet, would leave nothing to anybody.
+        if asking is None or any(held.get(rollup, source.stop) > source.start for rollup in asking.rollups):
+            return None
+        await cursor.execute(asking.text, asking.values)
+        names = names_of(await cursor.fetchall())
+        if names is not None:
+            return names
+    return None
 
 
 def _check(asked: Asked) -> None:

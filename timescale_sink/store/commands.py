@@ -203,7 +203,8 @@ async def _held(connection: Connection, rollup: str) -> list[str]:
 async def _make_again(connection: Connection, made: Events, table: str, source: str, had: list[object]) -> None:
     """Make buckets anew that are made; ``had``: from when until when, and of which domains if those are told apart."""
     since, until, domains = had
-    key = "bucket, coalesce(domain, '')" if "domain" in made.by else "bucket"
+    # An address without a domain has the domain ''.
+    key = "bucket, domain IS NULL, coalesce(domain, '')" if "domain" in made.by else "bucket"
     await connection.execute(
         f"""
         WITH gone AS (

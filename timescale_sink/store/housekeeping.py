@@ -21,7 +21,7 @@ from postel.signals import Declarations
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection, Tier, ask_server, connect
 from timescale_sink.store.migrate import SCHEMA_LOCK
-from timescale_sink.store.rolling import make_rollups
+from timescale_sink.store.rolling import fill_rollups, make_rollups
 from timescale_sink.store.rollup_views import filled_of
 
 _LOCK = SCHEMA_LOCK + 1
@@ -70,6 +70,7 @@ async def make_pending_rollups(connection: Connection, declarations: Declaration
         agree = await _clocks_agree(connection)
         for table in tables:
             await make_rollups(connection, table, begin=agree)
+            await fill_rollups(connection, table)
 
 
 async def _alone(connection: Connection) -> bool:
@@ -88,6 +89,9 @@ async def _keep(connection: Connection, declarations: Declarations) -> None:
         await connection.execute("SET lock_timeout = '1min'")
         for table in retention.rolled_up(declarations):
             await _attempt(f"rollups of {table}", make_rollups(connection, table, begin=agree))
+        # By itself: of a platform whose job refreshes nearly all the time, what was made before often fails.
+        for table in retention.rolled_up(declarations):
+            await _attempt(f"filling of rollups of {table}", fill_rollups(connection, table))
     # What waits for a lock makes others wait behind it.
     await connection.execute("SET lock_timeout = '2s'")
     if agree:

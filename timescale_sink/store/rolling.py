@@ -3,17 +3,22 @@
 Only what changed is made again. Never where rows may have been dropped: their rollups would go with them. Rows that
 wait to be dropped (`retention.pending`) may, once this has come to its end.
 
-A rollup that is made of others is made as far back as these go, the oldest first. Until then it is pending too: its job
-leaves it alone, and what TimescaleDB holds for made of it grows with it, so that its answers are right at any moment.
+A rollup that is made of others is filled as far back as these go, the oldest first. Until then it is pending too: its
+job leaves it alone, and what TimescaleDB holds for made of it grows with it, so its answers are right all the time.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Collection
+from datetime import datetime, timedelta
 
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection
 from timescale_sink.store.rollup_views import filled_of, rollups_of
+
+# What is younger a rollup's job makes, which looks back a week further: however long the filling takes, nothing is left
+# out between the two.
+_FILLED = timedelta(days=1)
 
 
 async def make_rollups(connection: Connection, table: str, *, begin: bool) -> int:
@@ -27,9 +32,7 @@ async def make_rollups(connection: Connection, table: str, *, begin: bool) -> in
     Raises:
         psycopg.Error: what was made until then stays, and is not made again.
     """
-    filled = filled_of(table)
-    query = "SELECT relation FROM retention WHERE pending AND relation = ANY (%s)"
-    pending = {relation async for (relation,) in await connection.execute(query, ([table, *filled],))}
+    pending = await _pending(connection, [table, *filled_of(table)])
     rollups = [f"{rolled}_{size.name}" for rolled, size in rollups_of(table)]
     for since, until in await _windows(connection, table, by_chunk=table in pending):
         for rollup in rollups:
@@ -37,12 +40,33 @@ async def make_rollups(connection: Connection, table: str, *, begin: bool) -> in
                 await _refresh(connection, rollup, since, until)
     if table in pending and begin:
         await retention.begin(connection, table)
-    # Those that others are made of first, and of them the largest, which are made soonest and read by long ranges.
+    return 0
+
+
+async def fill_rollups(connection: Connection, table: str) -> int:
+    """Fill the rollups of a table that are made of others and are pending; returns 0.
+
+    Those that others are made of first, and of them the largest, which are made soonest and read by long ranges.
+
+    Args:
+        connection: in autocommit; a refresh is a transaction of its own.
+        table: that has rollups.
+
+    Raises:
+        psycopg.Error: what was made until then stays, and is not made again.
+    """
+    filled = filled_of(table)
+    pending = await _pending(connection, filled)
     for rollup in (rollup for rollup in filled if rollup in pending):
         for since, until in await _filling(connection, filled[rollup]):
             await _refresh(connection, rollup, since, until)
         await retention.end_filling(connection, rollup)
     return 0
+
+
+async def _pending(connection: Connection, relations: Collection[str]) -> set[str]:
+    query = "SELECT relation FROM retention WHERE pending AND relation = ANY (%s)"
+    return {relation async for (relation,) in await connection.execute(query, ([*relations],))}
 
 
 async def _refresh(connection: Connection, rollup: str, since: datetime | None, until: datetime) -> None:
@@ -54,11 +78,10 @@ async def _refresh(connection: Connection, rollup: str, since: datetime | None, 
 
 
 async def _filling(connection: Connection, source: str) -> list[tuple[datetime, datetime]]:
-    """What is made at a time of a rollup of another: chunk by chunk of that, whole days, up to where the jobs look."""
+    """What is made at a time of a rollup of another: chunk by chunk of that, whole days, up to `_FILLED` ago."""
     query = """
         WITH bounds AS (
-            SELECT kept_since(%s) AS since,
-                date_trunc('day', now() - %s::interval, 'UTC') + interval '24 hours' AS until
+            SELECT kept_since(%s) AS since, date_trunc('day', now() - %s::interval, 'UTC') AS until
         )
         SELECT greatest(since, date_trunc('day', range_start, 'UTC')),
             least(until, date_trunc('day', range_end + interval '24 hours' - interval '1 microsecond', 'UTC'))
@@ -72,7 +95,7 @@ async def _filling(connection: Connection, source: str) -> list[tuple[datetime, 
         WHERE range_start < until AND range_end > since
         ORDER BY range_start
     """
-    found = await connection.execute(query.encode(), (source, retention.REACH, source))
+    found = await connection.execute(query.encode(), (source, _FILLED, source))
     return [(since, until) async for since, until in found]
 
 

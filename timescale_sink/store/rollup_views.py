@@ -25,10 +25,13 @@ def _tables(declarations: Declarations) -> Sequence[str]:
 
 
 def rollups_of(table: str) -> Sequence[tuple[str, Size]]:
-    """A table's rollups, what others are made of first: what the public name begins with, and the size that ends it."""
+    """A table's rollups, what others are made of first: what the public name begins with, and the size that ends it.
+
+    Size by size, so that what is made of others is made soon after them.
+    """
     if table not in event_rollups.EVENTS:
         return [(table, size) for size in SIZES]
-    return [(made.name, size) for made in event_rollups.rolled([table]) for size in made.sizes]
+    return [(made.name, size) for size in SIZES for made in event_rollups.rolled([table]) if size in made.sizes]
 
 
 def filled_of(table: str) -> Mapping[str, str]:
