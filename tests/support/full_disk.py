@@ -89,7 +89,7 @@ class SmallDisk:
     def _inside(self, program: str, *arguments: str) -> list[str]:
         # The server refuses to run as root.
         user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        return ["nsenter", "-t", str(self._holder.pid), "-m", *user, str(self._programs / program), *arguments]
+        return ["nsenter", "-t", str(self._holder.pid), "-m", "-r", *user, str(self._programs / program), *arguments]
 
 
 @contextmanager
