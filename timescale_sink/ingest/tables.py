@@ -81,13 +81,20 @@ async def store(
                 await writer.merge(connection, rows, attempt)
     except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
         if len(rows) == 1:
-            return writer.letters(rows[0], str(error).splitlines()[0])
+            return writer.letters(rows[0], _reason(error, writer.table))
         middle = len(rows) // 2
         refused = await store(connection, writer, rows[:middle], fates)
         return refused + await store(connection, writer, rows[middle:], fates)
     for key, tally in attempt.ledger.items():
         fates.ledger.setdefault(key, Tally()).add(tally)
     return []
+
+
+def _reason(error: psycopg.Error, table: str) -> str:
+    """Why, in a line: by the table's name where the database says that of a chunk, of which each time has another."""
+    said = str(error).splitlines()[0]
+    part = error.diag.table_name
+    return said.replace(f'"{part}"', f'"{table}"') if part else said
 
 
 def letter(table: str, at: datetime, reason: str, content: Mapping[str, Any]) -> DeadLetter:
