@@ -162,24 +162,24 @@ async def _delete_rollups(connection: Connection, nodes: list[object]) -> None:
     Those whatever the node are made anew of what is left of the others, where the nodes had a part in them.
     """
     declarations = load_all()
-    made_of = {made.name: made for made in event_rollups.rolled(declarations.event_tables) if "node_id" not in made.by}
-    had: dict[str, list[object]] = {}
+    nodeless = {made.name: made for made in event_rollups.rolled(declarations.event_tables) if "node_id" not in made.by}
+    had: dict[str, _Had] = {}
     for rollup in rollup_views.names(declarations):
         name, _, size = rollup.rpartition("_")
         for table in await _held(connection, rollup):
             # A refresh that has read the rows of before puts its buckets there first, or waits.
             await connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
-            if name in made_of:
-                (source,) = await _held(connection, f"{made_of[name].made_of}_{size}")
+            if made := nodeless.get(name):
+                (source,) = await _held(connection, f"{made.made_of}_{size}")
                 if source in had:
                     had[table] = had[source]
-                    await _make_again(connection, made_of[name], table, source, had[source])
+                    await _make_again(connection, made, table, source, had[source])
                 continue
             found = await _edges(connection, table, "bucket", "node_id", nodes)
             if found:
                 if name in declarations.event_tables:
                     query = f"SELECT DISTINCT domain FROM {table} WHERE node_id = ANY (%s) AND bucket BETWEEN %s AND %s"
-                    had[table] = [*found, await _column(connection, query, nodes, *found)]
+                    had[table] = _Had(*found, await _column(connection, query, nodes, *found))
                 await connection.execute(
                     f"DELETE FROM {table} WHERE node_id = ANY (%s) AND bucket BETWEEN %s AND %s".encode(),
                     (nodes, *found),
@@ -190,35 +190,37 @@ async def _delete_rollups(connection: Connection, nodes: list[object]) -> None:
 async def _held(connection: Connection, rollup: str) -> list[str]:
     """The tables in which the continuous aggregates under a rollup are."""
     held = await connection.execute(
-        """
-        SELECT format('%%I.%%I', materialization_hypertable_schema, materialization_hypertable_name)
-        FROM aggregates_of(%s) AS name JOIN timescaledb_information.continuous_aggregates
-            ON view_schema = current_schema() AND view_name = name
-        """,
-        (rollup,),
+        f"SELECT format('%%I.%%I', schema, name) FROM ({rollup_views.HELD}) AS held".encode(), (rollup,)
     )
     return [table for (table,) in await held.fetchall()]
 
 
-async def _make_again(connection: Connection, made: Events, table: str, source: str, had: list[object]) -> None:
-    """Make buckets anew that are made; ``had``: from when until when, and of which domains if those are told apart."""
-    since, until, domains = had
+@dataclass(frozen=True, slots=True)
+class _Had:
+    """What some nodes had in a rollup: the first and the last of its buckets, and domains of these."""
+
+    since: object
+    until: object
+    domains: list[object]
+
+
+async def _make_again(connection: Connection, made: Events, table: str, source: str, had: _Had) -> None:
+    """Make buckets anew that are made, of what ``source`` has; of all domains where they are not told apart."""
     # An address without a domain has the domain ''.
-    key = "bucket, domain IS NULL, coalesce(domain, '')" if "domain" in made.by else "bucket"
+    key, only, domains = "bucket", "", []
+    if "domain" in made.by:
+        key = "bucket, domain IS NULL, coalesce(domain, '')"
+        only, domains = " AND (domain = ANY (%s) OR domain IS NULL)", [had.domains]
     await connection.execute(
         f"""
-        WITH gone AS (
-            DELETE FROM {table}
-            WHERE bucket BETWEEN %s AND %s{" AND (domain = ANY (%s) OR domain IS NULL)" if "domain" in made.by else ""}
-            RETURNING {key}
-        )
+        WITH gone AS (DELETE FROM {table} WHERE bucket BETWEEN %s AND %s{only} RETURNING {key})
         INSERT INTO {table} (bucket, {", ".join(made.columns)})
         SELECT bucket, {made.of_buckets()}
         FROM {source}
         WHERE bucket BETWEEN %s AND %s AND ({key}) IN (SELECT * FROM gone)
         GROUP BY {", ".join(["bucket", *made.by])}
         """.encode(),
-        (since, until, *([domains] if "domain" in made.by else []), since, until),
+        (had.since, had.until, *domains, had.since, had.until),
         prepare=False,
     )
 

@@ -14,11 +14,20 @@ from datetime import datetime, timedelta
 
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection
-from timescale_sink.store.rollup_views import filled_of, rollups_of
+from timescale_sink.store.rollup_views import HELD, filled_of, rollups_of
 
 # What is younger a rollup's job makes, which looks back a week further: however long the filling takes, nothing is left
 # out between the two.
 _FILLED = timedelta(days=1)
+# Within bounds, whole days, and each that a chunk has a part of.
+_BY_CHUNK = """
+    SELECT greatest(since, date_trunc('day', range_start, 'UTC')),
+        least(until, date_trunc('day', range_end + interval '24 hours' - interval '1 microsecond', 'UTC'))
+    FROM ({bounds}) AS bounds
+    JOIN timescaledb_information.chunks ON range_start < until AND range_end > since
+    WHERE (hypertable_schema, hypertable_name) IN ({hypertables})
+    ORDER BY range_start
+"""
 
 
 async def make_rollups(connection: Connection, table: str, *, begin: bool) -> int:
@@ -78,23 +87,9 @@ async def _refresh(connection: Connection, rollup: str, since: datetime | None, 
 
 
 async def _filling(connection: Connection, source: str) -> list[tuple[datetime, datetime]]:
-    """What is made at a time of a rollup of another: chunk by chunk of that, whole days, up to `_FILLED` ago."""
-    query = """
-        WITH bounds AS (
-            SELECT kept_since(%s) AS since, date_trunc('day', now() - %s::interval, 'UTC') AS until
-        )
-        SELECT greatest(since, date_trunc('day', range_start, 'UTC')),
-            least(until, date_trunc('day', range_end + interval '24 hours' - interval '1 microsecond', 'UTC'))
-        FROM bounds
-        CROSS JOIN aggregates_of(%s) AS name
-        JOIN timescaledb_information.continuous_aggregates
-            ON view_schema = current_schema() AND view_name = name
-        JOIN timescaledb_information.chunks
-            ON chunks.hypertable_schema = materialization_hypertable_schema
-            AND chunks.hypertable_name = materialization_hypertable_name
-        WHERE range_start < until AND range_end > since
-        ORDER BY range_start
-    """
+    """What is made at a time of a rollup of another: chunk by chunk of that, up to `_FILLED` ago."""
+    bounds = "SELECT kept_since(%s) AS since, date_trunc('day', now() - %s::interval, 'UTC') AS until"
+    query = _BY_CHUNK.format(bounds=bounds, hypertables=HELD)
     found = await connection.execute(query.encode(), (source, _FILLED, source))
     return [(since, until) async for since, until in found]
 
@@ -107,14 +102,7 @@ async def _windows(connection: Connection, table: str, *, by_chunk: bool) -> lis
             date_trunc('day', now() - %s::interval, 'UTC') + interval '24 hours' AS until
     """
     if by_chunk:
-        query = f"""
-            WITH bounds AS ({bounds})
-            SELECT greatest(since, date_trunc('day', range_start, 'UTC')),
-                least(until, date_trunc('day', range_end + interval '24 hours' - interval '1 microsecond', 'UTC'))
-            FROM bounds JOIN timescaledb_information.chunks ON range_start < until AND range_end > since
-            WHERE hypertable_schema = current_schema() AND hypertable_name = %s
-            ORDER BY range_start
-        """
+        query = _BY_CHUNK.format(bounds=bounds, hypertables="SELECT current_schema(), %s::name")
         found = await connection.execute(query.encode(), (table, retention.REACH, table))
     else:
         query = f"""

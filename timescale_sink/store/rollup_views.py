@@ -14,6 +14,13 @@ from timescale_sink.store.rollups import SIZES, Size
 Aggregates = Mapping[str, Sequence[str]]
 """Continuous aggregate -> its columns."""
 
+HELD = """
+    SELECT materialization_hypertable_schema AS schema, materialization_hypertable_name AS name
+    FROM aggregates_of(%s) AS aggregate JOIN timescaledb_information.continuous_aggregates
+        ON view_schema = current_schema() AND view_name = aggregate
+"""
+"""The query of the hypertables that hold what is made of a rollup, by its public name."""
+
 
 def names(declarations: Declarations) -> list[str]:
     """The public names, what others are made of first."""
