@@ -177,9 +177,7 @@ def counts(year: Year) -> Iterator[Question]:
             among = None
             if source:
                 for depth in depths(wanted.limit):
-                    asking = leaders_query(source, wanted.limit, depth)
-                    assert asking
-                    among = names_of((yield asking.text, asking.values))
+                    among = names_of((yield leaders_query(source, wanted.limit, depth)))
                     if among is not None:
                         break
             yield top_query(wanted, source or sources.rows("delivery_events", wanted.start, wanted.stop), among)

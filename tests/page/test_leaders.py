@@ -77,7 +77,7 @@ def told(
     source = sources.rollup("delivery_events", begin, end, ("to_domain", "status"))
     assert source
     queries = [leaders_query(source, limit, depth) for depth in (min(LED, 2 * limit), *depths(limit))]
-    told = [names_of(database.execute(query.text, query.values).fetchall()) for query in queries if query]
+    told = [names_of(database.execute(*query).fetchall()) for query in queries]
     among = next((names for names in told if names is not None), None)
     by_lists, by_all = (database.execute(*top_query(asked, source, names)).fetchall() for names in (among, None))
     return among is not None, by_lists, by_all

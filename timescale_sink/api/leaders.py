@@ -7,8 +7,7 @@ but for what came late and is in the rollups by domain and not in the lists yet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, LiteralString
 
 from psycopg import sql
@@ -17,6 +16,8 @@ from timescale_sink.api.queries import query
 from timescale_sink.api.sources import Source
 from timescale_sink.store.event_rollups import DOMAINS, LEADERS, LED
 
+# Sizes of buckets of which there are lists.
+_LISTED = {size.name for size in LEADERS["delivery_events"].sizes}
 # More are sooner counted all at once.
 _MOST = 1000
 _LIST: LiteralString = """SELECT
@@ -38,40 +39,27 @@ def depths(limit: int) -> Sequence[int]:
     return sorted({min(LED, max(100, 5 * limit)), LED})
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """A query of lists.
-
-    Attributes:
-        text, values: as they are executed; `names_of` reads the answer.
-        rollups: what is read.
-    """
-
-    text: sql.Composed
-    values: Mapping[str, object]
-    rollups: Sequence[str]
+def lists_of(source: Source) -> Sequence[str]:
+    """The rollups that `leaders_query` reads for a source of rollups of the deliveries, one for each of its parts."""
+    led, whole = LEADERS["delivery_events"], DOMAINS["delivery_events"]
+    return [f"{(led if size in _LISTED else whole).name}_{size}" for size, _, _ in source.parts]
 
 
-def leaders_query(source: Source, limit: int, depth: int) -> Asking | None:
-    """What is asked for the destinations among which those with most attempts are; None: no list tells.
+def leaders_query(source: Source, limit: int, depth: int) -> tuple[sql.Composed, dict[str, object]]:
+    """What is asked for the destinations among which those with most attempts are, and its values.
 
     Args:
         source: rollups of the deliveries, of which nothing is filtered.
         limit: so many are asked for.
         depth: so many names of each list are read, `LED` at most.
     """
-    led, whole = LEADERS["delivery_events"], DOMAINS["delivery_events"]
-    listed = {size.name for size in led.sizes}
-    rollups = [f"{(led if size in listed else whole).name}_{size}" for size, _, _ in source.parts]
-    if not rollups:
-        return None
     lists = [
-        sql.SQL(_LIST if size in listed else _WHOLE).format(
+        sql.SQL(_LIST if size in _LISTED else _WHOLE).format(
             rollup=sql.Identifier(rollup), since=since, until=until, depth=depth
         )
-        for rollup, (size, since, until) in zip(rollups, source.parts, strict=True)
+        for rollup, (size, since, until) in zip(lists_of(source), source.parts, strict=True)
     ]
-    return Asking(query("leaders", lists=sql.SQL("\n    UNION ALL ").join(lists)), {"limit": limit}, rollups)
+    return query("leaders", lists=sql.SQL("\n    UNION ALL ").join(lists)), {"limit": limit}
 
 
 def names_of(rows: Sequence[Sequence[Any]]) -> Sequence[str | None] | None:

@@ -5,7 +5,7 @@ Each question is asked of the database once for all who ask it at about the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, LiteralString
@@ -16,12 +16,12 @@ from psycopg.rows import TupleRow, tuple_row
 from timescale_sink.api import sources
 from timescale_sink.api.access import Access, BadQueryError
 from timescale_sink.api.filters import Filter, Where
-from timescale_sink.api.leaders import depths, leaders_query, names_of
+from timescale_sink.api.leaders import depths, leaders_query, lists_of, names_of
 from timescale_sink.api.providers import provider
 from timescale_sink.api.queries import query
 from timescale_sink.api.shared import KEEP_S, Shared
 from timescale_sink.api.sources import Source
-from timescale_sink.store.database import Connection, Tier, ask_server
+from timescale_sink.store.database import Tier, ask_server
 from timescale_sink.store.rollup_views import filled_of
 
 MOST = 1000
@@ -195,7 +195,7 @@ def table_of(by: Subject) -> str:
     return _SUBJECTS[by].table
 
 
-def top_query(asked: Asked, source: Source, among: Sequence[str | None] | None) -> tuple[sql.Composed, dict[str, Any]]:
+def top_query(asked: Asked, source: Source, among: _Names) -> tuple[sql.Composed, dict[str, Any]]:
     """What is asked for a top list, and its values; each row makes a `Count`.
 
     Args:
@@ -216,7 +216,7 @@ def top_query(asked: Asked, source: Source, among: Sequence[str | None] | None) 
     return text, {"limit": asked.limit, "named": subject.named, **where.values}
 
 
-def _where(asked: Asked, source: Source, among: Sequence[str | None] | None = None) -> Where:
+def _where(asked: Asked, source: Source, among: _Names) -> Where:
     """What the source's rows have to meet."""
     where = Where()
     where.add("time >= {} AND time < {}", source.start, source.stop)
@@ -256,18 +256,15 @@ class TallyReader:
     async def _ask_top(self, asked: Asked) -> Top:
         subject = _SUBJECTS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-            held = await _held(connection)
-            source = await self._source(connection, asked, subject, held)
-            among = await _among(cursor, asked, source, held)
+            source, among = await self._source(cursor, asked, subject)
             await cursor.execute(*top_query(asked, source, among))
             return Top(source, [Count(*row) for row in await cursor.fetchall()])
 
     async def _ask_deliverability(self, asked: Asked) -> Deliverability:
         grouping = _GROUPINGS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-            held = await _held(connection)
-            source, subject = await self._source(connection, asked, grouping, held), sql.SQL(grouping.name)
-            where = _where(asked, source, await _among(cursor, asked, source, held))
+            source, among = await self._source(cursor, asked, grouping)
+            where, subject = _where(asked, source, among), sql.SQL(grouping.name)
             values = dict(where.values)
             if grouping.rows == "providers":
                 rows = sources.rows("delivery_events", source.start, source.stop)
@@ -304,42 +301,45 @@ class TallyReader:
             groups.append(replace(group, categories=categories, codes=codes))
         return Deliverability(source, groups)
 
-    async def _source(self, connection: Connection, asked: Asked, subject: _Subject, held: _Held) -> Source:
+    async def _source(self, cursor: AsyncCursor[TupleRow], asked: Asked, subject: _Subject) -> tuple[Source, _Names]:
+        """What is read, and the domains among which those with most events are; before any other query."""
+        # Lists and what is counted by them are of the same moment.
+        await cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         if self._tier is None:
-            self._tier = (await ask_server(connection)).tier
-        rolled = None
+            self._tier = (await ask_server(cursor.connection)).tier
         if subject.rolled is not None and self._tier is Tier.COMMUNITY:
+            filled = filled_of(subject.table)
+            held = await _held(cursor, filled)
             columns = asked.filter.columns.union(subject.rolled, ["node_id"] if asked.nodes is not None else [])
-            pending = [rollup for rollup in filled_of(subject.table) if rollup not in held]
-            rolled = sources.rollup(subject.table, asked.start, asked.stop, columns, pending=pending)
-        return rolled or sources.rows(subject.rows or subject.table, asked.start, asked.stop)
+            pending = filled.keys() - held.keys()
+            if source := sources.rollup(subject.table, asked.start, asked.stop, columns, pending=pending):
+                return source, await _among(cursor, asked, source, held)
+        return sources.rows(subject.rows or subject.table, asked.start, asked.stop), None
 
 
-_Held = Mapping[str, datetime]
-"""Rollups that are filled, and from when on all that they are to hold is there."""
+_Names = Sequence[str | None] | None
+"""Names among which those are that are asked for; None: any may be."""
 
 
-async def _held(connection: Connection) -> _Held:
-    """Which are, by one snapshot with all that is asked after it: lists and what is counted are of the same moment."""
-    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    found = await connection.execute(
-        "SELECT relation, greatest(kept_since(relation), '0001-01-01 UTC') FROM retention WHERE NOT pending"
+async def _held(cursor: AsyncCursor[TupleRow], rollups: Collection[str]) -> dict[str, datetime]:
+    """Those that are filled, and from when on all that they are to hold is there."""
+    await cursor.execute(
+        "SELECT relation, greatest(kept_since(relation), '0001-01-01 UTC')"
+        " FROM retention WHERE NOT pending AND relation = ANY (%s)",
+        ([*rollups],),
     )
-    return dict(await found.fetchall())
+    return dict(await cursor.fetchall())
 
 
-async def _among(
-    cursor: AsyncCursor[TupleRow], asked: Asked, source: Source, held: _Held
-) -> Sequence[str | None] | None:
-    """The domains among which those with most events are; None: any may be."""
-    if source.rows or asked.by != "domain" or asked.filter.terms or asked.nodes is not None:
+async def _among(cursor: AsyncCursor[TupleRow], asked: Asked, source: Source, held: Mapping[str, datetime]) -> _Names:
+    """The domains among which those with most events of some rollups are."""
+    if asked.by != "domain" or asked.filter.terms or asked.nodes is not None:
+        return None
+    # A list that is gone, or not there yet, would leave nothing to anybody.
+    if any(held.get(rollup, source.stop) > source.start for rollup in lists_of(source)):
         return None
     for depth in depths(asked.limit):
-        asking = leaders_query(source, asked.limit, depth)
-        # A list that is gone, or not there yet, would leave nothing to anybody.
-        if asking is None or any(held.get(rollup, source.stop) > source.start for rollup in asking.rollups):
-            return None
-        await cursor.execute(asking.text, asking.values)
+        await cursor.execute(*leaders_query(source, asked.limit, depth))
         names = names_of(await cursor.fetchall())
         if names is not None:
             return names
