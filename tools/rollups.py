@@ -12,8 +12,10 @@ from pathlib import Path
 from postel.signals import load_all
 from timescale_sink.store import event_rollups, rollups
 from timescale_sink.store.event_rollups import Events
-from timescale_sink.store.rollups import KEY, SIZES
+from timescale_sink.store.rollups import KEY, Size
 
+# Of ten days, as TimescaleDB has it, a chunk would hold a week or two, and planning a year take as long as reading it.
+_CHUNKS = {"weekly": "70 days"}
 _MIGRATIONS = Path(__file__).parents[1] / "timescale_sink/store/sql/migrations"
 
 
@@ -34,38 +36,53 @@ def _made(table: str) -> Iterator[str]:
         # An event is told from the others by its id, which makes no segment, and looked for where its time is: by
         # segments of nodes, in a batch of every node.
         yield columnstore(table, "", "time")
-        levels = [events.of_events(), events.of_buckets(), events.of_buckets()]
-        keys = list(events.by)
+        sizes, rows, states, keys = event_rollups.SIZES, events.of_events(), events.of_buckets(), list(events.by)
         # One domain's buckets are asked for, or all of them.
         segments, order = "", "domain, bucket"
     else:
         typed = {found.name: found for found in rollups.typed_tables(load_all())}[table]
         yield columnstore(table, "node_id, instance, zone", "time")
-        states = rollups.state_of_states(typed)
         head = f"{', '.join(KEY)},\n    "
-        levels = [head + rollups.state_of_rows(typed), head + states, head + states]
+        sizes, rows, states = rollups.SIZES, head + rollups.state_of_rows(typed), head + rollups.state_of_states(typed)
         keys = list(KEY)
         segments, order = "node_id, instance, zone", "bucket"
-    source, time = table, "time"
-    for size, columns in zip(SIZES, levels, strict=True):
-        name = f"{table}_{size.name}_1"
-        yield _aggregate(name, size.interval, source=source, time=time, columns=columns, keys=len(keys))
-        yield _index(name, keys)
-        yield columnstore(name, segments, order)
-        source, time = name, "bucket"
+    for size in sizes:
+        yield from _sized(table, size, rows, states, keys, segments=segments, order=order)
     if events:
         yield from by_node(event_rollups.NODES[table])
         yield from by_domain(event_rollups.DOMAINS[table])
+        yield from in_all(event_rollups.TOTALS[table])
         if table in event_rollups.LEADERS:
             yield from leaders(event_rollups.LEADERS[table])
         if table in event_rollups.SENDERS:
             yield from by_sender(event_rollups.SENDERS[table])
 
 
+def later_sizes(table: str) -> Iterator[str]:
+    """The rollups of a typed table that came when there were others, made of these."""
+    (typed,) = (found for found in rollups.typed_tables(load_all()) if found.name == table)
+    states = f"{', '.join(KEY)},\n    {rollups.state_of_states(typed)}"
+    for size in rollups.SIZES:
+        if size.later:
+            yield from _sized(table, size, "", states, KEY, segments="node_id, instance, zone", order="bucket")
+
+
+def _sized(
+    table: str, size: Size, rows: str, states: str, keys: Sequence[str], *, segments: str, order: str
+) -> Iterator[str]:
+    name = f"{table}_{size.name}_1"
+    source, time, columns = (f"{table}_{size.made_of}_1", "bucket", states) if size.made_of else (table, "time", rows)
+    yield _aggregate(name, size.interval, source=source, time=time, columns=columns, keys=len(keys))
+    yield _index(name, keys)
+    yield columnstore(name, segments, order)
+    if size.name in _CHUNKS:
+        yield f"SELECT set_chunk_time_interval('{name}', interval '{_CHUNKS[size.name]}');\n"
+
+
 def by_node(events: Events) -> Iterator[str]:
     """The rollups of an event table whatever the domain, made of those that have it."""
-    source = f"{events.table}_{SIZES[0].name}_1"
-    for size in SIZES:
+    source = f"{events.table}_{events.sizes[0].name}_1"
+    for size in events.sizes:
         name = f"{events.name}_{size.name}_1"
         yield _aggregate(
             name, size.interval, source=source, time="bucket", columns=events.of_buckets(), keys=len(events.by)
@@ -94,6 +111,15 @@ def by_domain(events: Events) -> Iterator[str]:
         # Five minutes are read at the ends of a range and of a day at most, of all domains: by the domain first, a
         # slice of an hour took 50 ms, all of its ten days being unpacked.
         yield columnstore(name, "", "bucket, domain" if size.name == "5m" else "domain, bucket")
+
+
+def in_all(events: Events) -> Iterator[str]:
+    """The rollups of an event table whatever the domain and the node, each made of that by node of the same size."""
+    for size in events.sizes:
+        name, source = f"{events.name}_{size.name}_1", f"{events.made_of}_{size.name}_1"
+        columns, keys = events.of_buckets(), len(events.by)
+        yield _aggregate(name, size.interval, source=source, time="bucket", columns=columns, keys=keys) + "\n"
+        yield columnstore(name, "", "bucket")
 
 
 def leaders(events: Events) -> Iterator[str]:

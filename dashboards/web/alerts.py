@@ -94,7 +94,7 @@ class _Row:
                 if page.may_change:
                     self._acknowledge = _button("Acknowledge", lambda: page.ask_acknowledge(self.alert))
                     self._silence = _button("Silence", lambda: page.ask_silence(self.alert))
-                if where := runbooks.address(alert.rule):
+                if where := page.own_runbooks.get(alert.rule) or runbooks.address(alert.rule):
                     ui.link("Runbook", where)
         self.show(alert)
 
@@ -141,9 +141,10 @@ class _Needed(ui.input):
 class AlertsPage(Page):
     """One open list of alerts: its elements and what its viewer chose."""
 
-    def __init__(self, reader: AlertReader, view: str, words: str) -> None:
+    def __init__(self, reader: AlertReader, view: str, words: str, own_runbooks: Mapping[str, str]) -> None:
         super().__init__("/alerts")
         self._reader = reader
+        self.own_runbooks = own_runbooks
         self.may_change = access() != "read"
         self._view = view if view in VIEWS else _FIRST_VIEW
         self._words = words[:_LONGEST]
@@ -324,9 +325,9 @@ class AlertsPage(Page):
         self._show()
 
 
-def add(opened: OpenPages, reader: AlertReader) -> None:
-    """Make the alerts of this reader the page at ``/alerts``."""
+def add(opened: OpenPages, reader: AlertReader, own_runbooks: Mapping[str, str]) -> None:
+    """Make the alerts of this reader the page at ``/alerts``; ``own_runbooks``: rule -> address, before those here."""
 
     @ui.page("/alerts", title="Alerts · Postel")
     async def alerts(state: str = "", q: str = "") -> None:
-        await opened.open(AlertsPage(reader, state, q))
+        await opened.open(AlertsPage(reader, state, q, own_runbooks))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from structlog import get_logger
 
@@ -22,7 +23,8 @@ from postel.entry import Entry, Tokens
 from postel.errors import DatabaseError, PostelError
 from postel.guard import Guard
 from postel.listening import is_loopback, listen, reachable
-from postel.serving import Server
+from postel.otlp.tls_door import door_of
+from postel.serving import create_server
 from postel.settings import Settings
 from postel.signals import load_all
 from timescale_sink.api import routes
@@ -32,13 +34,25 @@ from timescale_sink.store.database import create_pool, database_url
 
 # An open page holds its connection until it is told; browsers come back by themselves after a restart.
 _GRACE_S = 3
+# Uvicorn's own.
+_IDLE_S = 5
+# What a browser or program sends here is a silence, or what was clicked.
+_BODY_BYTES = 1 << 20
 _RETRY_S = 5
 
 _log = get_logger()
 
 
-def create_app(readers: Readers, *, loopback_only: bool = True, tokens: Tokens | None = None) -> FastAPI:
+def create_app(
+    readers: Readers,
+    *,
+    loopback_only: bool = True,
+    tokens: Tokens | None = None,
+    runbooks: Mapping[str, str] = MappingProxyType({}),
+) -> FastAPI:
     """The API and the pages over the same readers; where there are tokens, for who shows one.
+
+    ``runbooks``: rule -> the address of its runbook, where that is not one of this server's pages.
 
     NiceGUI's application is one of the process: pages of a second call take the place of those of the first.
     """
@@ -61,7 +75,7 @@ def create_app(readers: Readers, *, loopback_only: bool = True, tokens: Tokens |
     if tokens:
         app.add_middleware(Entry, tokens=tokens)
     app.add_middleware(Guard, loopback_only=loopback_only)
-    pages.add(readers)
+    pages.add(readers, runbooks)
     # No link is bound between elements, so no loop needs to look for changes; Tailwind's compiler is not used.
     ui.run_with(
         app,
@@ -81,12 +95,13 @@ def create_app(readers: Readers, *, loopback_only: bool = True, tokens: Tokens |
 Beside = Callable[[str], Coroutine[Any, Any, None]]
 
 
-async def run(settings: Settings, beside: Beside) -> None:
+async def run(settings: Settings, beside: Beside, runbooks: Mapping[str, str]) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         settings: where, and which database.
         beside: what else this process does until then, given the database's URL.
+        runbooks: rule -> the address of its runbook, where a user's own file of rules gives one.
 
     Raises:
         AddressInUseError: another program listens on ``[serve] address``.
@@ -103,23 +118,29 @@ async def run(settings: Settings, beside: Beside) -> None:
             f"[serve] address {address} is open to other hosts: set [serve] read_tokens or admin_tokens, "
             "or listen on 127.0.0.1"
         )
+    tls = door_of("[serve]", settings.serve.tls_certificate, settings.serve.tls_key, settings.serve.tls_client_ca)
     with listen(address, "[serve] address") as listener:
         readers = Readers(load_all())
         readers.start()
         opening = asyncio.create_task(_begin(settings, readers.access, beside))
-        app = create_app(readers, loopback_only=loopback_only, tokens=tokens)
-        server = Server(
-            uvicorn.Config(
-                app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, server_header=False
-            )
+        app = create_app(readers, loopback_only=loopback_only, tokens=tokens, runbooks=runbooks)
+        server = create_server(
+            app,
+            grace=_GRACE_S,
+            idle=_IDLE_S,
+            connections=settings.serve.connections,
+            body=_BODY_BYTES,
+            lifespan="auto",
+            tls=tls,
         )
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
         # Each WebSocket that opens and closes would be a line; what goes wrong still is.
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-        _log.info(f"the page is at http://{reachable(address)}/")
+        _log.info(f"the page is at {settings.serve.scheme}://{reachable(address)}/")
         try:
-            await server.serve([listener])
+            with tls.watched() if tls else nullcontext():
+                await server.serve([listener])
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)

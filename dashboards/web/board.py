@@ -1,6 +1,6 @@
 """The figures behind the page: each chart's options, made once for all viewers who look at the same.
 
-A chart is asked of the database and turned into options once for each (chart, node, range) and each new answer; a
+A chart is asked of the database and turned into options once for each (chart, node, zone, range) and each new answer; a
 further open page costs the sending alone.
 """
 
@@ -16,7 +16,7 @@ from statistics import median_low
 
 from dashboards.web.charts import Chart, Curve, Options, curves, latest, options, text, unit_of
 from dashboards.web.names import names
-from timescale_sink.api.rolled import step_for
+from timescale_sink.api.rolled import begin
 from timescale_sink.api.series import Answer, Node, Query, Reader
 
 # About as many points as a card is wide enough to show.
@@ -44,17 +44,19 @@ class Board:
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self._drawn: OrderedDict[tuple[Chart, str | None, int], Drawing] = OrderedDict()
+        self._drawn: OrderedDict[tuple[Chart, str | None, str | None, int], Drawing] = OrderedDict()
 
-    async def draw(self, chart: Chart, *, node: str | None, seconds: int, nodes: Sequence[Node]) -> Drawing:
-        """A chart of the last ``seconds`` of one of the nodes, or of all (None).
+    async def draw(
+        self, chart: Chart, *, node: str | None, seconds: int, nodes: Sequence[Node], zone: str | None = None
+    ) -> Drawing:
+        """A chart of the last ``seconds`` of one of the nodes, or of all (None); ``zone``: of this one alone.
 
         The same object comes back while nothing is new, so that a page need not send it again.
         """
-        answer = await self.reader.series(self._query(chart, node, seconds))
+        answer = await self.reader.series(await self._query(chart, node, zone, seconds))
         if (coarser := typical_distance(answer)) > 1:
-            answer = await self.reader.series(self._query(chart, node, seconds, coarser))
-        key = (chart, node, seconds)
+            answer = await self.reader.series(await self._query(chart, node, zone, seconds, coarser))
+        key = (chart, node, zone, seconds)
         drawing = self._drawn.get(key)
         if drawing is None or (drawing.answer is not answer and drawing.answer != answer):
             demo = frozenset(one.id for one in nodes if one.demo)
@@ -67,22 +69,26 @@ class Board:
                 self._drawn.popitem(last=False)
         return drawing
 
-    def _query(self, chart: Chart, node: str | None, seconds: int, coarser: int = 1) -> Query:
-        start, stop, step = grid(self.reader, chart.table, seconds, coarser)
-        return Query(chart.table, chart.columns, start, stop, step, chart.reading, node)
+    async def _query(self, chart: Chart, node: str | None, zone: str | None, seconds: int, coarser: int = 1) -> Query:
+        start, stop, step = await grid(self.reader, chart.table, seconds, node=node, zone=zone, coarser=coarser)
+        return Query(chart.table, chart.columns, start, stop, step, chart.reading, node, zone=zone)
 
 
-def grid(reader: Reader, table: str, seconds: int, coarser: int = 1) -> tuple[int, int, int]:
+async def grid(
+    reader: Reader, table: str, seconds: int, *, node: str | None, zone: str | None = None, coarser: int = 1
+) -> tuple[int, int, int]:
     """Start, stop and step of a range that ends now: the same for all who ask within a step.
 
     Args:
-        reader: knows the table.
+        reader: knows the table; what it raises is raised.
         table: of metrics.
         seconds: of the range.
+        node: only this one; None: each.
+        zone: the same.
         coarser: steps are so many times as long.
     """
-    step = step_for(seconds, reader.interval(table), _POINTS) * coarser
-    stop = (int(time.time()) // step + 1) * step
+    step = await reader.step(table, seconds, _POINTS, node=node, zone=zone) * coarser
+    stop = begin(time.time(), step) + step
     return stop - math.ceil(seconds / step) * step, stop, step
 
 

@@ -105,7 +105,7 @@ ATTEMPTS = Chart(
     "Delivery attempts by outcome",
     "metrics_zonemta",
     OUTCOMES,
-    "per minute, all zones",
+    "per minute, zones together",
     style="bars",
     by="total",
     scale=_MINUTE,
@@ -185,8 +185,8 @@ def curves(chart: Chart, answer: Answer, hosts: Mapping[str, str], demo: frozens
 
 
 def _by_column(chart: Chart, answer: Answer, hosts: Mapping[str, str]) -> Iterator[Curve]:
-    # A zone's figure is a part of it.
-    wholes = [series for series in answer.series if not series.zone]
+    # A zone's figure is a part of the whole, and all of it where one is asked for.
+    wholes = [series for series in answer.series if series.zone == (answer.query.zone or "")]
     sources = list(dict.fromkeys((s.node, s.instance, s.queue) for s in wholes))
     nodes = {node for node, _, _ in sources}
     for node, instance, queue in sources:

@@ -6,6 +6,7 @@ What the database cannot answer is said on the page, in the error's words, above
 from __future__ import annotations
 
 import asyncio
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,6 +50,7 @@ class Page(ABC):
     def __init__(self, address: str) -> None:
         self._lock = asyncio.Lock()
         self._told = False
+        self._client = weakref.ref(ui.context.client)
         ui.add_head_html(_head())
         ui.add_body_html(_FIRST)
         ui.colors(primary="#1f5f9e")
@@ -79,12 +81,28 @@ class Page(ABC):
         """Show what the database says now, or why it says nothing."""
         async with self._lock:
             try:
-                await self.show()
-            except PostelError as error:
-                self.say_fault(error)
-            else:
-                self._told = True
-                self._notice.set_visibility(False)
+                await self._refresh()
+            except RuntimeError:
+                # NiceGUI's, where the viewer left while the database was asked.
+                if not self._left:
+                    raise
+
+    async def _refresh(self) -> None:
+        if self._left:
+            return
+        try:
+            await self.show()
+        except PostelError as error:
+            self.say_fault(error)
+        else:
+            self._told = True
+            self._notice.set_visibility(False)
+
+    @property
+    def _left(self) -> bool:
+        """Whether its viewer has left it."""
+        client = self._client()
+        return client is None or client.is_deleted
 
     def say_fault(self, error: PostelError) -> None:
         """Tell above the page why it says nothing new."""

@@ -45,6 +45,7 @@ class Step:
         part: who did it: Haraka, Rspamd, storage, Zone-MTA.
         facts: what is told of it, names and texts.
         event: which says so.
+        begins: it is the begin of what the event is the end of.
     """
 
     time: datetime
@@ -54,6 +55,7 @@ class Step:
     tone: Tone
     facts: tuple[tuple[str, str], ...]
     event: Event
+    begins: bool = False
 
 
 def tone(state: str) -> Tone:
@@ -64,8 +66,8 @@ def tone(state: str) -> Tone:
 def steps(events: Iterable[Event]) -> list[Step]:
     """The steps of events that are in order of time."""
     found = [step for event in events for step in _steps(event)]
-    # Of one moment the order of the events stays.
-    return sorted(found, key=lambda step: step.time)
+    # Of one moment a transaction's begin stands before what came of it; otherwise the order of the events stays.
+    return sorted(found, key=lambda step: (step.time, not step.begins))
 
 
 def headline(event: Event) -> Step:
@@ -113,6 +115,7 @@ def _transaction(event: Event) -> Iterator[Step]:
         event,
         f"Connection of {client}",
         before="haraka.transaction.duration",
+        begins=True,
         reverse_DNS=said.get("haraka.client.name"),
         hello=said.get("haraka.hello.name"),
         TLS=event.values.get("tls"),
@@ -130,7 +133,7 @@ def _scan(event: Event) -> Step:
     error, reason = event.attributes.get("rspamd.error"), event.attributes.get("rspamd.skip.reason")
     required = event.attributes.get("rspamd.required_score")
     if score is not None:
-        title = f"Score {score:g}" + (f" of {required:g}" if isinstance(required, int | float) else "")
+        title = f"Score {round(score, 2):g}" + (f" of {required:g}" if isinstance(required, int | float) else "")
         title += f": {action}" if action else ""
     elif error:
         title = "Not scanned, for Rspamd failed"
@@ -144,7 +147,7 @@ def _scan(event: Event) -> Step:
         part="Rspamd",
         tone="bad" if error else _TONES.get(str(action), "warn") if action else "",
         before="haraka.queue.duration",
-        symbols=", ".join(f"{name} ({score:g})" for name, score in weighed),
+        symbols=", ".join(f"{name} ({round(score, 2):g})" for name, score in weighed),
         took=_seconds(event.attributes.get("rspamd.scan.time")),
         reason=reason,
         error=error,
@@ -179,6 +182,8 @@ def _attempt(event: Event) -> Step:
     )
     number = values.get("attempt")
     title = f"Attempt {number}" if number else "Attempt"
+    if said.get("network.protocol.name") == "lmtp":
+        title += " by LMTP"
     state = str(values["status"])
     return _step(
         event,
@@ -187,6 +192,7 @@ def _attempt(event: Event) -> Step:
         recipient=_names(said.get("email.to.address")),
         answer=_reply(event),
         category=values.get("category"),
+        interface=said.get("zonemta.interface"),
         zone=values.get("zone"),
         from_address=values.get("source_ip"),
         TLS=said.get("tls.protocol.version"),
@@ -200,7 +206,7 @@ def _attempt(event: Event) -> Step:
 def _one(event: Event) -> Step:
     """An event that is one step."""
     said, outcome = event.attributes, str(event.values.get("outcome", ""))
-    about = said.get("zonemta.bounce.message.id")
+    about = said.get("zonemta.bounce.message.id") or said.get("haraka.bounce.message_id")
     title = _TITLES.get(event.name, event.name)
     if about:
         title = f"Bounce about {about} queued"
@@ -227,11 +233,21 @@ _TITLES: Mapping[str, str] = {
     "zonemta.message.deleted": "Deleted from the queue",
     "haraka.recipient.rejected": "Recipient refused",
     "haraka.connection.denied": "Connection denied",
+    "haraka.bounce.queued": "Bounce queued",
 }
 _PARTS: Mapping[str, str] = {"haraka": "Haraka", "zonemta": "Zone-MTA"}
 
 
-def _step(event: Event, title: str, *, part: str = "", tone: Tone = "", before: str = "", **facts: Any) -> Step:
+def _step(
+    event: Event,
+    title: str,
+    *,
+    part: str = "",
+    tone: Tone = "",
+    before: str = "",
+    begins: bool = False,
+    **facts: Any,
+) -> Step:
     """A step; ``before``: the attribute that says by how many seconds it was before the event."""
     seconds = event.attributes.get(before, 0)
     told = tuple((name.replace("_", " "), str(value)) for name, value in facts.items() if value not in (None, ""))
@@ -243,6 +259,7 @@ def _step(event: Event, title: str, *, part: str = "", tone: Tone = "", before: 
         tone,
         told,
         event,
+        begins,
     )
 
 

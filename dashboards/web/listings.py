@@ -49,7 +49,7 @@ async def zones(view: View) -> Rows:
 
 async def waiting(view: View) -> Rows:
     """Where the deferred mail wants to go, and why it does not get there."""
-    found = await view.readers.standing.waiting(view.only, _MOST)
+    found = await view.readers.standing.waiting(view.only, _MOST, **view.narrowed.in_address)
     return [
         (
             _events(view, one.to_domain, "status=deferred", to_domain=one.to_domain),
@@ -182,9 +182,11 @@ def _user(quota: Quota) -> tuple[Cell, ...]:
 async def _series(view: View, table: str, columns: tuple[str, ...]) -> Answer:
     """Of all nodes, or of the one that is shown."""
     reader = view.readers.series
-    start, stop, step = grid(reader, table, int((view.stop - view.start).total_seconds()))
     node = view.nodes[0].id if len(view.nodes) == 1 else None
-    return await reader.series(Query(table, columns, start, stop, step, node=node))
+    zone = view.narrowed.zone or None
+    seconds = int((view.stop - view.start).total_seconds())
+    start, stop, step = await grid(reader, table, seconds, node=node, zone=zone)
+    return await reader.series(Query(table, columns, start, stop, step, node=node, zone=zone))
 
 
 def _shown(view: View, node: str) -> bool:
@@ -202,9 +204,10 @@ def _rise(values: Sequence[float | None]) -> float | None:
 
 
 async def _groups(view: View, by: Grouping, *filters: str) -> Sequence[Delivered]:
-    # Domains and categories are in rollups; all else is read of a day.
-    start = view.start if by in ("domain", "category") else view.day
-    filter_ = view.readers.events.filter("delivery_events", filters)
+    # Zones, domains and categories are in rollups; all else is read of a day.
+    rolled = by in ("domain", "category") and not view.narrowed.provider
+    start = view.start if rolled else view.day
+    filter_ = view.readers.events.filter("delivery_events", (*filters, *view.narrowed.conditions))
     found = await view.readers.tallies.deliverability(Asked(by, filter_, start, view.stop, _MOST, view.only))
     return found.groups
 
@@ -242,8 +245,10 @@ def _events(view: View, name: str | None, *conditions: str, **equal: str | None)
     """A name that leads to its newest events; None where it names nothing."""
     if name is None:
         return None
-    filters = [*conditions, *(f"{column}={value}" for column, value in equal.items())]
+    named = [*conditions, *(f"{column}={value}" for column, value in equal.items())]
     table = "email_events" if equal.keys() & {"symbols", "from_domain"} else "delivery_events"
+    narrowed = view.narrowed.conditions if table == "delivery_events" else ()
+    filters = dict.fromkeys([*named, *narrowed])
     seconds = int((view.stop - view.start).total_seconds())
     asked = [("table", table), *(("filter", one) for one in filters), ("range", str(seconds))]
     return Link(name, "/trace?" + urlencode(asked))

@@ -11,6 +11,7 @@ from dashboards.web.alerts import firing
 from dashboards.web.board import Board
 from dashboards.web.cards import demo_mark
 from dashboards.web.charts import age
+from dashboards.web.filters import Narrowed
 from dashboards.web.frame import OpenPages
 from dashboards.web.names import DEMO_SUFFIX, names
 from dashboards.web.ranged import RangePage, Section, Subject
@@ -82,7 +83,7 @@ class Overview(RangePage):
     """One open overview: the alerts and nodes above its charts."""
 
     def __init__(self, readers: Readers, board: Board, node: str, seconds: str) -> None:
-        super().__init__(OVERVIEW, readers, board, node, seconds)
+        super().__init__(OVERVIEW, readers, board, node, seconds, narrowed=Narrowed())
         self._alerts = readers.alerts
         self._hosts: Mapping[str, str] = {}
         self._node_labels: dict[str, _NodeLabel] = {}

@@ -106,6 +106,7 @@ QUEUES = Subject(
         ),
     ),
     3600,
+    outbound=True,
 )
 
 _DELIVERED = (
@@ -138,7 +139,7 @@ DELIVERABILITY = Subject(
                         Line("deferred_total", "deferred", "warn"),
                         Line("rejected_total", "bounced", "bad"),
                     ),
-                    "all zones",
+                    "zones together",
                     by="share",
                 ),
                 charts.ZONES,
@@ -188,6 +189,7 @@ DELIVERABILITY = Subject(
         ),
     ),
     86400,
+    outbound=True,
 )
 
 _SPAM = (

@@ -9,6 +9,7 @@ from html import escape
 from typing import Literal
 
 from dashboards.web import charts
+from dashboards.web.filters import Narrowed
 from dashboards.web.frame import moment_html
 from timescale_sink.api.readers import Readers
 from timescale_sink.api.series import Node
@@ -27,6 +28,7 @@ class View:
         names: node id -> what it is called.
         only: ids of nodes whose events are counted; None: of all. Synthetic ones are never added to real ones.
         start, stop: the range, in steps so that those who look at about the same time share an answer.
+        narrowed: to which part of the outbound mail.
     """
 
     readers: Readers
@@ -35,6 +37,7 @@ class View:
     only: tuple[str, ...] | None
     start: datetime
     stop: datetime
+    narrowed: Narrowed
 
     @property
     def demo(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
+from uuid import UUID
 
 from fastapi import Query
 from nicegui import ui
@@ -20,6 +21,7 @@ from dashboards.web import life
 from dashboards.web.frame import OpenPages, Page, moment, text
 from dashboards.web.names import names
 from dashboards.web.ranged import RANGES_IN_ADDRESS
+from timescale_sink.api.access import TooSlowError
 from timescale_sink.api.events import Search
 from timescale_sink.api.filters import MOST_FILTERS, Event
 from timescale_sink.api.readers import Readers
@@ -43,6 +45,10 @@ _NOT_FOUND = (
     "No event has this id, no address of a day's mail is it, and no server's answer says it. A message is found "
     "seconds after its event; this page looks again by itself."
 )
+_NOT_READ = (
+    "No event has this id. A day's addresses and answers are more than can be read in time; this page looks by itself "
+    "at those that come from now on."
+)
 _NONE_LISTED = "No event of this time is so, or not any more: events are kept as long as [database] says."
 _MENTIONED = "No message has this id. Events of a day that say it"
 
@@ -62,16 +68,23 @@ class TraceBoard:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
         self._traces: Shared[Trace] = Shared()
+        self._mentions: Shared[Sequence[Event]] = Shared()
         self._newest: Shared[Sequence[Event]] = Shared()
         self._lists: Shared[Sequence[Event]] = Shared()
+        readers.close_first(self._close)
+
+    async def _close(self) -> None:
+        for shared in (self._traces, self._mentions, self._newest, self._lists):
+            await shared.close()
 
     async def trace(self, asked: str) -> Trace:
         """The life of the message with this id."""
         return await self._traces.get(asked, lambda: self._readers.tracer.trace(asked), _SOON_S / 2)
 
-    async def mentions(self, asked: str) -> Sequence[Event]:
-        """The newest events of a day that say an address or an answer."""
-        return await self._readers.tracer.mentions(asked, _MOST_LISTED)
+    async def mentions(self, asked: str, back: timedelta) -> Sequence[Event]:
+        """The newest events that say an address or an answer, of the time ``back`` from now."""
+        tracer = self._readers.tracer
+        return await self._mentions.get((asked, back), lambda: tracer.mentions(asked, _MOST_LISTED, back), _SOON_S / 2)
 
     async def newest(self) -> Sequence[Event]:
         """The newest events of a day."""
@@ -109,7 +122,9 @@ class TracePage(Page):
         self._asked = asked.strip()[:_LONGEST]
         self._hosts: Mapping[str, str] = {}
         self._shown: object = None
-        self._looked = False
+        # What says what is asked for, by its id; None before it was looked for.
+        self._mentioned: dict[UUID, Event] | None = None
+        self._unread = False
         with self.bar, ui.element("form").classes("find").props("action=/trace role=search") as form:
             self._field = ui.input(placeholder="Message-ID, queue id, address, answer", value=self._asked)
             self._field.props(f'outlined dense name=id maxlength={_LONGEST} aria-label="Any id of a message"')
@@ -135,13 +150,29 @@ class TracePage(Page):
         trace = await self._board.trace(self._asked)
         if trace.events:
             # What has just happened is seldom the last of it.
-            self._soon.active = datetime.now(UTC) - trace.events[-1].time < _JUST_NOW
+            just_now = datetime.now(UTC) - trace.events[-1].time < _JUST_NOW
+            self._soon.active = just_now or trace.under_way
             self._fill(trace, lambda: self._show_trace(trace))
-        elif not self._looked:
-            # Once, whatever becomes of it: it costs more than to look for an id.
-            self._looked = True
-            mentions = await self._board.mentions(self._asked)
-            self._fill(mentions, lambda: self._show_list(_MENTIONED, mentions, _NOT_FOUND))
+        else:
+            mentions = await self._look_for_mentions()
+            nothing = _NOT_READ if self._unread else _NOT_FOUND
+            self._fill(mentions, lambda: self._show_list(_MENTIONED, mentions, nothing))
+
+    async def _look_for_mentions(self) -> Sequence[Event]:
+        """The events that say what is asked for: at first of a day, which costs much, then with those that come."""
+        first, known = self._mentioned is None, self._mentioned or {}
+        # Once, whatever becomes of it.
+        self._mentioned = known
+        try:
+            found = await self._board.mentions(self._asked, timedelta(seconds=_DAY_S) if first else _JUST_NOW)
+        except TooSlowError:
+            self._unread = self._unread or first
+            return list(known.values())
+        newest = sorted(
+            {event.event_id: event for event in (*known.values(), *found)}.values(), key=_time, reverse=True
+        )
+        self._mentioned = {event.event_id: event for event in newest[:_MOST_LISTED]}
+        return list(self._mentioned.values())
 
     def _fill(self, shown: object, build: Callable[[], None]) -> None:
         if shown == self._shown:
@@ -199,6 +230,8 @@ class TracePage(Page):
                 with ui.element("li"):
                     ui.label(fate.recipient).classes("name")
                     ui.label(fate.state).classes(f"mark {life.tone(fate.state)}")
+                    if fate.bounce:
+                        ui.label("bounce").classes("mark")
                     moment(fate.time)
 
     def _show_step(self, step: life.Step, begin: datetime) -> None:
@@ -218,6 +251,10 @@ class TracePage(Page):
                 with ui.element("details"):
                     text("summary", "All that the event says")
                     ui.label(life.everything(step.event)).classes("everything")
+
+
+def _time(event: Event) -> tuple[datetime, UUID]:
+    return event.time, event.event_id
 
 
 def _address(id_: str) -> str:

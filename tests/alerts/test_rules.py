@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
-from postel.settings import Alerts
-from support.alert_cases import CASES, MINUTE, RULES, T0, Case, Minute, Platform, certificate, nothing
-from timescale_sink.alerts.evaluate import Evaluator
-from timescale_sink.alerts.rules import Rule
-from timescale_sink.store.database import connect
+from support.alert_cases import (
+    CASES,
+    MINUTE,
+    RULES,
+    T0,
+    Case,
+    Minute,
+    certificate,
+    hosted,
+    nothing,
+    quotas,
+    week_of_quotas,
+)
+from support.judged import each_time, judged
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 
@@ -24,32 +28,6 @@ RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 def test_every_rule_has_its_case_and_its_runbook() -> None:
     assert sorted(case.rule for case in CASES) == sorted(RULES)
     assert {path.stem for path in RUNBOOKS.glob("*.md")} >= {*RULES}
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One rule over a platform of a database of its own."""
-
-    platform: Platform
-    evaluate: Callable[[datetime], Awaitable[object]]
-    rows: Callable[[str], list[tuple[Any, ...]]]
-
-
-@asynccontextmanager
-async def judged(rule: Rule, url: str) -> AsyncIterator[Judged]:
-    evaluator = Evaluator([rule], Alerts(), "")
-    with psycopg.connect(url, autocommit=True) as database:
-        async with await connect(url) as connection:
-            yield Judged(
-                Platform(database),
-                lambda moment: evaluator.evaluate(connection, moment),
-                lambda query: database.execute(query.encode()).fetchall(),
-            )
-
-
-def each_time(rule: str) -> Rule:
-    """A rule that is evaluated whenever its evaluator is."""
-    return RULES[rule].model_copy(update={"every": timedelta(0)})
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -107,6 +85,84 @@ async def test_what_haraka_hands_on_to_mailboxes_is_no_mail_that_goes_out(rule: 
             over.platform.attempts(moment, "here.test", None, rejected=100, deferred=100)
             await over.evaluate(moment)
         assert over.rows("SELECT * FROM alert") == []
+
+
+async def test_who_refuses_is_said_with_the_domains_that_were_refused_most(migrated_database: str) -> None:
+    async with judged(RULES["provider-blocking"], migrated_database) as over:
+        for number in range(0, 30, 5):
+            moment = T0 + number * MINUTE
+            for domain, failed in (("a.test", 9), ("b.test", 7), ("c.test", 5), ("d.test", 3)):
+                over.platform.attempts(moment, domain, mx="mx.big.co.uk", deferred=failed)
+            over.platform.attempts(moment, "a.test", mx="mx.small.co.uk", delivered=100)
+            await over.evaluate(moment)
+        said = "big.co.uk rejects or defers 100 % of the 144 attempts of the last hour, most to a.test, b.test, c.test"
+        assert over.rows("SELECT state, title FROM alert") == [("firing", said)]
+
+
+async def test_who_lets_nobody_in_is_told_by_its_customers_other_attempts(migrated_database: str) -> None:
+    async with judged(RULES["provider-blocking"], migrated_database) as over:
+        for number in range(0, 30, 5):
+            moment = T0 + number * MINUTE
+            for customer in range(20):
+                over.platform.attempts(moment, f"customer{customer}.test", mx=f"mx{customer}.big.co.uk", delivered=1)
+                over.platform.attempts(moment, f"customer{customer}.test", deferred=2)
+            # Where no exchanger ever was.
+            over.platform.attempts(moment, "dead.test", deferred=20)
+            over.platform.attempts(moment, "rare.test", deferred=2)
+            await over.evaluate(moment)
+        assert over.rows("SELECT state, labels ->> 'provider' FROM alert ORDER BY 2") == [
+            ("firing", "big.co.uk"), ("firing", "dead.test"),
+        ]  # fmt: skip
+
+
+async def test_a_customer_whose_mail_is_refused_is_no_provider_that_blocks(migrated_database: str) -> None:
+    async with judged(RULES["provider-blocking"], migrated_database) as over:
+        for number in range(0, 30, 5):
+            moment = T0 + number * MINUTE
+            hosted(delivered=40)(over.platform, moment)
+            over.platform.attempts(moment, "full.test", mx="full-test.mx.big.co.uk", rejected=30)
+            await over.evaluate(moment)
+        assert over.rows("SELECT * FROM alert") == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "fires"),
+    [
+        # One of ten is to be told of; one of fifty and one of a hundred thousand come and go.
+        (quotas(0, users=10), quotas(1, users=10), True),
+        (quotas(2, users=50), quotas(3, users=50), False),
+        (quotas(900, users=100_000), quotas(901, users=100_000), False),
+        # Where many always are, as many more than that say something.
+        (quotas(900, users=100_000), quotas(1300, users=100_000), False),
+        (quotas(900, users=100_000), quotas(1000, 351, users=100_000), True),
+        (quotas(10, users=100_000), quotas(60, users=100_000), False),
+        (quotas(10, users=100_000), quotas(61, users=100_000), True),
+        # Who was near and is over now was there before.
+        (quotas(60), quotas(0, 60), False),
+        (quotas(60), quotas(10), False),
+    ],
+)
+async def test_users_are_near_their_quota_where_they_are_many_more(
+    before: Minute, now: Minute, *, fires: bool, migrated_database: str
+) -> None:
+    async with judged(RULES["users-near-quota"], migrated_database) as over:
+        before(over.platform, T0 - timedelta(days=6))
+        for number in range(12):
+            now(over.platform, T0 + number * MINUTE)
+            await over.evaluate(T0 + number * MINUTE)
+        assert over.rows("SELECT state FROM alert") == ([("firing",)] if fires else [])
+
+
+async def test_how_many_are_near_their_quota_is_said_and_is_usual_after_a_week(migrated_database: str) -> None:
+    said = "41 more users of WildDuck w than a week ago hold 90 % of their quota or more: 101 of 4000, 2.5 %"
+    async with judged(RULES["users-near-quota"], migrated_database) as over:
+        week_of_quotas(over.platform, T0)
+        for minutes in (0, 10, 7 * 24 * 60 - 1, 7 * 24 * 60 + 1, 7 * 24 * 60 + 10):
+            quotas(90, 11)(over.platform, T0 + minutes * MINUTE)
+            await over.evaluate(T0 + minutes * MINUTE)
+            if minutes == 10:
+                assert over.rows("SELECT title FROM alert") == [(said,)]
+        assert over.rows("SELECT state FROM alert_change ORDER BY id") == [("firing",), ("resolved",)]
 
 
 async def test_a_few_unknown_users_among_little_mail_are_no_bounce_rate(migrated_database: str) -> None:

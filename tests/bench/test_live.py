@@ -22,7 +22,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from support.node_observer import cpu_seconds
-from support.page import serving
+from support.page import serving_as_a_program
 from support.postgres import fresh_database, migrate_now, wheel_server
 
 RATE = 2000
@@ -107,7 +107,7 @@ async def run(address: str, url: str) -> tuple[dict[str, list[Heard]], str]:
 def test_none_misses_an_event_and_each_comes_within_a_second(
     database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving(tmp_path, database) as page:
+    with serving_as_a_program(tmp_path, database) as page:
         process = next(child.pid for child in psutil.Process().children() if "serve" in child.cmdline())
         before = cpu_seconds([process])
         heard, said = asyncio.run(run(page.replace("http", "ws") + "/api/v1/live", database))

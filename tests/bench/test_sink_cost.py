@@ -18,7 +18,7 @@ import pytest
 from support.node_observer import cpu_seconds
 from support.postgres import SERVERS, fresh_database
 from support.sink import RunningSink, running_sink
-from support.sink_load import EVENTS, POINTS, SERIES, Load, backends, copy_again, send
+from support.sink_load import EVENTS, POINTS, SERIES, Load, Twin, backends, send
 
 MILLIONS = float(os.environ.get("POSTEL_SINK_LOAD", "1"))
 TURNS = 5
@@ -39,6 +39,22 @@ class Used:
     copy_taken: float = 0.0
     peak: int = 0
     repeated: int = 0
+
+    def add_turn(self, load: Load, first: int, count: int, sink: RunningSink, twin: Twin) -> None:
+        """So many records through the sink, then their rows by COPY."""
+        assert sink.process
+        bodies = list(load.make(first, count))
+        before = cpu_seconds([sink.process.pid]), cpu_seconds(backends(sink.url))
+        taken, repeated = asyncio.run(send(sink.grpc, load.signal, bodies))
+        self.taken += taken
+        self.repeated += repeated
+        self.sink += cpu_seconds([sink.process.pid]) - before[0]
+        self.database += cpu_seconds(backends(sink.url)) - before[1]
+        self.peak = max(self.peak, psutil.Process(sink.process.pid).memory_info().rss)
+        copied = twin.copy(load.until(first), load.until(first + count), together=TOGETHER)
+        assert copied.rows == count
+        self.copy += copied.cpu
+        self.copy_taken += copied.taken
 
     def row(self, table: str, total: int) -> str:
         """A line with the figures."""
@@ -68,28 +84,12 @@ def test_the_sink_costs_little_beside_the_database(
         sink.start()
         # Its connections, its caches and the database's.
         asyncio.run(send(sink.grpc, load.signal, list(load.make(0, SERIES))))
+        twin = Twin(database, load.table)
         for turn in range(TURNS):
-            take_turn(load, SERIES + turn * count, count, sink, used)
+            used.add_turn(load, SERIES + turn * count, count, sink, twin)
         assert sink.command("db", "check").returncode == 0
     with capsys.disabled():
         print(f"\n{used.row(load.table, TURNS * count)}")  # noqa: T201 - the figures
     assert used.sink <= load.bound * used.copy
     assert used.taken <= used.copy_taken / 0.6
     assert used.peak < 250 << 20
-
-
-def take_turn(load: Load, first: int, count: int, sink: RunningSink, used: Used) -> None:
-    """So many records through the sink, then their rows by COPY."""
-    assert sink.process
-    bodies = list(load.make(first, count))
-    before = cpu_seconds([sink.process.pid]), cpu_seconds(backends(sink.url))
-    taken, repeated = asyncio.run(send(sink.grpc, load.signal, bodies))
-    used.taken += taken
-    used.repeated += repeated
-    used.sink += cpu_seconds([sink.process.pid]) - before[0]
-    used.database += cpu_seconds(backends(sink.url)) - before[1]
-    used.peak = max(used.peak, psutil.Process(sink.process.pid).memory_info().rss)
-    copied = copy_again(sink.url, load.table, load.until(first), load.until(first + count), together=TOGETHER)
-    assert copied.rows == count
-    used.copy += copied.cpu
-    used.copy_taken += copied.taken

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import psycopg
@@ -28,6 +29,7 @@ from timescale_sink.api import rolled, sources
 from timescale_sink.api.access import Access
 from timescale_sink.api.filters import Filter
 from timescale_sink.api.leaders import depths, leaders_query, names_of
+from timescale_sink.api.queries import query
 from timescale_sink.api.series import Query, Reader
 from timescale_sink.api.tallies import Asked, top_query
 
@@ -85,47 +87,61 @@ def filled(timescale: str) -> Iterator[Filled]:
 def make(url: str, year: Year) -> None:
     """Migrate the database and fill it."""
     migrate_now(url)
-    with psycopg.connect(url, autocommit=True) as database:
-        fill(database, year, community=True)
+    fill(url, year, community=True)
 
 
-def series(year: Year) -> Iterator[Question]:
-    """Each typed table's gauges and counters over each range, of all nodes and of one."""
+def series(year: Year, database: psycopg.Connection[Any]) -> Iterator[Question]:
+    """Each typed table's gauges and counters over each range, of all nodes and of one, in the API's own steps."""
     reader = Reader(Access(), DECLARED)
     for table in sorted(DECLARED.tables):
+        found = len(database.execute(query("series", table), {"seconds": 600}).fetchall())
         for counter in (False, True):
             names = tuple(column.name for column in DECLARED.columns_of(table) if column.counter == counter)[:4]
-            for told, seconds in RANGES.items():
-                step = rolled.step_for(seconds, DECLARED.tables[table].interval, 240)
-                asked = Query(table, names, 0, seconds, step)
-                if not names:
-                    continue
-                text = reader.text(asked, aggregated=True)
-                for scope in ("all nodes", "a node"):
+            for (told, seconds), (scope, count) in product(
+                RANGES.items(), (("all nodes", found), ("a node", found // year.nodes))
+            ):
+                step = rolled.step_for(seconds, DECLARED.tables[table].interval, 240, series=count)
+                if names:
+                    size = rolled.size_for(step)
+                    asked = Query(table, names, 0, seconds, step)
+                    text = reader.text(asked, size)
+                    exact = reader.text(asked, size, exact=True) if counter else None
 
                     def draw(
-                        chance: random.Random, seconds: int = seconds, step: int = step, scope: str = scope
+                        chance: random.Random,
+                        seconds: int = seconds,
+                        step: int = step,
+                        scope: str = scope,
+                        before: int = rolled.look_back(size),
                     ) -> Mapping[str, Any]:
-                        # Rows are there of the last days alone, and at the tables' own interval of the last two.
-                        back = 2 * DAY if step < rolled.SECONDS["5m"] else 300 * DAY
-                        stop = window_end(chance, year, seconds, back) // step * step
-                        start = stop - seconds // step * step
+                        # Small buckets are as many as they would be of the days alone that rows are kept, and rows come
+                        # at the tables' own interval in the last two.
+                        back = 2 * DAY if step < rolled.SECONDS["5m"] else year.kept * DAY
+                        end = window_end(chance, year, seconds, back)
+                        start, stop = rolled.begin(end - seconds, step), rolled.end(end, step)
                         node = f"node-{chance.randrange(year.nodes):03}" if scope == "a node" else None
-                        size = rolled.size_for(step) or "5m"
                         return {
-                            "step": step, "since": start - rolled.SECONDS[size], "start": start, "stop": stop,
+                            "step": step, "since": start - before, "start": start, "stop": stop,
                             "node": node, "instance": None, "zone": None,
                         }  # fmt: skip
 
                     kind = "counters" if counter else "gauges"
-                    yield Question(f"{table} {kind} {told}, {scope}", drawn(text, draw))
+                    name = f"{table} {kind} {told}, {scope}, {step} s of {size or 'rows'}"
+                    yield Question(name, drawn(text, draw, exact))
 
 
-def drawn(text: sql.SQL | sql.Composed, draw: Callable[[random.Random], Mapping[str, Any]]) -> Callable[..., Asking]:
-    """Always the same query."""
+def drawn(
+    text: sql.SQL | sql.Composed,
+    draw: Callable[[random.Random], Mapping[str, Any]],
+    exact: sql.SQL | sql.Composed | None = None,
+) -> Callable[..., Asking]:
+    """Always the same query, and behind it the one that costs more where it says of a row that it does not know."""
 
     def asking(chance: random.Random) -> Asking:
-        yield text, draw(chance)
+        values = draw(chance)
+        rows = yield text, values
+        if exact and any(row[-1] for row in rows):
+            yield exact, values
 
     return asking
 
@@ -149,9 +165,9 @@ def counts(year: Year) -> Iterator[Question]:
     for table, by, count in (("email_events", "outcome", "messages"), ("delivery_events", "status", "attempts")):
         for told, seconds in RANGES.items():
             step = max(300, rolled.step_for(seconds, 300, 240))
-            size = rolled.size_for(step)
+            size = rolled.size_for(step, sources.SECONDS)
             for scope, rollup, condition in (
-                ("all nodes", f"{table}_nodes_{size}", ""),
+                ("all nodes", f"{table}_totals_{size}", ""),
                 ("a node", f"{table}_nodes_{size}", " AND node_id = %(node)s"),
                 ("the largest domain", f"{table}_domains_{size}", " AND domain = 'domain1.example.com'"),
                 ("a domain", f"{table}_domains_{size}", " AND domain = %(domain)s"),
@@ -227,7 +243,7 @@ def test_a_year_is_read_in_time(filled: Filled, capsys: pytest.CaptureFixture[st
     chance = random.Random(3)  # noqa: S311 - repeatable
     with psycopg.connect(filled.url, autocommit=True) as database:
         database.execute("SET timezone = 'UTC'; SET jit = off")
-        questions = [*series(filled.year), *counts(filled.year), *searches(filled.year, database)]
+        questions = [*series(filled.year, database), *counts(filled.year), *searches(filled.year, database)]
         taken: dict[str, list[float]] = {}
         lines = []
         for question in questions:

@@ -20,6 +20,7 @@ from postel.collector import find_collector
 from postel.settings import DEMO_NODE
 from support import demo_rows
 from support.grafana import Range, expand
+from support.markdown import reading
 from support.page import Rows
 from support.postgres import SERVERS, fresh_database, migrate_now
 from support.requirements import require
@@ -30,8 +31,11 @@ RANGES = {
     "an hour": timedelta(hours=1),
     "six hours": timedelta(hours=6),
     "two days": timedelta(days=2),
+    "a week": timedelta(days=7),
     "a month": timedelta(days=30),
+    "half a year": timedelta(days=182),
     "a year": timedelta(days=365),
+    "ten years": timedelta(days=3650),
 }
 
 
@@ -219,12 +223,11 @@ def test_a_node_and_a_zone_narrow_an_answer(platform: Platform) -> None:
 
 def test_the_role_of_the_page_may_ask_all_of_it(platform: Platform) -> None:
     """docs/grafana.md says how it is made."""
-    page = (Path(__file__).parents[2] / "docs/grafana.md").read_text("utf-8")
-    statements = re.search(r"```sql\n(.*?)```", page, re.DOTALL)
-    assert statements
+    with reading("docs/grafana.md") as page:
+        (statements,) = page.take("sql")
     # Roles are the whole server's.
     role = f"grafana_{uuid4().hex[:12]}"
-    made = re.sub(r"\bgrafana\b", role, statements[1])
+    made = re.sub(r"\bgrafana\b", role, statements)
     # Rolled back: nothing of it stays.
     with platform.database.transaction(force_rollback=True):
         platform.database.execute(made.encode())
@@ -234,28 +237,87 @@ def test_the_role_of_the_page_may_ask_all_of_it(platform: Platform) -> None:
             _ask(platform, query, platform.range(timedelta(minutes=1)))
 
 
-@pytest.mark.parametrize(
-    ("length", "read"),
-    [
-        (timedelta(hours=6), ""),
-        (timedelta(days=2), "_5m"),
-        (timedelta(days=30), "_1h"),
-        (timedelta(days=365), "_daily"),
-    ],
-)
-def test_the_range_decides_what_is_read(platform: Platform, length: timedelta, read: str) -> None:
+@dataclass(frozen=True)
+class Reading:
+    """A query, and which rollups of a table it reads, by what their names have before the size.
+
+    Attributes:
+        besides: what else may be read.
+    """
+
+    query: str
+    table: str
+    kind: str = ""
+    node: str = "*"
+    besides: frozenset[str] = frozenset()
+
+    def relations(self, size: str) -> tuple[set[str], set[str]]:
+        """What there is, and what is read of it; an empty size: the rows."""
+        if not self.table.endswith("_events"):
+            return {f"{self.table}{each}" for each in _LENGTHS}, {f"{self.table}{size}", *self.besides}
+        there = {
+            f"{self.table}{kind}{each}"
+            for kind in ("", "_nodes", "_domains", "_totals")
+            for each in set(_EVENT_SIZES.values()) - {""}
+        }
+        return {self.table, *there}, {f"{self.table}{self.kind}{_EVENT_SIZES[size]}" if size else self.table}
+
+
+_LENGTHS = {
+    "": timedelta(hours=6),
+    "_5m": timedelta(days=2),
+    "_15m": timedelta(days=7),
+    "_1h": timedelta(days=30),
+    "_6h": timedelta(days=200),
+    "_daily": timedelta(days=365),
+    "_weekly": timedelta(days=3000),
+}
+# Events have three sizes.
+_EVENT_SIZES = {
+    "": "",
+    "_5m": "_5m",
+    "_15m": "_5m",
+    "_1h": "_1h",
+    "_6h": "_1h",
+    "_daily": "_daily",
+    "_weekly": "_daily",
+}
+_READINGS = [
+    Reading("overview: Waiting", "metrics_zonemta"),
+    # What has no predecessor in the range is asked of the rows, by the view of increases.
+    Reading("overview: Outbound", "metrics_zonemta", besides=frozenset({"metrics_zonemta"})),
+    Reading("deliverability: Attempts by outcome", "delivery_events", "_totals"),
+    Reading("deliverability: Attempts by outcome", "delivery_events", "_nodes", DEMO_NODE),
+    Reading("deliverability: Domains", "delivery_events", "_domains"),
+    Reading("deliverability: Domains", "delivery_events", "", DEMO_NODE),
+]
+
+
+@pytest.mark.parametrize("size", _LENGTHS, ids=[size or "rows" for size in _LENGTHS])
+@pytest.mark.parametrize("reading", _READINGS, ids=[f"{one.query} of {one.node}" for one in _READINGS])
+def test_the_range_and_the_nodes_decide_what_is_read(platform: Platform, reading: Reading, size: str) -> None:
     """Whoever reads one of the others divides by nothing."""
-    query = _named("overview: Waiting")
-    before = _ask(platform, query, platform.range(length))
+    query, over = _named(reading.query), platform.range(_LENGTHS[size])
+
+    def told() -> list[dict[str, Any]]:
+        rows = _ask(platform, query, over, node=[reading.node])
+        # A sum of floats is another in its last digit where they come in another order.
+        return [
+            {name: round(value, 9) if isinstance(value, float) else value for name, value in row.items()}
+            for row in rows
+        ]
+
+    there, read = reading.relations(size)
+    assert read < there
+    before = told()
+    assert before
     with platform.database.transaction(force_rollback=True):
-        for relation in ("", "_5m", "_1h", "_daily"):
-            if relation == read:
-                continue
-            name, kind = f"metrics_zonemta{relation}", "VIEW" if relation else "TABLE"
-            platform.database.execute(f"ALTER {kind} {name} RENAME TO kept{relation}".encode())
+        for relation in there - read:
+            kind = "TABLE" if relation == reading.table else "VIEW"
+            platform.database.execute(f"ALTER {kind} {relation} RENAME TO kept_{relation}".encode())
             platform.database.execute(
-                f"CREATE VIEW {name} AS SELECT * FROM kept{relation} WHERE 1 / (random() * 0) > 0".encode()
+                f"CREATE VIEW {relation} AS SELECT * FROM kept_{relation} WHERE 1 / (random() * 0) > 0".encode()
             )
             with pytest.raises(psycopg.errors.DivisionByZero), platform.database.transaction():
-                platform.database.execute(f"SELECT count(queue_size) FROM {name}".encode())
-        assert _ask(platform, query, platform.range(length)) == before
+                platform.database.execute(f"SELECT count(*) FROM {relation}".encode())
+        assert told() == before

@@ -28,6 +28,19 @@ EVIL = "<img src=x onerror=window.taken=1>"
 STUCK = ("zone-stuck", {"queue": "out1:12080", "zone": "bulk"})
 DEEP = ("queue-depth", {"queue": EVIL})
 GROWN = ("queue-growth", {"queue": "out1:12080"})
+OWN = ("own-rule", {"queue": "out1:12080"})
+OWN_RUNBOOK = "https://wiki.example.org/own-rule#first"
+OWN_RULE = f"""
+rules:
+  - name: {OWN[0]}
+    title: A rule of one's own
+    runbook: {OWN_RUNBOOK}
+    severity: warning
+    sql: SELECT 'none' AS queue, 0 AS value WHERE false
+    labels: [queue]
+    above: 1
+    missing: keep
+"""
 OLD = ("oldest-message", {"queue": "out2:12080"})
 
 
@@ -40,7 +53,9 @@ def database(server: str, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def page(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("serve"), database) as address:
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "rules.yaml").write_text(OWN_RULE)
+    with serving(folder, database, POSTEL_ALERTS__RULES=str(folder / "rules.yaml")) as address:
         yield address
 
 
@@ -227,6 +242,19 @@ def test_each_rule_leads_to_its_runbook(browser: webdriver.Chrome, page: str, al
     assert browser.execute_script("return document.querySelector('.prose h1').innerText") == "queue-depth"
     browser.execute_script("[...document.querySelectorAll('.prose a')][0].click()")
     until(lambda: "provider-blocking" in said(browser, ".prose h1"), 15, "another runbook")
+
+
+def test_a_rule_of_ones_own_leads_to_the_runbook_that_it_names(
+    browser: webdriver.Chrome, page: str, alerts: psycopg.Connection
+) -> None:
+    put(alerts, OWN, "firing warning", "A rule of one's own", 1, datetime.now(UTC))
+    opened(browser, f"{page}/alerts")
+    until(lambda: OWN[0] in listed(browser), 15, "it is listed")
+    links = browser.execute_script(
+        "return [...document.querySelectorAll('.alert .do a')].map((a) => [a.closest('.alert').dataset.rule, a.href])"
+    )
+    assert dict(links)[OWN[0]] == OWN_RUNBOOK
+    assert dict(links)["queue-depth"] == f"{page}/runbooks/queue-depth"
 
 
 def test_every_runbook_is_there_and_no_other(page: str) -> None:

@@ -82,6 +82,39 @@ def _insert_mail(rows: Rows) -> None:
         direction="outbound",
         attributes={"email.to.address": ["b@here.test"], "zonemta.bounce.message.id": "18d.001"},
     )  # fmt: skip
+    # Haraka gives up a delivery that it has read from its queue, so that it no longer knows the Message-ID.
+    given_up, bounce = "5C1B9A2A-2C9C-4F3E-8D0E-222222222222.1", "6D1B9A2A-2C9C-4F3E-8D0E-333333333333"
+    rows.event(
+        "email_events", NOW - 130, 12, "haraka.message.accepted", outcome="accepted", storage_status="queued",
+        queue_id=given_up, message_id="<three@here.test>",
+        attributes={"email.from.address": "c@here.test", "email.to.address": ["w@gone.test"]},
+    )  # fmt: skip
+    rows.event(
+        "delivery_events", NOW - 120, 13, "haraka.delivery.rejected", status="rejected", queue_id=given_up,
+        response="550 5.1.1 No such user", attributes={"email.to.address": ["w@gone.test"]},
+    )  # fmt: skip
+    rows.event(
+        "email_events", NOW - 119, 14, "haraka.bounce.queued", outcome="queued", direction="outbound", queue_id=bounce,
+        message_id="<fail@mx.test>",
+        attributes={"email.to.address": ["c@here.test"], "haraka.bounce.message_id": "<three@here.test>"},
+    )  # fmt: skip
+    rows.event(
+        "delivery_events", NOW - 118, 15, "haraka.delivery.accepted", status="delivered", queue_id=bounce,
+        message_id="<fail@mx.test>", attributes={"email.to.address": ["c@here.test"]},
+    )  # fmt: skip
+    # Who wrote it was to have it too; the bounce about that comes in the same way.
+    given_up, bounce = "7E1B9A2A-2C9C-4F3E-8D0E-444444444444.1", "8F1B9A2A-2C9C-4F3E-8D0E-555555555555"
+    for ago, number, queue_id, status in (90_240, 16, given_up, "rejected"), (90_238, 18, bounce, "delivered"):
+        rows.event(
+            "delivery_events", NOW - ago, number, f"haraka.delivery.{status}", status=status, queue_id=queue_id,
+            message_id="<four@here.test>" if queue_id == given_up else "<fail.four@mx.test>",
+            attributes={"email.from.address": "d@here.test", "email.to.address": ["d@here.test"]},
+        )  # fmt: skip
+    rows.event(
+        "email_events", NOW - 90_239, 17, "haraka.bounce.queued", outcome="queued", direction="outbound",
+        queue_id=bounce, message_id="<fail.four@mx.test>",
+        attributes={"email.to.address": ["d@here.test"], "haraka.bounce.message_id": "<four@here.test>"},
+    )  # fmt: skip
     # Tried once, then deleted.
     rows.event(
         "delivery_events", NOW - 90_000, 10, "zonemta.delivery.deferred", node="out1", status="deferred",
@@ -124,16 +157,16 @@ def test_an_event_comes_as_it_was_stored(mail: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("table", "parameters", "numbers"),
     [
-        ("delivery_events", {}, [2, 3, 1]),
-        ("delivery_events", {"filter": ["status=deferred", "status=rejected"]}, [3, 1]),
+        ("delivery_events", {}, [2, 3, 1, 15, 13]),
+        ("delivery_events", {"filter": ["status=deferred", "status=rejected"]}, [3, 1, 13]),
         ("delivery_events", {"filter": ["status=deferred", "to_domain=gone.test"]}, []),
         ("delivery_events", {"filter": "smtp_code>=500"}, [3]),
         ("delivery_events", {"filter": ["smtp_code<=451", "status!=delivered"]}, [1]),
         ("delivery_events", {"filter": "response~greylisted, 100%"}, [1]),
         ("delivery_events", {"filter": "response~1_0%"}, []),
-        ("delivery_events", {"filter": "node_id=mx1"}, []),
+        ("delivery_events", {"filter": "node_id=mx1"}, [15, 13]),
         ("delivery_events", {"filter": f"event_id={UUID(int=2)}"}, [2]),
-        ("delivery_events", {"filter": "mx!=x"}, [2, 3, 1]),
+        ("delivery_events", {"filter": "mx!=x"}, [2, 3, 1, 15, 13]),
         ("delivery_events", {"address": "x@there.test"}, [2, 1]),
         ("delivery_events", {"address": "b@here.test"}, [3]),
         ("email_events", {"address": "a@here.test"}, [5, 4]),
@@ -196,6 +229,10 @@ def test_a_cell_is_no_formula(api: httpx.Client, rows: Rows) -> None:
         "4B0B9A2A-2C9C-4F3E-8D0E-111111111111.2",
         "4b0b9a2a-2c9c-4f3e-8d0e-111111111111",
         str(UUID(int=2)),
+        # As the servers' answers and logs have them.
+        "4B0B9A2A-2C9C-4F3E-8D0E-111111111111.2.1",
+        "250 Message Queued (4B0B9A2A-2C9C-4F3E-8D0E-111111111111.2)",
+        "ACCEPTED from=a@here.test message-id=<one@here.test> (250 2.0.0 Ok)",
     ],
 )
 def test_a_message_is_followed_from_server_to_server_by_any_of_its_ids(mail: httpx.Client, id_: str) -> None:
@@ -213,9 +250,32 @@ def test_a_message_is_followed_from_server_to_server_by_any_of_its_ids(mail: htt
     assert not told["cut"]
 
 
-def test_a_bounce_leads_to_the_message_that_it_is_about(mail: httpx.Client) -> None:
-    told = mail.get("/trace/18e.001").json()
-    assert [UUID(event["id"]).int for event in told["events"]] == [3, 6]
+@pytest.mark.parametrize(
+    ("id_", "numbers"),
+    [
+        ("18e.001", [3, 6]),
+        ("18d.001", [3, 6]),
+        ("<two@here.test>", [3, 6]),
+        ("<three@here.test>", [12, 13, 14, 15]),
+        ("5C1B9A2A-2C9C-4F3E-8D0E-222222222222.1", [12, 13, 14, 15]),
+        ("fail@mx.test", [12, 13, 14, 15]),
+        ("6D1B9A2A-2C9C-4F3E-8D0E-333333333333", [12, 13, 14, 15]),
+        # As Haraka's log names the delivery of a bounce.
+        ("6D1B9A2A-2C9C-4F3E-8D0E-333333333333.1", [12, 13, 14, 15]),
+    ],
+)
+def test_a_bounce_and_the_message_that_it_is_about_lead_to_each_other(
+    mail: httpx.Client, id_: str, numbers: list[int]
+) -> None:
+    told = mail.get(f"/trace/{id_}").json()
+    assert [UUID(event["id"]).int for event in told["events"]] == numbers
+
+
+def test_a_bounce_to_the_recipient_itself_leaves_what_became_of_the_message(mail: httpx.Client) -> None:
+    told = mail.get("/trace/<four@here.test>").json()
+    assert [UUID(event["id"]).int for event in told["events"]] == [16, 17, 18]
+    fates = [(fate["recipient"], fate["state"], fate["bounce"]) for fate in told["fates"]]
+    assert fates == [("d@here.test", "rejected", False), ("d@here.test", "delivered", True)]
 
 
 def test_what_was_deleted_after_an_attempt_has_that_fate(mail: httpx.Client) -> None:

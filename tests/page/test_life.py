@@ -40,6 +40,18 @@ def test_the_parts_of_a_transaction_stand_where_they_were() -> None:
     ]
 
 
+def test_a_recipient_that_is_refused_at_once_stands_behind_the_connection() -> None:
+    refused = event("haraka.recipient.rejected", seconds=-0.25, outcome="recipient_rejected")
+    rejected = event(
+        "haraka.message.rejected", {"haraka.transaction.duration": 0.25}, outcome="rejected", client_ip="192.0.2.7"
+    )
+    assert [title for _, _, title, _ in told(refused, rejected)] == [
+        "Connection of 192.0.2.7",
+        "Recipient refused",
+        "Rejected",
+    ]
+
+
 @pytest.mark.parametrize(
     ("said", "title", "tone"),
     [

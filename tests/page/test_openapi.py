@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from support.page import serving
+from support.roles import logins
+from timescale_sink.store.roles import SERVE
 
 # Whether a value can be is told by more than its schema: a table's columns, a silence's end behind its start.
 CHECKS = (
@@ -34,7 +36,8 @@ CHECKS = (
 def test_no_answer_is_an_error_of_the_servers_or_another_than_documented(
     migrated_database: str, tmp_path: Path, drawn: list[str]
 ) -> None:
-    with serving(tmp_path, migrated_database) as address:
+    """Under a login that is in `postel_serve` alone: there is no question that needs another right."""
+    with logins(migrated_database) as urls, serving(tmp_path, urls[SERVE]) as address:
         asked = subprocess.run(
             [
                 *(Path(sys.executable).with_name("schemathesis"), "run", f"{address}/api/v1/openapi.json"),

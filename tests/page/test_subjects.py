@@ -98,7 +98,7 @@ def test_figures_are_those_of_the_database(browser: webdriver.Chrome, page: str,
     browser.get(f"{page}/deliverability")
     rows = until(lambda: table(browser, "domains"), 20, "domains")
     assert [(row[0], row[1], row[3]) for row in rows] == [
-        (domain, f"{count}", f"{100 * deferred / count:.1f}".removesuffix(".0") + " %")
+        (domain, f"{count:,}", f"{100 * deferred / count:.1f}".removesuffix(".0") + " %")
         for domain, count, deferred in counted
     ]
     browser.get(f"{page}/mailboxes")
@@ -174,3 +174,80 @@ def test_without_data_a_page_says_what_to_do(
             browser.get(f"{address}{path}")
             until(lambda hint=hint: hint in said(browser), 15, hint)  # type: ignore[misc]
         browser.get("about:blank")
+
+
+def field(browser: webdriver.Chrome, name: str) -> str:
+    value: str = browser.execute_script(f"return document.querySelector('input[data-filter={name}]').value")
+    return value
+
+
+def write(browser: webdriver.Chrome, name: str, *keys: str) -> None:
+    """Type over what a field has, and Enter."""
+    browser.execute_script(f"document.querySelector('input[data-filter={name}]').focus()")
+    ActionChains(browser).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).send_keys(*keys).perform()
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+
+
+def names_of(browser: webdriver.Chrome, key: str) -> list[str]:
+    return [row[0] for row in table(browser, key)]
+
+
+def test_a_domain_is_typed_and_stands_in_the_address_so_that_a_link_shows_the_same(
+    browser: webdriver.Chrome, page: str, database: str
+) -> None:
+    with psycopg.connect(database) as connection:
+        (attempts,) = connection.execute(
+            "SELECT count(*) FROM delivery_events WHERE to_domain = 'bigmail.test'"
+        ).fetchone() or (0,)
+    browser.get(f"{page}/deliverability")
+    until(lambda: len(table(browser, "domains")) > 1, 20, "all domains")
+    write(browser, "domain", " BigMail.TEST")
+    link = f"{page}/deliverability?node=&range=86400&domain=bigmail.test"
+    until(lambda: browser.current_url == link, 10, "the address names the domain")
+    for again in (False, True):
+        if again:
+            browser.refresh()
+        until(lambda: names_of(browser, "domains") == ["bigmail.test"], 20, "the domain alone")
+        until(lambda: table(browser, "categories"), 20, "its categories")
+        assert table(browser, "domains")[0][1] == f"{attempts:,}"
+        assert field(browser, "domain") == "bigmail.test"
+        assert "Charts are of all domains" in said(browser)
+    # What is listed leads to the events of this domain alone.
+    (href,) = browser.execute_script(
+        "return [...document.querySelectorAll('[data-table=categories] a')].slice(0, 1).map((a) => a.href)"
+    )
+    assert "filter=to_domain%3Dbigmail.test" in href
+    until(lambda: drawn(browser, "shares"), 20, "all is there")
+    write(browser, "domain", Keys.BACKSPACE)
+    until(lambda: browser.current_url == f"{page}/deliverability?node=&range=86400", 10, "the address names none")
+    until(lambda: len(table(browser, "domains")) > 1, 20, "all domains again")
+    assert "Charts are of all domains" not in said(browser)
+
+
+def test_a_provider_and_a_zone_that_a_link_names_are_shown_alone(browser: webdriver.Chrome, page: str) -> None:
+    browser.get(f"{page}/deliverability?zone=default&provider=bigmail.test&range=86400")
+    until(lambda: names_of(browser, "providers") == ["bigmail.test"], 20, "the provider alone")
+    until(lambda: drawn(browser, "zones"), 20, "the chart of zones")
+    assert drawn(browser, "zones").keys() == {"default"}
+    browser.get(f"{page}/queues?zone=default&domain=bigmail.test&provider=BIGMAIL")
+    until(lambda: drawn(browser, "queue"), 20, "the zone's queue")
+    until(lambda: set(names_of(browser, "destinations")) == {"bigmail.test"}, 20, "what waits for it")
+    assert names_of(browser, "zones") == ["default"]
+    assert drawn(browser, "queued").keys() == drawn(browser, "oldest").keys() == {"default"}
+    # One that is not there stays in the address and on the page, and has nothing.
+    browser.get(f"{page}/queues?zone=nowhere%00&domain=a%3D%27b")
+    until(lambda: said(browser).count("Nothing of this zone, domain or provider") == 2, 20, "nothing")
+    assert field(browser, "domain") == "a='b"
+    assert "nowhere" in said(browser)
+
+
+def test_a_zone_is_chosen_by_keyboard(browser: webdriver.Chrome, page: str) -> None:
+    browser.get(f"{page}/queues?domain=bigmail.test")
+    until(lambda: len(drawn(browser, "queued")) > 1, 20, "all zones")
+    browser.execute_script("document.querySelector('.filters [role=combobox]').focus()")
+    # Opened, the first zone behind "All zones".
+    for key in (Keys.ENTER, Keys.ARROW_DOWN, Keys.ENTER):
+        ActionChains(browser).send_keys(key).pause(0.3).perform()
+    chosen = f"{page}/queues?node=&range=3600&zone=bounces&domain=bigmail.test"
+    until(lambda: browser.current_url == chosen, 10, "the address names the zone, and the domain still")
+    until(lambda: drawn(browser, "queued").keys() == {"bounces"}, 20, "the zone alone")

@@ -22,7 +22,6 @@ from support.page import Rows, serving
 from support.postgres import fresh_database
 from timescale_sink.api.access import Access, BadQueryError
 from timescale_sink.api.events import EventReader, Search
-from timescale_sink.api.providers import provider
 from timescale_sink.api.sources import parts
 from timescale_sink.api.tallies import Asked, Delivered, Grouping, Refusal, Subject, TallyReader, table_of
 from timescale_sink.store.database import create_pool
@@ -344,20 +343,3 @@ def test_the_api_tells_them_and_gives_them_as_files(api: httpx.Client) -> None:
     )
     # No filter: the last day, in which there is nothing.
     assert api.get("/deliverability").json()["groups"] == []
-
-
-@pytest.mark.parametrize(
-    ("host", "whose"),
-    [
-        ("gmail-smtp-in.l.google.com", "google.com"),
-        ("MX.Foo.Co.UK.", "foo.co.uk"),
-        ("mail.someone.github.io", "github.io"),
-        ("192.0.2.1", "192.0.2.1"),
-        ("[IPv6:2001:db8::1]", "[ipv6:2001:db8::1]"),
-        ("localhost", "localhost"),
-        ("co.uk", "co.uk"),
-        ("", ""),
-    ],
-)
-def test_a_provider_is_the_registered_domain_of_its_hosts(host: str, whose: str) -> None:
-    assert provider(host) == whose

@@ -161,7 +161,7 @@ def test_what_is_typed_is_looked_for_and_stands_in_the_address(browser: webdrive
     until(lambda: "Newest events" in said(browser), 15, "the way back")
 
 
-@pytest.mark.parametrize("mentioned", ["x@there.test", "greylisted, come"])
+@pytest.mark.parametrize("mentioned", ["x@there.test", "greylisted, come", "QUEUED AS 18C"])
 def test_an_address_or_an_answer_leads_to_its_messages(browser: webdriver.Chrome, page: str, mentioned: str) -> None:
     browser.get(f"{page}/trace?id={quote(mentioned)}")
     until(lambda: "Events of a day that say it" in said(browser), 15, "its events")
@@ -185,6 +185,42 @@ def test_what_comes_after_it_was_asked_for_is_shown_within_five_seconds(
     assert life(browser) == [("Zone-MTA", "out1", "Bounce about nothing queued")]
 
 
+@pytest.mark.parametrize(("number", "what"), [(21, "waited+for@there.test"), (22, "554 5.7.1 nobody said it yet")])
+def test_an_address_or_an_answer_that_comes_after_it_was_asked_for_is_shown_within_five_seconds(
+    browser: webdriver.Chrome, page: str, database: str, number: int, what: str
+) -> None:
+    browser.get(f"{page}/trace?id={quote(what)}")
+    until(lambda: "this page looks again by itself" in said(browser), 15, "it is not there")
+    with psycopg.connect(database, autocommit=True) as connection:
+        Rows(connection).event(
+            "email_events", time.time(), number, "zonemta.message.refused", node="out1", outcome="refused",
+            queue_id=f"refused-{number}", attributes={"email.to.address": [what], "smtp.response.text": what},
+        )  # fmt: skip
+    began = time.monotonic()
+    until(lambda: "say it" in said(browser), 15, "it is found")
+    assert time.monotonic() - began < 5
+    assert len(browser.find_elements("css selector", ".events li")) == 1
+
+
+def test_what_becomes_of_a_message_under_way_is_shown_at_once_however_long_it_took(
+    browser: webdriver.Chrome, page: str, database: str
+) -> None:
+    def put(number: int, at: float, status: str) -> None:
+        with psycopg.connect(database, autocommit=True) as connection:
+            Rows(connection).event(
+                "delivery_events", at, number, f"zonemta.delivery.{status}", node="out1", status=status,
+                queue_id="under-way", attributes={"email.to.address": ["late@there.test"]},
+            )  # fmt: skip
+
+    put(31, time.time() - 600, "deferred")
+    assert len(traced(browser, page, "under-way")) == 1
+    put(32, time.time(), "delivered")
+    began = time.monotonic()
+    until(lambda: len(life(browser)) == 2, 15, "the delivery is shown")
+    # Each page asks every five seconds.
+    assert time.monotonic() - began < 3
+
+
 def test_a_mailing_of_many_events_is_cut_and_says_so(browser: webdriver.Chrome, page: str) -> None:
     assert len(traced(browser, page, "<many@here.test>")) == 200
     assert "these are the last" in said(browser)
@@ -202,6 +238,20 @@ def test_what_the_network_said_is_text_and_never_markup(browser: webdriver.Chrom
     until(lambda: "No event has this id" in said(browser) or "say it" in said(browser), 15, "the answer")
     assert browser.execute_script("return window.taken ?? null") is None
     assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+
+
+# `serve` gives a viewer 10 s to come back. What it logs meanwhile is looked at when it ends: no traceback.
+@pytest.mark.soak
+def test_who_leaves_while_the_database_is_asked_is_no_fault(
+    browser: webdriver.Chrome, page: str, database: str
+) -> None:
+    traced(browser, page, MESSAGE)
+    with psycopg.connect(database) as connection:
+        connection.execute("LOCK TABLE email_events IN ACCESS EXCLUSIVE MODE")
+        browser.get("about:blank")
+        # As long as this lasts the page asks, and gets no answer; then it is told so where nobody looks any more.
+        time.sleep(16)
+        connection.rollback()
 
 
 @pytest.mark.parametrize("path", ["/trace", f"/trace?id={quote(MESSAGE)}"])

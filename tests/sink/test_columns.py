@@ -23,9 +23,10 @@ from postel.signals import load_all
 from support.node import Node
 from support.postgres import SERVERS, fresh_database, migrate_now
 from timescale_sink.ingest.events import RowFormat, TypedEvent
-from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, PointRow, Tally, WideKey, WideRow
+from timescale_sink.ingest.point_rows import KeyedRows, PointRow
+from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, Tally, WideKey, WideRow
 from timescale_sink.ingest.staging import SPANS, spans
-from timescale_sink.ingest.tables import Fates, Keyed, TableWriter, events_table, logs_table, points_table, store
+from timescale_sink.ingest.tables import Fates, TableWriter, events_table, logs_table, points_table, store
 from timescale_sink.ingest.values import from_microseconds, microseconds
 from timescale_sink.ingest.wide import WideTable
 from timescale_sink.store.database import Connection, connect
@@ -94,7 +95,7 @@ async def _unpacked(database: Connection, table: str) -> int:
         await database.execute(b"RESET timescaledb.enable_transparent_decompression")
 
 
-async def _stored(database: Connection, writer: TableWriter[Any], rows: Sequence[Any]) -> Tally:
+async def _stored(database: Connection, writer: TableWriter[Any], rows: list[WideRow] | KeyedRows) -> Tally:
     """Store rows as a transaction of the sink's does; what became of them."""
     fates = Fates()
     async with database.transaction():
@@ -178,6 +179,10 @@ async def test_a_batch_whose_rows_are_partly_in_columns_is_merged_in_one(databas
     assert await _rows(database, f"SELECT count(*)::int FROM {WIDE} WHERE cpu_load = 1") == [(40,)]
 
 
+Keyed = tuple[tuple[bytes, int], Any]
+"""A row behind its key, which ends with microseconds since 1970."""
+
+
 def _id(number: int) -> UUID:
     # Ids in no order of time, as hashes are.
     return UUID(int=number * 2_654_435_761 % 2**32)
@@ -206,7 +211,7 @@ def _point(number: int, text: str = "text") -> Keyed:
     else:
         row = PointRow(series, at, DAY, 0, None, None, number, 1.5, -0.0, 3.0, [1.0, 2.0], [1, 2**60, 3], None, None)
         row = row if text == "text" else row._replace(detail=b'{"other": 1}')
-    return (series.bytes, microseconds(at)), row
+    return (series.bytes, microseconds(at)), row.encode()
 
 
 @pytest.mark.parametrize("table", [POINTS, LOGS, EVENTS])
@@ -217,8 +222,10 @@ async def test_a_record_in_columns_is_known_again_and_none_is_unpacked(database:
         EVENTS: (_event, events_table(load_all(), EVENTS)),
     }[table]
 
-    def rows(*numbers: int, text: str = "text") -> list[Keyed]:
-        return sorted([make(number, text) for number in numbers], key=itemgetter(0))
+    def rows(*numbers: int, others: Sequence[int] = ()) -> KeyedRows:
+        made = [*(make(number) for number in numbers), *(make(number, "other") for number in others)]
+        made.sort(key=itemgetter(0))
+        return KeyedRows([time for (_, time), _ in made], [row for _, row in made])
 
     known = range(0, 6000, 2)
     assert await _stored(database, writer, rows(*known)) == _tally(3000)
@@ -229,7 +236,7 @@ async def test_a_record_in_columns_is_known_again_and_none_is_unpacked(database:
     segments = "SELECT DISTINCT segmentby FROM timescaledb_information.chunk_columnstore_settings WHERE hypertable = "
     wanted = "series_id" if table == POINTS else ""
     assert await _rows(database, f"{segments} '{table}'::regclass") == [(wanted,)]
-    late = [*rows(*range(100, 160)), *rows(*range(200, 210, 2), text="other")]
+    late = rows(*range(100, 160), others=range(200, 210, 2))
     assert await _stored(database, writer, late) == _tally(30, 30 + 5, 5)
     assert await _unpacked(database, table) == 30
     # Of new ones alone, which COPY takes, and of both again.

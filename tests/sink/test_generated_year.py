@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import psycopg
 import pytest
 
 from support.generated_year import Year, fill
 from support.postgres import fresh_database, migrate_now
 from timescale_sink.store.database import Tier
+from timescale_sink.store.rollups import SIZES
 
 
 @pytest.mark.soak
@@ -17,7 +20,7 @@ def test_a_small_year_is_what_it_says(any_server: str) -> None:
         migrate_now(url)
         with psycopg.connect(url, autocommit=True) as database:
             community = tier(database) is Tier.COMMUNITY
-            fill(database, year, community=community)
+            fill(url, year, community=community)
             assert ask(database, "SELECT count(*) FROM node") == 3
             assert ask(database, "SELECT count(*) FROM metrics_system") == 3 * (10 * 1440 + 5760)
             assert ask(database, "SELECT count(*) FROM metrics_zonemta") == 9 * (10 * 1440 + 2880)
@@ -41,10 +44,16 @@ def test_a_small_year_is_what_it_says(any_server: str) -> None:
                     f"delivery_events_{size}",
                     f"delivery_events_nodes_{size}",
                     f"delivery_events_domains_{size}",
+                    f"delivery_events_totals_{size}",
                 ):
                     assert ask(database, f"SELECT sum(attempts)::int FROM {rollup} {kept}") == attempts
-                rows = f"SELECT sum(row_count)::int FROM metrics_rspamd_{size} {kept}"
-                assert ask(database, rows) == 3 * (10 * 1440 + 2880)
+            for bucket in SIZES:
+                since = f"WHERE bucket >= '{bucket.begin(year.kept_since + bucket.length - timedelta(microseconds=1))}'"
+                rows = f"SELECT sum(row_count)::int FROM metrics_rspamd_{{}} {since}"
+                days = ask(database, rows.format("daily"))
+                assert ask(database, rows.format(bucket.name)) == days
+                if bucket.name != "weekly":
+                    assert days == 3 * (10 * 1440 + 2880)
             if community:
                 assert_rolled_up(database, year)
 

@@ -23,7 +23,7 @@ from postel.otlp.signal import Signal
 from postel.signals import Declarations, Kind, load_all
 from support.otlp_requests import any_request
 from timescale_sink.ingest.mapping import Mapper
-from timescale_sink.ingest.rows import Rows
+from timescale_sink.ingest.rows import POINTS, Rows
 
 NOW = datetime(2026, 1, 15, 10, tzinfo=UTC)
 MAPPER = Mapper(load_all())
@@ -41,16 +41,18 @@ def _count(request: Any) -> int:
 def test_every_point_and_record_has_exactly_one_fate(sent: tuple[Signal, Any]) -> None:
     rows = Rows()
     dead = MAPPER.map(*sent, NOW, rows)
-    stored = len(rows.points) + sum(len(r.cells) for t in rows.wide.values() for r in t.values())
-    stored += sum(map(len, rows.logs.values()))
+    ordered = rows.ordered()
+    stored = sum(map(len, ordered.values())) + sum(len(r.cells) for t in rows.wide.values() for r in t.values())
     duplicate = sum(tally.duplicate for tally in rows.ledger.values())
     assert _count(sent[1]) == rows.records == stored + duplicate + len(rows.dead)
     assert len(rows.dead) <= len(dead)
     assert {letter.reason for letter in rows.dead.values()} <= set(dead)
     again = Rows()
     MAPPER.map(*sent, NOW, again)
-    assert (again.points.keys(), again.dead.keys()) == (rows.points.keys(), rows.dead.keys())
-    assert {t: found.keys() for t, found in again.logs.items()} == {t: found.keys() for t, found in rows.logs.items()}
+    assert again.dead.keys() == rows.dead.keys()
+    assert {table: repr(found) for table, found in again.ordered().items()} == {
+        table: repr(found) for table, found in ordered.items()
+    }
 
 
 def test_a_column_that_is_declared_to_hold_a_sum_that_falls_takes_just_that() -> None:
@@ -71,7 +73,7 @@ def test_a_column_that_is_declared_to_hold_a_sum_that_falls_takes_just_that() ->
         request = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(scope_metrics=[scope])])
         rows = Rows()
         assert mapper.map(Signal.METRICS, request, NOW, rows) == []
-        assert (len(rows.wide), len(rows.points)) == ((1, 0) if typed else (0, 1)), (monotonic, temporality)
+        assert (len(rows.wide), len(rows.ordered()[POINTS])) == ((1, 0) if typed else (0, 1)), (monotonic, temporality)
 
 
 def test_the_sources_of_a_node_are_read_from_every_event_that_is_declared_to_tell_them() -> None:

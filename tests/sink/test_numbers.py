@@ -16,8 +16,10 @@ from postel.signals import load_all
 from support.otlp_requests import metric_requests
 from timescale_sink.ingest import numbers, wire
 from timescale_sink.ingest.mapping import Mapper
-from timescale_sink.ingest.rows import Rows
+from timescale_sink.ingest.point_rows import PointRow
+from timescale_sink.ingest.rows import POINTS, Rows
 from timescale_sink.ingest.series import MetricIdentity, origin_of
+from timescale_sink.ingest.values import microseconds
 
 NOW = datetime(2026, 1, 15, 10, tzinfo=UTC)
 TIME = 1_768_471_200_000_000_000
@@ -30,12 +32,13 @@ def mapped(mapper: Mapper, *requests: ExportMetricsServiceRequest) -> dict[str, 
     """All that comes of requests in one transaction, the points with their values."""
     rows = Rows()
     reasons = [mapper.map(Signal.METRICS, request, NOW, rows) for request in requests]
-    points = {
-        key: repr(numbers.restored(point) if isinstance(point, bytes) else point) for key, point in rows.points.items()
-    }
+    keyed = rows.ordered()[POINTS]
+    points = list(map(PointRow.decode, keyed.rows))
+    assert keyed.times == [microseconds(point.time) for point in points]
+    assert points == sorted(points, key=lambda point: (point.series_id, point.time))
     return {
-        "points": points,
-        "reasons": reasons,
+        "points": [repr(point) for point in points],
+        "reasons": [sorted(each) for each in reasons],
         **{name: getattr(rows, name) for name in ("series", "wide", "dead", "parts", "nodes", "ledger")},
     }
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
@@ -26,7 +27,6 @@ NOW = datetime(2026, 1, 15, 10, tzinfo=UTC)
 TIME = 1_768_471_200_000_000_000
 DAY = 86_400_000_000_000
 ID = "019bc119-0100-7000-8000-0000000000aa"
-PLAIN = Mapper(load_all())
 BY_OBJECTS = Mapper(load_all())
 BY_OBJECTS._records._is_plain = lambda above, scope: False  # type: ignore[method-assign, assignment]  # noqa: ARG005
 
@@ -94,11 +94,21 @@ known_requests = st.builds(
 )
 
 
-@settings(max_examples=500)
-@given(known_requests, known_requests)
-def test_both_ways_agree(one: ExportLogsServiceRequest, other: ExportLogsServiceRequest) -> None:
-    assert mapped(PLAIN, one, other, one) == mapped(BY_OBJECTS, one, other, one)
-    assert mapped(PLAIN, one, encoded=one.SerializeToString()) == mapped(BY_OBJECTS, one)
+@pytest.fixture(params=["one by one", "by columns", "by columns, no value known"])
+def plain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mapper:
+    """A mapper of events by their bytes."""
+    if request.param != "one by one":
+        monkeypatch.setattr(plain_events, "_FEWEST", 1)
+    if request.param == "by columns, no value known":
+        monkeypatch.setattr(plain_events, "_VALUES", 0)
+    return Mapper(load_all())
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(one=known_requests, other=known_requests)
+def test_both_ways_agree(plain: Mapper, one: ExportLogsServiceRequest, other: ExportLogsServiceRequest) -> None:
+    assert mapped(plain, one, other, one) == mapped(BY_OBJECTS, one, other, one)
+    assert mapped(plain, one, encoded=one.SerializeToString()) == mapped(BY_OBJECTS, one)
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -121,13 +131,13 @@ def test_both_ways_agree(one: ExportLogsServiceRequest, other: ExportLogsService
     ],
     ids=str,
 )
-def test_they_agree_at_every_edge(name: str, pairs: list[KeyValue]) -> None:
+def test_they_agree_at_every_edge(plain: Mapper, name: str, pairs: list[KeyValue]) -> None:
     record = event(*pairs, name=name)
     # Also what protobuf does not know, and what another one had in a column.
     unknown = LogRecord.FromString(record.SerializeToString() + b"\xa2\x06\x01x")
     request = request_of(record, unknown, event(*pairs[:1], name=name), host_id="n1", service_instance_id="i")
     for _ in range(2):
-        assert mapped(PLAIN, request) == mapped(BY_OBJECTS, request)
+        assert mapped(plain, request) == mapped(BY_OBJECTS, request)
 
 
 # What protobuf reads and does not write itself: a value, then another; a key behind its value, or twice; lengths
@@ -148,7 +158,7 @@ ODD_PAIRS = [
 
 @pytest.mark.parametrize("pair", ODD_PAIRS, ids=bytes.hex)
 @pytest.mark.parametrize("where", ["before", "behind"])
-def test_they_agree_on_what_was_written_in_another_way(pair: bytes, where: str) -> None:
+def test_they_agree_on_what_was_written_in_another_way(plain: Mapper, pair: bytes, where: str) -> None:
     record = event(text("k", "v")).SerializeToString()
     attribute = b"\x32" + bytes([len(pair)]) + pair
     odd = attribute + record if where == "before" else record + attribute
@@ -159,7 +169,85 @@ def test_they_agree_on_what_was_written_in_another_way(pair: bytes, where: str) 
         level = tag + varint.encoded(len(level)) + level
     request = ExportLogsServiceRequest.FromString(level)
     for _ in range(2):
-        assert mapped(PLAIN, request, encoded=level) == mapped(BY_OBJECTS, request)
+        assert mapped(plain, request, encoded=level) == mapped(BY_OBJECTS, request)
+
+
+def many(change: Callable[[int, LogRecord], LogRecord]) -> ExportLogsServiceRequest:
+    """Forty deliveries with other values each, and some of them changed."""
+    made = []
+    for number in range(40):
+        pairs = [
+            text("zonemta.message.id", f"m{number}"),
+            text("zonemta.zone", f"zone-{number % 3}"),
+            text("email.from.address", f"u{number}@example.org"),
+            text("email.message_id", f"<{number}@example.org>"),
+            KeyValue(key="smtp.response.status_code", value=AnyValue(int_value=250)),
+        ]
+        record = event(*pairs, time=TIME + number * 1_000_000)
+        record.attributes[0].value.string_value = f"{ID[:-2]}{number:02x}"
+        made.append(change(number, record))
+    return request_of(*made, host_id="n1", service_instance_id="i")
+
+
+def changed(number: int, record: LogRecord, position: int, pair: KeyValue) -> LogRecord:
+    """Another attribute in a few."""
+    if number % 13 == 7:
+        record.attributes[position].CopyFrom(pair)
+    return record
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        text("email.message_id", "of two\nlines"),
+        text("email.message_id", "what looks\\n like it"),
+        text("email.message_id", '"\\"'),
+        text("email.message_id", "a\0b"),
+        text("email.message_id", "x" * 125),
+        text("email.message_id", "x" * 126),
+        text("email.message_id", ""),
+        text("another", "key"),
+        text("zonemta.zone", "twice"),
+        text("smtp.response.text", "é" * 1001),
+        text("log.record.uid", ID),
+        text("log.record.uid", ID.upper()),
+        text("log.record.uid", ID.replace("-", "") + "----"),
+        text("log.record.uid", "-" * 36),
+        text("log.record.uid", "no id"),
+        KeyValue(key="email.message_id", value=AnyValue(int_value=7)),
+        KeyValue(key="email.message_id"),
+        KeyValue(
+            key="email.to.address",
+            value=AnyValue(array_value=ArrayValue(values=[AnyValue(string_value=each) for each in "ab"])),
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("position", range(6))
+def test_they_agree_where_some_of_many_are_different(plain: Mapper, position: int, pair: KeyValue) -> None:
+    request = many(lambda number, record: changed(number, record, position, pair))
+    for _ in range(2):
+        assert mapped(plain, request) == mapped(BY_OBJECTS, request)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda _, record: record, id="none"),
+        pytest.param(lambda n, record: LogRecord(time_unix_nano=TIME) if n == 3 else record, id="one of no table"),
+        pytest.param(lambda n, record: event(time=0) if n == 3 else record, id="one without a time"),
+        pytest.param(lambda n, _: event(time=TIME + n % 5 * 1000), id="keys that come again"),
+        pytest.param(lambda n, record: event(*record.attributes[1 : 1 + n % 5], time=TIME + n * 1000), id="sizes"),
+        pytest.param(
+            lambda n, record: event(*record.attributes[1:], name=EVENTS[n % len(EVENTS)], time=TIME + n * 1000),
+            id="names",
+        ),
+    ],
+)
+def test_they_agree_on_many_records(plain: Mapper, change: Callable[[int, LogRecord], LogRecord]) -> None:
+    request = many(change)
+    for _ in range(2):
+        assert mapped(plain, request, request) == mapped(BY_OBJECTS, request, request)
 
 
 def test_an_event_goes_by_its_bytes() -> None:

@@ -27,8 +27,12 @@ HOUR = datetime(2026, 1, 15, 10, tzinfo=UTC)
 class CountingMapper:
     """Makes no rows; counts records."""
 
+    def __init__(self) -> None:
+        self.requests = 0
+
     def map(self, signal: Signal, request: Any, _now: datetime, rows: Rows, encoded: bytes | None = None) -> list[str]:
         del encoded
+        self.requests += 1
         if signal is Signal.LOGS:
             rows.tally(HOUR, LOGS).received += len(request.resource_logs[0].scope_logs[0].log_records)
         else:
@@ -66,8 +70,8 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def queue(writer: SlowWriter) -> AsyncIterator[IngestQueue]:
-    made = IngestQueue(CountingMapper(), writer)  # type: ignore[arg-type]
+async def queue(writer: SlowWriter, mapper: CountingMapper | None = None) -> AsyncIterator[IngestQueue]:
+    made = IngestQueue(mapper or CountingMapper(), writer)  # type: ignore[arg-type]
     worker = asyncio.create_task(made.run())
     try:
         yield made
@@ -169,14 +173,14 @@ async def test_what_nobody_waits_for_any_more_is_no_longer_in_memory() -> None:
     writer = SlowWriter(0, patience=10)
     async with queue(writer) as ingest:
         writer.open.clear()
-        # The first is begun, and ends whoever waits for it.
+        # The first is begun, and ends whoever waits for it; of the others the next group is mapped.
         first = asyncio.create_task(ingest(Signal.LOGS, logs(1)))
         await asyncio.sleep(0.05)
         requests = [*(logs(200, str(number)) for number in range(5)), logs(30_000)]
         others = (ingest(Signal.LOGS, each) for each in requests)
         answers = await asyncio.gather(first, *others, return_exceptions=True)
         assert [type(answer) for answer in answers] == [Retryable] * 7
-        assert ingest.bytes == logs(1).ByteSize()
+        assert ingest.bytes == logs(1).ByteSize() + sum(request.ByteSize() for request in requests[:5])
         assert not ingest._waiting
         writer.open.set()
         # On a busy machine its pieces may take longer than these tests' patience.
@@ -205,3 +209,23 @@ async def test_a_piece_that_is_committed_while_its_repetition_waits_for_the_lock
         piece.set_result([])
         writer.open.set()
         assert await again == Outcome()
+
+
+async def test_the_next_requests_are_mapped_while_the_last_are_written_and_no_more() -> None:
+    """One group ahead is what keeps both busy; more would be memory."""
+    writer, mapper = SlowWriter(0), CountingMapper()
+    # Together these are larger than a transaction: each is a group.
+    requests = [logs(15_000, str(number)) for number in range(3)]
+    async with queue(writer, mapper) as ingest:
+        writer.open.clear()
+        sent = []
+        for request in requests:
+            sent.append(asyncio.create_task(ingest(Signal.LOGS, request)))
+            await asyncio.sleep(0.02)
+        assert mapper.requests == 2
+        assert ingest.requests == (2, 1)
+        writer.open.set()
+        assert await asyncio.gather(*sent) == [Outcome()] * 3
+    assert writer.transactions == [15_000] * 3
+    assert ingest.bytes == 0
+    assert ingest.requests == (0, 0)

@@ -19,14 +19,17 @@ from postel.signals import load_all
 from support.plans import blocks_read, make_history
 from support.postgres import SERVERS, fresh_database, migrate_now
 from support.rollup_rows import Data, inserts, made
+from timescale_sink.store import event_rollups
 from timescale_sink.store.database import Tier
-from timescale_sink.store.event_rollups import DOMAINS, NODES, rolled
+from timescale_sink.store.event_rollups import DOMAINS, NODES, TOTALS, rolled
 from timescale_sink.store.migrate import Script, scripts
 from timescale_sink.store.rollups import KEY, SIZES, state_columns, typed_tables
 
 BEGIN = datetime(2026, 3, 28, tzinfo=UTC)
+# The Monday before: all of the rows are of its week.
+WEEK = datetime(2026, 3, 23, tzinfo=UTC)
 END = BEGIN + timedelta(days=2)
-LENGTHS = {"5m": timedelta(minutes=5), "1h": timedelta(hours=1), "daily": timedelta(days=1)}
+LENGTHS = {size.name: size.length for size in SIZES}
 TABLES = typed_tables(load_all())
 
 
@@ -111,11 +114,12 @@ def test_increases_of_any_window_are_those_of_the_rows_and_of_the_tally(
 ) -> None:
     chance = random.Random(size)  # noqa: S311 - repeatable
     length, some = LENGTHS[size], 0
-    windows = int((END - BEGIN) / length)
+    begin = WEEK if size == "weekly" else BEGIN
+    windows = int((END - begin) / length)
     for table, counter in data.rises.found:
         for _ in range(2):
-            first, last = sorted(chance.choices(range(windows + 1), k=2))
-            window = (BEGIN + first * length, BEGIN + last * length)
+            first, last = (0, 1) if windows == 1 else sorted(chance.choices(range(windows + 1), k=2))
+            window = (begin + first * length, begin + last * length)
             truth = data.rises.over(table, counter, *window)
             query = f"SELECT coalesce(sum({counter}), 0) FROM {table}{{}} WHERE {{}} >= %s AND {{}} < %s"
             assert _one(database, query.format("_increase", "time", "time"), *window) == truth, (table, counter)
@@ -137,7 +141,7 @@ def test_gauges_are_those_of_the_rows(database: psycopg.Connection[Any], data: D
     for table in TABLES:
         groups: dict[Any, list[dict[str, Any]]] = {}
         for row in sorted(data.rows[table.name], key=lambda row: row["time"]):
-            bucket = BEGIN + (row["time"] - BEGIN) // LENGTHS[size] * LENGTHS[size]
+            bucket = WEEK + (row["time"] - WEEK) // LENGTHS[size] * LENGTHS[size]
             groups.setdefault((bucket, *(row[key] for key in KEY)), []).append(row)
         for column in (name for name, counter in table.columns.items() if not counter):
             expected = {}
@@ -158,7 +162,7 @@ def test_gauges_are_those_of_the_rows(database: psycopg.Connection[Any], data: D
 
 
 def test_event_rollups_count_and_sum_the_events(database: psycopg.Connection[Any], data: Data) -> None:
-    for size, length in LENGTHS.items():
+    for size, length in ((size.name, size.length) for size in event_rollups.SIZES):
         expected: dict[Any, list[Any]] = {}
         for row in data.rows["delivery_events"]:
             bucket = BEGIN + (row["time"] - BEGIN) // length * length
@@ -179,10 +183,10 @@ def test_event_rollups_count_and_sum_the_events(database: psycopg.Connection[Any
             f" FROM email_events_{size} GROUP BY 1, 2 ORDER BY 1, 2".encode()
         ).fetchall()
         assert domains == _domains(data)
-        # Whatever the domain, or the node, by all else.
+        # Whatever the domain, the node, or both, by all else.
         for (table, sums), family in itertools.product(
             (("email_events", "messages, size_bytes_sum"), ("delivery_events", "attempts, duration_sum")),
-            (NODES, DOMAINS),
+            (NODES, DOMAINS, TOTALS),
         ):
             by = [*family[table].by]
             summed = ", ".join(f"sum({name})::float8" for name in sums.split(", "))

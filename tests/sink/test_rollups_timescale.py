@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,13 +31,14 @@ from timescale_sink.store.housekeeping import _keep
 from timescale_sink.store.migrate import scripts
 from timescale_sink.store.rolling import fill_rollups, make_rollups
 from timescale_sink.store.rollup_views import filled_of, names, rollups_of, stays_rows
-from timescale_sink.store.rollups import KEY, SIZES, Typed, state_columns, typed_tables
+from timescale_sink.store.rollups import KEY, ORIGIN, SIZES, Typed, state_columns, typed_tables
 
 pytestmark = pytest.mark.slow
 
 DECLARED = load_all()
 DAY = timedelta(days=1)
-LENGTHS = {"5m": timedelta(minutes=5), "1h": timedelta(hours=1), "daily": DAY}
+# Weeks are compared with the days that they are made of: `_assert_weeks_are_their_days`.
+LENGTHS = {size.name: size.length for size in SIZES if size.length <= DAY}
 TABLES = typed_tables(DECLARED)
 _NOTHING = retention.Changes([], [], [])
 
@@ -184,6 +185,19 @@ def _compare(
             if some[0] > rows_since:
                 assert _sums(database, table, "increase", some) == truth, (table, size, some)
             assert _sums(database, table, size, (begin, end)) == _tally(rises, table, (begin, end)), (table, size)
+        _assert_weeks_are_their_days(database, table)
+
+
+def _assert_weeks_are_their_days(database: TimescaleDatabase, table: Typed) -> None:
+    """By counts of rows and increases, and those of gauges by their sums; also where a part is made of rows."""
+    sums = ", ".join(
+        f"coalesce(sum({column if counter else f'{column}_sum'}), 0)::int" for column, counter in table.columns.items()
+    )
+    week = f"date_bin('168 hours', bucket, '{ORIGIN}')"
+    told = f"SELECT {week}, node_id, zone, started_at, sum(row_count)::int, {sums} FROM {table.name}_{{}}"
+    weeks, days = (database.rows(f"{told.format(size)} GROUP BY 1, 2, 3, 4") for size in ("weekly", "daily"))
+    assert sorted(weeks, key=repr) == sorted(days, key=repr)
+    assert len(weeks) > 0
 
 
 def _counters(table: Typed) -> list[str]:
@@ -224,6 +238,7 @@ async def test_a_rollup_outlives_its_rows_and_still_knows_what_came_before(datab
     assert database.rows("SELECT network_in::int FROM metrics_system_increase") == [(0,)]
     for size in LENGTHS:
         assert database.rows(rolled.format(size)) == [(100,), (30,), (60,)]
+    assert sum(rise for (rise,) in database.rows(rolled.format("weekly"))) == 190
 
 
 async def test_rows_are_dropped_once_their_rollups_are_there(
@@ -253,7 +268,7 @@ async def test_rows_are_dropped_once_their_rollups_are_there(
     assert await _cycle() == 5
     await _keep(database.connection, DECLARED)
     assert await _cycle() == 2
-    assert [database.rows(count) for count in counted] == [[(5, 997)]] * 3
+    assert [database.rows(count) for count in counted] == [[(5, 997)]] * len(counted)
     # What comes late meanwhile, a setting that drops more does not take along.
     database.run(inserts({"metrics_system": [{**key, "time": day - 20 * DAY, "network_in": 980}]}))
     await retention.apply(database.connection, Database(raw_days=10), DECLARED)
@@ -261,7 +276,7 @@ async def test_rows_are_dropped_once_their_rollups_are_there(
     assert database.rows("SELECT kept_since('metrics_system') < now() - interval '29 days'") == [(True,)]
     await _keep(database.connection, DECLARED)
     assert await _cycle() == 1
-    assert [database.rows(count) for count in counted] == [[(6, 997)]] * 3
+    assert [database.rows(count) for count in counted] == [[(6, 997)]] * len(counted)
 
 
 async def test_what_comes_later_than_the_jobs_look_back_is_the_housekeepings(database: TimescaleDatabase) -> None:
@@ -270,6 +285,7 @@ async def test_what_comes_later_than_the_jobs_look_back_is_the_housekeepings(dat
     day = database.rows("SELECT date_trunc('day', now(), 'UTC')")[0][0]
     rows = [{**key, "time": day - age * DAY, "network_in": 100 - age} for age in (20, 12, 5, 2)]
     in_time, week_late, later = [rows[0], rows[3]], [rows[2]], [rows[1]]
+    (system,) = (table for table in TABLES if table.name == "metrics_system")
     counts = [
         f"SELECT row_count::int FROM metrics_system_{size} WHERE bucket < now() - interval '1 day' ORDER BY bucket"
         for size in LENGTHS
@@ -280,9 +296,11 @@ async def test_what_comes_later_than_the_jobs_look_back_is_the_housekeepings(dat
     for late, after_jobs, after_housekeeping in ((week_late, 3, 3), (later, 3, 4)):
         database.run(inserts({"metrics_system": late}))
         _run_jobs(database, "refresh")
-        assert [len(database.rows(count)) for count in counts] == [after_jobs] * 3
+        assert [len(database.rows(count)) for count in counts] == [after_jobs] * len(LENGTHS)
+        _assert_weeks_are_their_days(database, system)
         await _keep(database.connection, DECLARED)
-        assert [len(database.rows(count)) for count in counts] == [after_housekeeping] * 3
+        assert [len(database.rows(count)) for count in counts] == [after_housekeeping] * len(LENGTHS)
+        _assert_weeks_are_their_days(database, system)
     # Of a day that was dropped, rollups are never made anew: they would be of what came later alone.
     await retention.apply(database.connection, Database(raw_days=10, columnstore_days=9), DECLARED)
     await _keep(database.connection, DECLARED)
@@ -290,7 +308,8 @@ async def test_what_comes_later_than_the_jobs_look_back_is_the_housekeepings(dat
     assert len(database.rows("SELECT FROM metrics_system")) == 2
     database.run(inserts({"metrics_system": [{**rows[1], "node_id": "other"}]}))
     await _keep(database.connection, DECLARED)
-    assert [len(database.rows(count)) for count in counts] == [4] * 3
+    assert [len(database.rows(count)) for count in counts] == [4] * len(LENGTHS)
+    _assert_weeks_are_their_days(database, system)
     assert database.rows("SELECT count(*)::int FROM metrics_system_daily WHERE node_id = 'other'") == [(0,)]
 
 
@@ -310,7 +329,7 @@ async def test_what_is_kept_for_ever_is_rolled_up_however_late_it_comes(database
 
 
 async def test_a_rollup_that_comes_later_is_made_of_those_of_a_year(database: TimescaleDatabase) -> None:
-    """As where 0031 comes to a database of whose older rollups the rows are gone."""
+    """As where 0031 to 0035 come to a database of whose older rollups the rows are gone."""
     table = "delivery_events"
     filled = filled_of(table)
     for rollup in reversed([*filled]):
@@ -325,12 +344,9 @@ async def test_a_rollup_that_comes_later_is_made_of_those_of_a_year(database: Ti
     _run_jobs(database, "retention", table)
     assert database.rows(f"SELECT min(time) > now() - interval '12 days' FROM {table}") == [(True,)]
 
-    database.run("DELETE FROM retention WHERE relation ~ '_(domains|leaders)_'")
+    database.run("DELETE FROM retention WHERE relation ~ '_(domains|totals|leaders)_'")
     added = [made for made in event_rollups.rolled([table]) if made.made_of]
-    for script in scripts("migrations"):
-        if script.name in ("0031_domains.community.sql", "0033_leaders.community.sql"):
-            texts = (text for text in script.text.split(";") if any(f" {made.name}_" in text for made in added))
-            database.run(";".join(texts))
+    _migrate(database, [rollup for made in added for rollup in (f"{made.name}_{size.name}" for size in made.sizes)])
     for made_of in added:
         for size in made_of.sizes:
             database.run(event_rollups.view(made_of, size, [f"{made_of.name}_{size.name}_1"]))
@@ -349,7 +365,7 @@ async def test_a_rollup_that_comes_later_is_made_of_those_of_a_year(database: Ti
         edges = "SELECT min(bucket), max(bucket) FROM {} WHERE bucket < " + f"'{day - DAY}'"
         assert database.rows(edges.format(rollup)) == database.rows(edges.format(source)), rollup
         held = database.rows(f"SELECT count(*)::int FROM {rollup} WHERE bucket < now() - interval '12 days'")
-        assert held > [(100 if "domains" in rollup else 10,)]
+        assert held > [(10 if "leaders" in rollup else 100,)]
         database.run(f"ALTER MATERIALIZED VIEW {rollup}_1 SET (timescaledb.materialized_only = false)")
     # What comes late reaches it as it reaches the others.
     late = [{**row, "event_id": uuid.UUID(int=number)} for number, row in enumerate(rows)]
@@ -358,10 +374,68 @@ async def test_a_rollup_that_comes_later_is_made_of_those_of_a_year(database: Ti
     _assert_alike(database, filled, begin)
 
 
+def _migrate(database: TimescaleDatabase, rollups: Collection[str]) -> None:
+    """As the migrations of later rollups do it."""
+    for script in scripts("migrations"):
+        if script.name[:4] in ("0031", "0033", "0034", "0035"):
+            texts = (text for text in script.text.split(";") if any(f" {rollup}_1" in text for rollup in rollups))
+            database.run(";".join(texts))
+
+
+async def test_sizes_that_come_later_are_made_of_those_of_a_year(database: TimescaleDatabase) -> None:
+    (typed,) = (table for table in TABLES if table.name == "metrics_zonemta")
+    filled = filled_of(typed.name)
+    assert filled == {
+        f"{typed.name}_{size}": f"{typed.name}_{of}" for size, of in (("weekly", "daily"), ("6h", "1h"), ("15m", "5m"))
+    }
+    for rollup in filled:
+        database.run(f"DROP VIEW {rollup}; DROP MATERIALIZED VIEW {rollup}_1")
+    day = database.rows("SELECT date_trunc('day', now(), 'UTC')")[0][0]
+    begin = day - 40 * DAY
+    data = made(DECLARED, begin=begin, end=day + DAY / 24, step=DAY / 12, seed=4)
+    database.run(inserts({typed.name: data.rows[typed.name]}))
+    await retention.apply(database.connection, Database(raw_days=10), DECLARED)
+    await make_rollups(database.connection, typed.name, begin=True)
+    _run_jobs(database, "refresh", typed.name)
+    _run_jobs(database, "retention", typed.name)
+    assert database.rows(f"SELECT min(time) > now() - interval '12 days' FROM {typed.name}") == [(True,)]
+
+    database.run("DELETE FROM retention WHERE relation ~ '_(15m|6h|weekly)$'")
+    _migrate(database, filled)
+    for size in SIZES:
+        if size.later:
+            database.run(rollups.view(typed, size, {f"{typed.name}_{size.name}_1": state_columns(typed)}))
+    assert {*filled} <= {*(await retention.apply(database.connection, Database(), DECLARED)).first}
+    pending = f"SELECT count(*)::int FROM retention WHERE pending AND relation ~ '^{typed.name}_'"
+    _run_jobs(database, "refresh", typed.name)
+    assert database.rows(pending) == [(len(filled),)]
+    await fill_rollups(database.connection, typed.name)
+    assert database.rows(pending) == [(0,)]
+    for size in (size for size in SIZES if size.later):
+        # Up to what is a day old, which the jobs will not leave out if the filling took them a week.
+        counted = "SELECT sum(row_count)::int FROM {} WHERE " + f"bucket < '{size.begin(day - DAY)}'"
+        rollup = f"{typed.name}_{size.name}"
+        database.run(f"ALTER MATERIALIZED VIEW {rollup}_1 SET (timescaledb.materialized_only = true)")
+        assert database.rows(counted.format(rollup)) == database.rows(counted.format(filled[rollup])), rollup
+        database.run(f"ALTER MATERIALIZED VIEW {rollup}_1 SET (timescaledb.materialized_only = false)")
+        whole = (size.begin(begin), day + DAY)
+        assert _sums(database, typed, size.name, whole) == _tally(data.rises, typed, (begin, day + DAY)), rollup
+    _assert_weeks_are_their_days(database, typed)
+
+
 def _assert_alike(database: TimescaleDatabase, filled: Mapping[str, str], begin: datetime) -> None:
     for rollup, source in filled.items():
         if "leaders" in rollup:
             _assert_leading(database, rollup, source, begin)
+            continue
+        if "totals" in rollup:
+            totals = (
+                "SELECT bucket, zone, status, category, sum(attempts)::int, sum(duration_sum)::float8 FROM {}"
+                f" WHERE bucket >= '{begin}' GROUP BY 1, 2, 3, 4"
+            )
+            found = database.rows(totals.format(rollup))
+            assert len(found) > 100
+            assert sorted(found, key=repr) == sorted(database.rows(totals.format(source)), key=repr), rollup
             continue
         query = (
             "SELECT bucket, domain, zone, status, category, sum(attempts)::int, sum(duration_sum)::float8 FROM {}"
@@ -412,16 +486,19 @@ async def test_a_demo_goes_with_its_rollups_and_unpacks_no_other_nodes_rows(data
     database.run("SELECT drop_chunks('metrics_system', older_than => now() - interval '10 days')")
     database.run("SELECT drop_chunks('delivery_events', older_than => now())")
     nodes = "SELECT DISTINCT node_id FROM metrics_system_{} ORDER BY 1"
-    assert [database.rows(nodes.format(size)) for size in LENGTHS] == [[("demo",), ("real",)]] * 3
+    assert [database.rows(nodes.format(size)) for size in LENGTHS] == [[("demo",), ("real",)]] * len(LENGTHS)
     async with database.connection.transaction():
         await commands._remove_demo(database.connection, [*DECLARED.tables])
-    assert [database.rows(nodes.format(size)) for size in LENGTHS] == [[("real",)]] * 3
+    assert [database.rows(nodes.format(size)) for size in LENGTHS] == [[("real",)]] * len(LENGTHS)
     left = sum(row["node_id"] == "real" for row in events)
-    for size in LENGTHS:
+    assert database.rows(nodes.format("weekly")) == [("real",)]
+    for size in (size.name for size in event_rollups.SIZES):
         sums = "SELECT domain, sum(attempts)::int, max(duration_max) FROM delivery_events{}_{} GROUP BY bucket, domain"
         by_domain = database.rows(sums.format("_domains", size))
         assert sorted(by_domain, key=repr) == sorted(database.rows(sums.format("", size)), key=repr)
         assert sum(count for _, count, _ in by_domain) == left
+        totals = "SELECT bucket, sum(attempts)::int, max(duration_max) FROM delivery_events{}_{} GROUP BY 1 ORDER BY 1"
+        assert database.rows(totals.format("_totals", size)) == database.rows(totals.format("", size))
         if size != "5m":
             _assert_leading(database, f"delivery_events_leaders_{size}", f"delivery_events_{size}", day)
     for table in ("metrics_system", "otel_metric_point"):
@@ -458,7 +535,7 @@ async def test_jobs_are_what_the_settings_say_and_are_left_alone_when_they_are(d
         if stays_rows(rolled, size)
     ]
     assert rows == [
-        *((table.name, "daily") for table in TABLES),
+        *((table.name, size) for table in TABLES for size in ("daily", "weekly")),
         ("delivery_events_leaders", "1h"),
         ("delivery_events_leaders", "daily"),
     ]

@@ -15,6 +15,7 @@ from psycopg import conninfo
 
 from postel.errors import DatabaseAwayError, DatabaseError
 from postel.signals import EVENT_COLUMNS, load_all
+from support.earlier import migrate_below
 from support.plans import blocks_read, make_history
 from support.postgres import fresh_database, migrate_now
 from timescale_sink.store import database as servers
@@ -66,21 +67,10 @@ async def test_what_came_before_keeps_its_rows_and_gets_what_is_missing(url: str
     """A database of before the columns of events and the retention that waits, with a row and a setting in it."""
     connection = await connect(url)
     try:
-        await migrations._offer_timescale(connection)
-        tier = (await ask_server(connection)).tier
-        fitting = [script for script in scripts("migrations") if script.fits(tier)]
-        await connection.execute(
-            "CREATE TABLE postel_migration (name text PRIMARY KEY, checksum text, applied_at timestamptz DEFAULT now())"
-        )
-        for script in fitting:
-            if script.name < "0027":
-                await connection.execute(script.text.encode(), prepare=False)
-                statement = "INSERT INTO postel_migration (name, checksum) VALUES (%s, %s)"
-                await connection.execute(statement, (script.name, script.checksum))
+        missing = await migrate_below(connection, "0027")
         await connection.execute("INSERT INTO retention VALUES ('metrics_system', interval '400 days', '-infinity')")
         row = "INSERT INTO metrics_system (time, node_id, instance, zone, load_1m) VALUES (now(), 'n', '', '', 1)"
         await connection.execute(row.encode())
-        missing = [script.name for script in fitting if script.name >= "0027"]
         assert missing
         assert await migrate(connection) == [*missing, "views"]
         kept = "SELECT keep = interval '400 days', pending FROM retention WHERE relation = 'metrics_system'"

@@ -14,7 +14,7 @@ from testbed import pglite
 from postel.signals import load_all
 from support.node import Node
 from support.postgres import fresh_database, migrate_now
-from timescale_sink.store import increase
+from timescale_sink.store import increase, suffixes
 from timescale_sink.store.migrate import scripts
 
 _HYPERTABLES = {*load_all().tables, *load_all().event_tables, "otel_metric_point", "otel_log"}
@@ -40,7 +40,8 @@ _INCREASE = (
 def schema() -> list[str]:
     """All of it, in the order in which it is applied to a new database."""
     views = [increase.view(table, counters) for table, counters in increase.counters_of(load_all()).items()]
-    return [*(script.text for folder in ("migrations", "views") for script in scripts(folder)), *views]
+    tables, functions = ([script.text for script in scripts(folder)] for folder in ("migrations", "views"))
+    return [*tables, suffixes.function(), *functions, *views]
 
 
 def test_the_schema_makes_hypertables_that_answer_as_plain_tables_do(

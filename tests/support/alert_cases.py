@@ -65,14 +65,19 @@ class Platform:
         return self.totals[name]
 
     def attempts(
-        self, moment: datetime, domain: str = "there.test", zone: str | None = "default", **statuses: int
+        self,
+        moment: datetime,
+        domain: str = "there.test",
+        zone: str | None = "default",
+        mx: str | None = None,
+        **statuses: int,
     ) -> None:
         """So many attempts of each status, within the minute before; those of Haraka have no zone."""
         for status, count in statuses.items():
             self.connection.execute(
                 "INSERT INTO delivery_events"
-                " (time, event_id, node_id, instance, event_name, status, zone, to_domain, attributes)"
-                " SELECT %s, gen_random_uuid(), %s, %s, %s, %s, %s, %s, '{}' FROM generate_series(1, %s)",
+                " (time, event_id, node_id, instance, event_name, status, zone, to_domain, mx, attributes)"
+                " SELECT %s, gen_random_uuid(), %s, %s, %s, %s, %s, %s, %s, '{}' FROM generate_series(1, %s)",
                 (
                     moment - MINUTE / 2,
                     NODE,
@@ -81,6 +86,7 @@ class Platform:
                     status,
                     zone,
                     domain,
+                    mx,
                     count,
                 ),
             )
@@ -116,9 +122,15 @@ class Platform:
             )
         self.insert("otel_metric_point", time=moment, series_id=series, started_at=T0 - timedelta(minutes=30), **values)
 
-    def up(self, moment: datetime, receiver: str, value: int) -> None:
-        attributes = {"postel.receiver.name": receiver, "server.address": "127.0.0.1", "server.port": 11334}
+    def up(self, moment: datetime, receiver: str, value: int, interval: int = 60) -> None:
+        attributes = self.asked(moment, receiver, interval)
         self.point(moment, "postel.receiver.up", attributes, value_int=value)
+
+    def asked(self, moment: datetime, receiver: str, interval: int) -> Mapping[str, Any]:
+        """So often from now on, as the agent says when it begins; what tells the source apart."""
+        attributes = {"postel.receiver.name": receiver, "server.address": "127.0.0.1", "server.port": 11334}
+        self.point(moment, "postel.receiver.interval", attributes, value_int=interval)
+        return attributes
 
     def dead_letter(self, moment: datetime) -> None:
         self.insert(
@@ -183,7 +195,37 @@ def accounted(counted: int, told: int) -> Minute:
 
 
 def attempts(domain: str = "there.test", **statuses: int) -> Minute:
-    return lambda platform, moment: platform.attempts(moment, domain, "default", **statuses)
+    return lambda platform, moment: platform.attempts(moment, domain, "default", None, **statuses)
+
+
+def hosted(**statuses: int) -> Minute:
+    """So many attempts of each status to customers of one provider, each with a host of its own there."""
+
+    def minute(platform: Platform, moment: datetime) -> None:
+        for status, count in statuses.items():
+            for _ in range(count):
+                customer = platform.count("customer", 1) % 40
+                host = f"customer{customer}-test.MX.Big.co.uk"
+                platform.attempts(moment, f"customer{customer}.test", "default", host, **{status: 1})
+        # Another company's whose domain ends alike takes all.
+        platform.attempts(moment, "there.test", mx="mx.small.co.uk", delivered=10)
+
+    return minute
+
+
+def quotas(near: int, over: int = 0, users: int = 4000) -> Minute:
+    """So many of a WildDuck's users are near and over their quota."""
+    counts = {"user_count": users, "near_quota_count": near, "over_quota_count": over}
+    return lambda platform, moment: platform.insert(
+        "metrics_wildduck", time=moment, node_id=NODE, instance="w", zone="", **counts
+    )
+
+
+def week_of_quotas(platform: Platform, moment: datetime) -> None:
+    """Sixty of four thousand, as it was for a week."""
+    platform.node(moment)
+    for hour in range(1, 8 * 24):
+        quotas(60)(platform, moment - timedelta(hours=hour))
 
 
 def spam(share: int) -> Minute:
@@ -207,6 +249,12 @@ def counted(metric: str, more: int, **attributes: str) -> Minute:
     """A counter that rises by so much; its first point stands a while before the trouble."""
     named = {name.replace("__", "."): value for name, value in attributes.items()}
     return lambda platform, moment: platform.point(moment, metric, named, value_int=platform.count(metric, more))
+
+
+def refused_by_kafka(platform: Platform, moment: datetime) -> None:
+    """What a gateway keeps, and the vendor lacks nothing."""
+    counted("otelcol_exporter_send_failed_log_records", 7, exporter="kafka")(platform, moment)
+    counted("otelcol_exporter_enqueue_failed_log_records", 0, exporter="otlp_http/vendor")(platform, moment)
 
 
 def scanned(by_rspamd: int, by_haraka: int) -> Minute:
@@ -319,14 +367,7 @@ CASES = [
     Case("bounce-rate", attempts(delivered=94, rejected=6), attempts(delivered=100), {}, 16, 80),
     Case("bounce-rate-high", attempts(delivered=89, rejected=11), attempts(delivered=95, rejected=5), {}, 14, 90),
     Case("deferral-rate", attempts(delivered=60, deferred=40), attempts(delivered=100), {}, 17, 90),
-    Case(
-        "provider-blocking",
-        attempts("big.test", delivered=40, rejected=30, deferred=30),
-        attempts("big.test", delivered=100),
-        {"domain": "big.test"},
-        17,
-        90,
-    ),
+    Case("provider-blocking", hosted(delivered=4, rejected=6), hosted(delivered=10), {"provider": "big.co.uk"}, 20, 90),
     Case("spam-share", spam(85), spam(10), {}, 18, 90),
     Case(
         "rspamd-down",
@@ -384,14 +425,23 @@ CASES = [
         2,
         70,
     ),
+    Case(
+        "backend-dropped",
+        counted("otelcol_exporter_enqueue_failed_log_records", 1, exporter="otlp_http/vendor"),
+        refused_by_kafka,
+        {**ON_NODE, "exporter": "otlp_http/vendor"},
+        12,
+        75,
+    ),
     Case("scans-unaccounted", scanned(100, 90), scanned(100, 100), {}, 40, 100),
     Case(
         "users-near-quota",
-        lambda p, t: p.insert("metrics_wildduck", time=t, node_id=NODE, instance="w", zone="", near_quota_count=1),
-        lambda p, t: p.insert("metrics_wildduck", time=t, node_id=NODE, instance="w", zone="", near_quota_count=0),
+        quotas(90, 11),
+        quotas(98, 2),
         {**ON_NODE, "instance": "w"},
-        1,
+        11,
         7,
+        week_of_quotas,
     ),
     Case("inbound-stopped", nothing, lambda p, t: p.mail(t, 5), {}, 66, 10, days_before(lambda p, t: p.mail(t, 5))),
     Case(
@@ -405,8 +455,8 @@ CASES = [
     ),
     Case(
         "users-over-quota",
-        lambda p, t: p.insert("metrics_wildduck", time=t, node_id=NODE, instance="w", zone="", over_quota_count=1),
-        lambda p, t: p.insert("metrics_wildduck", time=t, node_id=NODE, instance="w", zone="", over_quota_count=0),
+        quotas(60, 1),
+        quotas(60),
         {**ON_NODE, "instance": "w"},
         1,
         7,

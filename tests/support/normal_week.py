@@ -209,6 +209,8 @@ class Week:
                 status=status,
                 zone=one.zone,
                 to_domain=one.domain,
+                # At the dead one no exchanger is reached.
+                mx=None if one.domain == "dead.test" else f"mx1.{one.domain}",
                 attempt=one.attempts + 1,
                 attributes={},
             )
@@ -269,6 +271,8 @@ class Week:
                 self._row("metrics_rspamd", node, 11334, started="rspamd", scanned_total=self._totals["scanned", node])
             self._up(node, "rspamd", 11334, is_up=is_up)
             self._up(node, "system", 0, is_up=True)
+            if self.now.minute == 0 and self.now.second == 0 and self.now.hour % 2 == 0:
+                self._up(node, "slow", 4000, is_up=True, interval=2 * 3600)
             self._point(node, "postel.spool.size", {}, value_int=self._chance.randrange(50_000, 900_000))
             for reason in ("size", "age", "refused"):
                 self._point(node, "postel.spool.dropped.requests", {"postel.spool.drop.reason": reason}, value_int=0)
@@ -332,8 +336,10 @@ class Week:
             )
 
     def _measure_wildduck(self) -> None:
-        self._row("metrics_wildduck", "mx1", 8080, over_quota_count=0, near_quota_count=0)
-        self._up("mx1", "wildduck", 8080, is_up=True)
+        # Of many somebody is near it at any time, now more of them and now fewer.
+        near = 60 + round(20 * self._business())
+        self._row("metrics_wildduck", "mx1", 8080, user_count=4000, over_quota_count=0, near_quota_count=near)
+        self._up("mx1", "wildduck", 8080, is_up=True, interval=300)
         # Somebody always tries.
         self._totals[("failed",)] += poisson(self._chance, 40)
         failed = {"wildduck.service": "imap", "wildduck.result": "fail"}
@@ -367,9 +373,10 @@ class Week:
             }
         )
 
-    def _up(self, node: str, receiver: str, port: int, *, is_up: bool) -> None:
+    def _up(self, node: str, receiver: str, port: int, *, is_up: bool, interval: int = 30) -> None:
         asked = {"postel.receiver.name": receiver, "server.address": "127.0.0.1", "server.port": port}
         self._point(node, "postel.receiver.up", asked, value_int=int(is_up))
+        self._point(node, "postel.receiver.interval", asked, value_int=interval)
 
     def _point(self, node: str, metric: str, attributes: dict[str, Any], **values: Any) -> None:
         key = f"{node} {metric} {attributes}"

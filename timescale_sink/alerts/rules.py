@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from postel.errors import SettingsError
+from postel.yaml_loader import safe_load
 
 Severity = Literal["warning", "critical"]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -41,6 +42,7 @@ class Rule(BaseModel):
     Attributes:
         name: lowercase words joined by hyphens; the runbook is ``docs/runbooks/<name>.md``.
         title: what is wrong, with {label}, {detail} and {value} of it, by their plain names.
+        also: what people are told behind the title, of details whose texts change while it is wrong.
         runbook: the address of what to do; of a shipped rule the page has it.
         sql: gives the label columns, any further columns as details, and ``value``.
         labels: the columns that tell subjects apart.
@@ -57,6 +59,7 @@ class Rule(BaseModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     title: str
+    also: str = ""
     runbook: str = Field("", pattern=r"^(https?://\S+)?$")
     severity: Severity
     sql: str
@@ -69,7 +72,7 @@ class Rule(BaseModel):
     missing: Literal["keep", "resolve", "forget"] = "resolve"
     every: Duration = timedelta(minutes=1)
 
-    @field_validator("title")
+    @field_validator("title", "also")
     @classmethod
     def _plain(cls, title: str) -> str:
         # Another form fails once it is told, which is too late.
@@ -106,7 +109,7 @@ class _File(BaseModel):
 def shipped() -> Sequence[Rule]:
     """The rules that come with Postel."""
     text = files(__package__).joinpath("rules.yaml").read_text("utf-8")
-    return _File.model_validate(yaml.safe_load(text)).rules
+    return _File.model_validate(safe_load(text)).rules
 
 
 def load(path: Path | None) -> Sequence[Rule]:
@@ -118,7 +121,7 @@ def load(path: Path | None) -> Sequence[Rule]:
     rules = {rule.name: rule for rule in shipped()}
     if path is not None:
         try:
-            own = _File.model_validate(yaml.safe_load(path.read_text("utf-8"))).rules
+            own = _File.model_validate(safe_load(path.read_text("utf-8"))).rules
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"[alerts] rules: {path} cannot be read: {error}") from None
         except yaml.YAMLError as error:

@@ -112,9 +112,9 @@ def _wrong(rule: Rule, alert: Alert | None, finding: Finding, now: datetime) -> 
 
 
 def title_of(rule: Rule, alert: Alert) -> str:
-    """A rule's title about an alert's subject."""
-    values = {**alert.details, **dict(alert.labels), "value": f"{alert.value:,.6g}"}
-    return rule.title.format_map(_Named(values))
+    """A rule's title about an alert's subject, and what is told also."""
+    values = _Named({**alert.details, **dict(alert.labels), "value": f"{alert.value:,.6g}"})
+    return ", ".join(text.format_map(values) for text in (rule.title, rule.also) if text)
 
 
 class _Named(dict[str, str]):

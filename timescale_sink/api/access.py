@@ -61,7 +61,11 @@ class Access:
             raise TooSlowError(
                 f"the database needed more than {STATEMENT_TIMEOUT_S} s; ask for a shorter range, one node or one zone"
             ) from None
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        except (
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.UndefinedColumn,
+            psycopg.errors.UndefinedFunction,
+        ) as error:
             raise DatabaseError(
                 f"the database is not migrated ({error.diag.message_primary}): run `postel db migrate`"
             ) from None

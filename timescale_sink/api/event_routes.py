@@ -41,12 +41,13 @@ class Events(BaseModel):
 
 
 class Fate(BaseModel):
-    """What became of the message for one recipient."""
+    """What became of the message, or of a bounce about it, for one recipient."""
 
     recipient: str
     state: str = Field(description="delivered, deferred, rejected; stored, queued and the like before a delivery.")
     time: datetime
     event: str = Field(description="The id of the event that says so.")
+    bounce: bool = Field(description="Of a bounce about the message; the message's own come first.")
 
 
 class Trace(BaseModel):
@@ -157,7 +158,7 @@ def _told(event: filters.Event) -> Event:
 
 
 def _fate(fate: trace.Fate) -> Fate:
-    return Fate(recipient=fate.recipient, state=fate.state, time=fate.time, event=str(fate.event))
+    return Fate(recipient=fate.recipient, state=fate.state, time=fate.time, event=str(fate.event), bounce=fate.bounce)
 
 
 async def _ndjson(found: AsyncIterator[filters.Event]) -> AsyncIterator[bytes]:

@@ -84,13 +84,15 @@ class EventReader:
         """The names of an event's declared columns; BadQueryError where there is no such table."""
         return [column.name for column in self._declared(table).columns]
 
-    def filter(self, table: str, texts: Sequence[str] = (), address: str | None = None) -> Filter:
+    def filter(
+        self, table: str, texts: Sequence[str] = (), address: str | None = None, said: str | None = None
+    ) -> Filter:
         """The filter that `timescale_sink.api.filters.parse` makes of these texts, for a table of this name.
 
         Raises:
             BadQueryError: no such table or column, or a value that the column cannot have.
         """
-        return filters.parse(self._declared(table), texts, address)
+        return filters.parse(self._declared(table), texts, address, said)
 
     async def page(self, search: Search, limit: int) -> list[Event]:
         """The newest events that were searched for, at most ``limit`` of them."""

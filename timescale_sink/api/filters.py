@@ -26,6 +26,8 @@ MOST_FILTERS = 20
 _TERM = re.compile(r"([a-z_]+)(!=|>=|<=|=|~)(.*)", re.DOTALL)
 _ORDERED = ("bigint", "double precision", "timestamptz")
 _COMPOSED = ("text[]", "jsonb")
+# What a message's client was answered, and what the server was that stored the message.
+_REPLY, _STORAGE = "smtp.response.text", "haraka.storage.text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class Filter:
         return all(term.meets(event) for term in self.terms)
 
 
-def parse(table: EventTable, texts: Sequence[str], address: str | None) -> Filter:
+def parse(table: EventTable, texts: Sequence[str], address: str | None, said: str | None = None) -> Filter:
     """The filter of these texts.
 
     Args:
@@ -141,6 +143,7 @@ def parse(table: EventTable, texts: Sequence[str], address: str | None) -> Filte
         texts: a column, one of = != >= <= ~ ("contains", without regard to case) and a value.
         address: of the sender or of one of the recipients, as the envelope says it; ``<>``, or '', for the null sender;
             None: any.
+        said: what a server's answer contains, without regard to case; None: any answer, or none.
 
     Raises:
         BadQueryError: no such column, or a value that it cannot have.
@@ -162,6 +165,8 @@ def parse(table: EventTable, texts: Sequence[str], address: str | None) -> Filte
     terms += [_AnyOf(column, types[column], tuple(values)) for column, values in equal.items()]
     if address is not None:
         terms.append(_Address("" if address == "<>" else address, in_columns="from_user" in types))
+    if said is not None:
+        terms.append(_Contains("response", said) if "response" in types else _Said(said))
     return Filter(table.name, tuple(terms))
 
 
@@ -235,11 +240,30 @@ class _Contains(_OfColumn):
     text: str
 
     def add_to(self, where: Where) -> None:
-        where.add("{} ILIKE {}", sql.Identifier(self.column), "%" + re.sub(r"([\\%_])", r"\\\1", self.text) + "%")
+        where.add("{} ILIKE {}", sql.Identifier(self.column), _containing(self.text))
 
     def meets(self, event: Event) -> bool:
         cell = event.cell(self.column)
         return isinstance(cell, str) and self.text.lower() in cell.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A text within what the server answered, or whom it asked; of a table that has no column for answers."""
+
+    text: str
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset(("attributes",))
+
+    def add_to(self, where: Where) -> None:
+        pattern = _containing(self.text)
+        where.add("(attributes ->> {} ILIKE {} OR attributes ->> {} ILIKE {})", _REPLY, pattern, _STORAGE, pattern)
+
+    def meets(self, event: Event) -> bool:
+        answers = (event.attributes.get(_REPLY), event.attributes.get(_STORAGE))
+        return any(isinstance(answer, str) and self.text.lower() in answer.lower() for answer in answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +306,11 @@ class _Address:
     def _sender(self) -> tuple[str, str]:
         user, _, domain = self.address.rpartition("@")
         return domain.lower(), user
+
+
+def _containing(text: str) -> str:
+    """The pattern of LIKE for what contains a text."""
+    return "%" + re.sub(r"([\\%_])", r"\\\1", text) + "%"
 
 
 def _term(column: str, type_: str, operator: str, value: str) -> Term:

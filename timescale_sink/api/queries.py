@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import LiteralString, cast
 
 from psycopg import sql
 
+from timescale_sink.store.rollups import ORIGIN
+
 _ALL = sql.SQL("true")
+_ORIGIN = sql.Literal(datetime.fromisoformat(ORIGIN))
 _HEAD = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 
 
@@ -31,9 +35,9 @@ def query(
 ) -> sql.Composed:
     """The query of this name about a table and columns of it; KeyError where there is no such query.
 
-    ``{table}`` stands for the table, ``{increase}`` for the view of its counters' increase, ``{columns}`` for the
-    columns, ``{avg}``, ``{max}`` and ``{sum}`` for that aggregate of each column, ``{condition}`` for what rows have to
-    meet; further names for the ``parts``.
+    ``{table}`` stands for the table, ``{increase}`` for the view of its counters' increase, ``{origin}`` for the time
+    that steps are counted from, ``{columns}`` for the columns, ``{avg}``, ``{max}`` and ``{sum}`` for that aggregate of
+    each column, ``{condition}`` for what rows have to meet; further names for the ``parts``.
     """
     names = [sql.Identifier(column) for column in columns]
     aggregates = {
@@ -45,6 +49,7 @@ def query(
         increase=sql.Identifier(f"{table}_increase"),
         columns=sql.SQL(", ").join(names),
         condition=condition,
+        origin=_ORIGIN,
         **aggregates,
         **parts,
     )

@@ -1,6 +1,6 @@
 -- The queries of the API and the page, each after a line with its name; what {braces} hold are names of declared tables
--- and columns, and conditions made of them. In those of series times are epoch seconds and a bucket is a multiple of the
--- step; each answers (step, node_id, instance, zone, queue_id, seconds that the values cover, a value per column), in no
+-- and columns, and conditions made of them. In those of series times are epoch seconds and a bucket is so many steps from
+-- the origin; each answers (step, node_id, instance, zone, queue_id, seconds that the values cover, a value per column), in no
 -- order: sorting by names costs more than all else.
 
 -- ping --
@@ -15,10 +15,20 @@ SELECT
 FROM node
 ORDER BY demo, host, id;
 
+-- series --
+-- Which series a table has: what told something within the last so many seconds of it.
+SELECT DISTINCT node_id, instance, zone
+FROM {table}
+WHERE time > least((SELECT max(time) FROM {table}), now()) - make_interval(secs => %(seconds)s);
+
+-- pending --
+-- Rollups that are still being made of others.
+SELECT relation FROM retention WHERE pending AND relation = ANY (%(rollups)s);
+
 -- gauges --
 -- The mean of each gauge per bucket. A bucket without a row is a gap, and so is a column that is NULL.
 SELECT
-    date_part('epoch', date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS step,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), time, {origin}))::bigint AS step,
     node_id, instance, zone, '' AS queue_id, %(step)s::float8 AS covered, {avg}
 FROM {table}
 WHERE
@@ -26,14 +36,14 @@ WHERE
     AND (%(node)s::text IS NULL OR node_id = %(node)s)
     AND (%(instance)s::text IS NULL OR instance = %(instance)s)
     AND (%(zone)s::text IS NULL OR zone = %(zone)s)
-GROUP BY date_bin(make_interval(secs => %(step)s), time, 'epoch'), node_id, instance, zone;
+GROUP BY date_bin(make_interval(secs => %(step)s), time, {origin}), node_id, instance, zone;
 
 -- queue_gauges --
 -- As `gauges`, but one value per queue: every instance on a shared queue's database says the figure of the whole
 -- queue, so the greatest of a tick stands for all of them and nothing is summed. A row that names no queue is its
 -- instance's own.
 SELECT
-    date_part('epoch', date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS step,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), time, {origin}))::bigint AS step,
     min(node_id) AS node_id, '' AS instance, zone, queue_id, %(step)s::float8 AS covered, {avg}
 FROM (
     SELECT
@@ -47,12 +57,12 @@ FROM (
         AND (%(zone)s::text IS NULL OR zone = %(zone)s)
     GROUP BY time, 4, zone
 ) AS tick
-GROUP BY date_bin(make_interval(secs => %(step)s), time, 'epoch'), queue_id, zone;
+GROUP BY date_bin(make_interval(secs => %(step)s), time, {origin}), queue_id, zone;
 
 -- rolled_gauges --
 -- As `gauges`, of the buckets of a rollup, whose length divides the step.
 SELECT
-    date_part('epoch', date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS step,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), bucket, {origin}))::bigint AS step,
     node_id, instance, zone, '' AS queue_id, %(step)s::float8 AS covered, {mean}
 FROM {table}
 WHERE
@@ -60,13 +70,13 @@ WHERE
     AND (%(node)s::text IS NULL OR node_id = %(node)s)
     AND (%(instance)s::text IS NULL OR instance = %(instance)s)
     AND (%(zone)s::text IS NULL OR zone = %(zone)s)
-GROUP BY date_bin(make_interval(secs => %(step)s), bucket, 'epoch'), node_id, instance, zone;
+GROUP BY date_bin(make_interval(secs => %(step)s), bucket, {origin}), node_id, instance, zone;
 
 -- rolled_queue_gauges --
 -- As `queue_gauges`, of the buckets of a rollup, in which a restart makes two states of an instance: the greatest of the
 -- instances' means stands for the queue.
 SELECT
-    date_part('epoch', date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS step,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), bucket, {origin}))::bigint AS step,
     min(node_id) AS node_id, '' AS instance, zone, queue_id, %(step)s::float8 AS covered, {avg}
 FROM (
     SELECT
@@ -84,7 +94,7 @@ FROM (
     ) AS state
     GROUP BY bucket, 4, zone
 ) AS tick
-GROUP BY date_bin(make_interval(secs => %(step)s), bucket, 'epoch'), queue_id, zone;
+GROUP BY date_bin(make_interval(secs => %(step)s), bucket, {origin}), queue_id, zone;
 
 -- increases --
 -- The increase of each counter per bucket, exact across restarts, and the seconds since the row before the bucket's first,
@@ -94,7 +104,7 @@ GROUP BY date_bin(make_interval(secs => %(step)s), bucket, 'epoch'), queue_id, z
 -- What a row rose by is told by the row before it, from `since` on, which is earlier than the start. A last column says
 -- whether that was enough for all of the bucket's; where not, `exact_increases` is to be asked.
 SELECT
-    date_part('epoch', date_bin(make_interval(secs => %(step)s), time, 'epoch'))::bigint AS step,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), time, {origin}))::bigint AS step,
     node_id, instance, zone, '' AS queue_id, nullif(date_part('epoch', sum(time - before)), 0)::float8 AS covered,
     {rises}, bool_or({unknown} OR before IS NULL) AS unknown
 FROM (
@@ -110,7 +120,7 @@ FROM (
     WINDOW key AS (PARTITION BY {key} ORDER BY time)
 ) AS near
 WHERE time >= to_timestamp(%(start)s)
-GROUP BY date_bin(make_interval(secs => %(step)s), time, 'epoch'), node_id, instance, zone;
+GROUP BY date_bin(make_interval(secs => %(step)s), time, {origin}), node_id, instance, zone;
 
 -- exact_increases --
 -- The same without the last column, by the view, which looks for a predecessor as far as it takes.
@@ -126,7 +136,7 @@ WITH near AS MATERIALIZED (
     WINDOW key AS (PARTITION BY {key} ORDER BY time)
 )
 SELECT
-    date_part('epoch', date_bin(make_interval(secs => %(step)s), near.time, 'epoch'))::bigint AS step,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), near.time, {origin}))::bigint AS step,
     near.node_id, near.instance, near.zone, '' AS queue_id,
     nullif(date_part('epoch', sum(near.time - coalesce(
         near.before,
@@ -149,17 +159,28 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS whole ON true
 WHERE near.time >= to_timestamp(%(start)s)
-GROUP BY date_bin(make_interval(secs => %(step)s), near.time, 'epoch'), near.node_id, near.instance, near.zone;
+GROUP BY date_bin(make_interval(secs => %(step)s), near.time, {origin}), near.node_id, near.instance, near.zone;
 
 -- rolled_increases --
--- As `increases`, of the buckets of a rollup.
+-- As `increases`, of the buckets of a rollup. What is in the oldest bucket that the rollup has is known to have nothing
+-- before it: the range of all that is kept begins with it.
 SELECT
-    date_part('epoch', date_bin(make_interval(secs => %(step)s), bucket, 'epoch'))::bigint AS step,
-    node_id, instance, zone, '' AS queue_id, nullif(date_part('epoch', sum(last_time - before)), 0)::float8 AS covered,
-    {rises}, bool_or({unknown} OR before IS NULL) AS unknown
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), bucket, {origin}))::bigint AS step,
+    node_id, instance, zone, '' AS queue_id, nullif(date_part('epoch', sum(
+        last_time - CASE WHEN oldest THEN first_time ELSE before END
+    )), 0)::float8 AS covered,
+    {rises}, bool_or(({unknown} OR before IS NULL) AND NOT oldest) AS unknown
 FROM (
     SELECT
-        bucket, node_id, instance, zone, started_at, {states}, greatest({last_times}) AS last_time, {befores}
+        bucket, node_id, instance, zone, started_at, {states}, greatest({last_times}) AS last_time,
+        least({first_times}) AS first_time, {befores},
+        -- Each asked once at most, and the second at the edge alone.
+        lag(bucket) OVER key IS NULL
+        AND NOT EXISTS (SELECT FROM {table} AS older WHERE older.bucket < to_timestamp(%(since)s))
+        AND bucket = (
+            SELECT min(older.bucket) FROM {table} AS older
+            WHERE older.bucket >= to_timestamp(%(since)s) AND older.bucket < to_timestamp(%(stop)s)
+        ) AS oldest
     FROM {table}
     WHERE
         bucket >= to_timestamp(%(since)s) AND bucket < to_timestamp(%(stop)s)
@@ -170,7 +191,7 @@ FROM (
     WINDOW key AS (PARTITION BY {key} ORDER BY bucket, started_at)
 ) AS near
 WHERE bucket >= to_timestamp(%(start)s)
-GROUP BY date_bin(make_interval(secs => %(step)s), bucket, 'epoch'), node_id, instance, zone;
+GROUP BY date_bin(make_interval(secs => %(step)s), bucket, {origin}), node_id, instance, zone;
 
 -- exact_rolled_increases --
 -- As `exact_increases`, of the buckets of a rollup.
@@ -188,7 +209,7 @@ WITH near AS MATERIALIZED (
     WINDOW key AS (PARTITION BY {key} ORDER BY bucket, started_at)
 )
 SELECT
-    date_part('epoch', date_bin(make_interval(secs => %(step)s), near.bucket, 'epoch'))::bigint AS step,
+    date_part('epoch', date_bin(make_interval(secs => %(step)s), near.bucket, {origin}))::bigint AS step,
     near.node_id, near.instance, near.zone, '' AS queue_id,
     nullif(date_part('epoch', sum(near.last_time - coalesce(
         near.before,
@@ -196,7 +217,7 @@ SELECT
             SELECT max(greatest({last_times})) FROM {table} AS earlier
             WHERE
                 earlier.node_id = near.node_id AND earlier.instance = near.instance
-                AND earlier.bucket < near.bucket AND earlier.bucket >= near.bucket - interval '1 day'
+                AND earlier.bucket < near.bucket AND earlier.bucket >= near.bucket - {within}
         ),
         near.first_time
     ))), 0)::float8 AS covered,
@@ -211,7 +232,7 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS whole ON true
 WHERE near.bucket >= to_timestamp(%(start)s)
-GROUP BY date_bin(make_interval(secs => %(step)s), near.bucket, 'epoch'), near.node_id, near.instance, near.zone;
+GROUP BY date_bin(make_interval(secs => %(step)s), near.bucket, {origin}), near.node_id, near.instance, near.zone;
 
 -- snapshot_xmin --
 -- The first transaction that may still be under way: all before it are over, and what they wrote is seen from now on.
@@ -319,13 +340,16 @@ WHERE answer IS NOT NULL AND place <= %(most)s
 ORDER BY place;
 
 -- exchangers --
--- The mail exchangers that were asked most.
-SELECT lower(mx) AS mx
-FROM {source}
-WHERE {condition} AND mx IS NOT NULL
-GROUP BY 1
-ORDER BY count(*) DESC
-LIMIT %(limit)s;
+-- The mail exchangers that were asked most, and who runs each.
+SELECT host, provider
+FROM mail_providers(ARRAY(
+    SELECT lower(mx)
+    FROM {source}
+    WHERE {condition} AND mx IS NOT NULL
+    GROUP BY 1
+    ORDER BY count(*) DESC
+    LIMIT %(limit)s
+));
 
 -- deferred_destinations --
 -- What waits for a further attempt, by where to and why, most recipients first.
@@ -333,7 +357,11 @@ SELECT
     to_domain, mx, category, count(*) AS recipients, min(since) AS since, max(time) AS last_attempt,
     (max(ARRAY[to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), response]))[2] AS response
 FROM deferred_recipient
-WHERE %(nodes)s::text[] IS NULL OR node_id = ANY(%(nodes)s)
+WHERE
+    (%(nodes)s::text[] IS NULL OR node_id = ANY(%(nodes)s))
+    AND (%(zone)s = '' OR zone = %(zone)s)
+    AND (%(domain)s = '' OR to_domain = %(domain)s)
+    AND (%(provider)s = '' OR strpos(lower(mx), lower(%(provider)s)) > 0)
 GROUP BY to_domain, mx, category
 ORDER BY recipients DESC, to_domain, mx, category
 LIMIT %(limit)s;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from postel.signals import Declarations
 from timescale_sink.api.access import Access
@@ -30,6 +31,11 @@ class Readers:
         # Who listens at the moment.
         self.listeners: set[object] = set()
         self._feeding: asyncio.Task[None] | None = None
+        self._closes: list[Callable[[], Awaitable[None]]] = []
+
+    def close_first(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have :meth:`close` end first what others still ask by these readers."""
+        self._closes.append(close)
 
     def start(self) -> None:
         """Begin to look for new events for those who listen."""
@@ -40,6 +46,8 @@ class Readers:
         if self._feeding is not None:
             self._feeding.cancel()
             await asyncio.gather(self._feeding, return_exceptions=True)
+        for close in self._closes:
+            await close()
         await self.series.close()
         await self.tallies.close()
         await self.standing.close()

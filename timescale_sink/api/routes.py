@@ -6,7 +6,6 @@ Those of events and traces are in `timescale_sink.api.event_routes`, of counts i
 
 from __future__ import annotations
 
-import math
 import time
 from datetime import datetime
 from typing import Annotated, Any
@@ -20,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from timescale_sink.api import alert_routes, event_routes, live, series, tally_routes
 from timescale_sink.api.answers import BAD_QUERY, REFUSED, handle_errors, readers
 from timescale_sink.api.readers import Readers
-from timescale_sink.api.rolled import step_for
+from timescale_sink.api.rolled import begin, end
 from timescale_sink.api.series import Reading
 
 # What the API asks for where the caller names no step: about as many points as a chart has room for.
@@ -114,22 +113,26 @@ async def get_series(
     stop: Annotated[AwareDatetime | None, Query(alias="to", description="Default: now.")] = None,
     step: Annotated[
         int | None,
-        Query(ge=1, le=366 * 86400, description="Seconds; default: the table's interval or as fits the range."),
+        Query(
+            ge=1,
+            le=366 * 86400,
+            description="Seconds; default: the table's interval, or as fits the range and how many series it has: "
+            "240 steps at most, and fewer where no node is named and there are many.",
+        ),
     ] = None,
     reading: Annotated[Reading, Query(description="How counters are read.")] = "rate",
 ) -> SeriesAnswer:
     """The series of typed columns: gauges as their mean per step, counters as rate per second or increase per step."""
     reader = readers(request).series
-    interval = reader.interval(table)
     last = stop.timestamp() if stop else time.time()
     first = start.timestamp() if start else last - _DEFAULT_RANGE_S
     if step is None:
-        step = step_for(last - first, interval, _STEPS)
+        step = await reader.step(table, last - first, _STEPS, node=node, instance=instance, zone=zone)
     asked = series.Query(
         table=table,
         columns=tuple(dict.fromkeys(column)),
-        start=math.floor(first / step) * step,
-        stop=math.ceil(last / step) * step,
+        start=begin(first, step),
+        stop=end(last, step),
         step=step,
         reading=reading,
         node=node,

@@ -29,6 +29,10 @@ MAX_STEPS = 5000
 MAX_VALUES = 1_000_000
 # What has longer steps costs more to ask and changes less: it is kept for a twentieth of a step.
 KEEP_LONGEST_S = 30.0
+# How many series there are changes with the nodes.
+_HELD_S = 60.0
+# What told nothing in this time is none.
+_LATELY_S = 600
 
 Reading = Literal["rate", "increase"]
 
@@ -52,8 +56,8 @@ class Query:
     """Which series: typed columns of one table, all gauges or all counters.
 
     Attributes:
-        start: epoch seconds, a multiple of ``step``; the first step.
-        stop: epoch seconds, a multiple of ``step``; the first step that is no longer asked for.
+        start: epoch seconds, the first step: so many ``step`` from `rolled.BEGIN`.
+        stop: the same; the first step that is no longer asked for.
         step: seconds.
         reading: what is told of counters; gauges are what they are.
         node, instance, zone: only these; None: each.
@@ -88,6 +92,14 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class _Held:
+    """What a table has: its series (node, instance, zone), and sizes of rollups that are still being made."""
+
+    series: tuple[tuple[str, str, str], ...]
+    pending: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The series of a query and the unit of each column (UCUM; a rate's ends in ``/s``)."""
 
@@ -104,12 +116,14 @@ class Reader:
         self._declarations = declarations
         self._nodes: Shared[tuple[Node, ...]] = Shared()
         self._series: Shared[Answer] = Shared()
+        self._held: Shared[_Held] = Shared()
         self._tier: Tier | None = None
 
     async def close(self) -> None:
         """End what is still being asked."""
         await self._nodes.close()
         await self._series.close()
+        await self._held.close()
 
     async def ping(self) -> None:
         """Return where the database answers and is migrated."""
@@ -129,6 +143,47 @@ class Reader:
         self.check(asked)
         keep_s = min(max(KEEP_S, asked.step / 20), KEEP_LONGEST_S)
         return await self._series.get(asked, lambda: self._ask_series(asked), keep_s)
+
+    async def step(
+        self,
+        table: str,
+        seconds: float,
+        points: int,
+        *,
+        node: str | None = None,
+        instance: str | None = None,
+        zone: str | None = None,
+    ) -> int:
+        """The step that tells a range by so many points, or by fewer where many series are told.
+
+        Args:
+            table: a typed table.
+            seconds: the range.
+            points: at most, of a series.
+            node: only this one; None: each.
+            instance: the same.
+            zone: the same.
+
+        Raises:
+            BadQueryError: no such table.
+        """
+        wanted = (node, instance, zone)
+        held = await self._have(table)
+        series = sum(all(only in (None, own) for only, own in zip(wanted, key, strict=True)) for key in held.series)
+        return rolled.step_for(seconds, self.interval(table), points, series=series)
+
+    async def zones(self, table: str, *, node: str | None = None) -> Sequence[str]:
+        """The zones of which a typed table was told within its last minutes; ``node``: by this one alone.
+
+        Raises:
+            BadQueryError: no such table.
+        """
+        held = await self._have(table)
+        return sorted({zone for node_id, _, zone in held.series if zone and node in (None, node_id)})
+
+    async def _have(self, table: str) -> _Held:
+        self._declared(table)
+        return await self._held.get(table, lambda: self._ask_held(table), _HELD_S)
 
     def interval(self, table: str) -> int:
         """Seconds from one row of a typed table to the next; BadQueryError where there is no such table."""
@@ -166,13 +221,22 @@ class Reader:
             await cursor.execute(query("nodes"))
             return tuple(Node(**row) for row in await cursor.fetchall())
 
+    async def _ask_held(self, table: str) -> _Held:
+        rollups = {f"{table}_{size}": size for size in rolled.SECONDS}
+        seconds = max(_LATELY_S, 2 * self.interval(table))
+        async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(query("series", table), {"seconds": seconds})
+            series = await cursor.fetchall()
+            await cursor.execute(query("pending"), {"rollups": [*rollups]})
+            pending = frozenset(rollups[rollup] for (rollup,) in await cursor.fetchall())
+        return _Held(tuple(series), pending)
+
     async def _ask_series(self, asked: Query) -> Answer:
         columns = [self.column(asked.table, name) for name in asked.columns]
         counter = columns[0].counter
+        pending = (await self._have(asked.table)).pending
         values = {
             "step": asked.step,
-            # A bucket before the range, or some rows.
-            "since": asked.start - rolled.SECONDS[rolled.size_for(asked.step) or "5m"],
             "start": asked.start,
             "stop": asked.stop,
             "node": asked.node,
@@ -181,10 +245,12 @@ class Reader:
         }
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             aggregated = await self._aggregated(connection)
-            await cursor.execute(self.text(asked, aggregated=aggregated), values)
+            size = rolled.size_for(asked.step, pending=pending) if aggregated else None
+            values["since"] = asked.start - rolled.look_back(size)
+            await cursor.execute(self.text(asked, size), values)
             rows = await cursor.fetchmany(MAX_VALUES)
             if counter and any(row[-1] for row in rows):
-                await cursor.execute(self.text(asked, aggregated=aggregated, exact=True), values)
+                await cursor.execute(self.text(asked, size, exact=True), values)
                 rows = await cursor.fetchmany(MAX_VALUES)
         keys = len({row[1:5] for row in rows})
         if len(rows) == MAX_VALUES or keys * len(columns) * asked.steps > MAX_VALUES:
@@ -195,16 +261,14 @@ class Reader:
         units = {c.name: self._declarations.metrics[c.metric].unit + per_second for c in columns}
         return Answer(asked, units, series)
 
-    def text(self, asked: Query, *, aggregated: bool, exact: bool = False) -> sql.Composed:
+    def text(self, asked: Query, size: str | None, *, exact: bool = False) -> sql.Composed:
         """The query that answers a question.
 
         Args:
             asked: the question.
-            aggregated: whether rollups are stored apart from the rows, so that one is asked where its buckets make up
-                the steps.
+            size: of the buckets that make up its steps, of a rollup that is stored apart from the rows; None: the rows.
             exact: of counters the query that costs more.
         """
-        size = rolled.size_for(asked.step) if aggregated else None
         if self.column(asked.table, asked.columns[0]).counter:
             return rolled.increases(asked.table, size, asked.columns, exact=exact)
         shared = "queue_id" in self._declared(asked.table).labels

@@ -1,11 +1,11 @@
 """Where counts of events are read: the events themselves, or a rollup that has what is asked of it.
 
 Both are one table in the queries, whose rows stand for so many ``events`` at a ``time``. Rollups hold by node,
-instance, zone or direction, domain, outcome and category; those whatever the domain and those whatever the node have
-fewer buckets, and are read where that is enough. What asks for more (a mail exchanger, a code, a symbol, an
-address, the median of a time) reads the events, whatever the range. Rollups are asked where they are stored apart from
-the events and the range is long, as for series (`timescale_sink.api.rolled`): the days within the range by the day,
-what is before the first and behind the last by smaller buckets.
+instance, zone or direction, domain, outcome and category; those whatever the domain, the node or both have fewer
+buckets, and are read where that is enough. What asks for more (a mail exchanger, a code, a symbol, an address, the
+median of a time) reads the events, whatever the range. Rollups are asked where they are stored apart from the events
+and the range is long, as for series (`timescale_sink.api.rolled`): the days within the range by the day, what is before
+the first and behind the last by smaller buckets.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import LiteralString
 from psycopg import sql
 
 from timescale_sink.api import rolled
-from timescale_sink.store.event_rollups import DOMAINS, EVENTS, NODES
+from timescale_sink.store.event_rollups import DOMAINS, EVENTS, NODES, SIZES, TOTALS
 
 # Of rows alone up to this range, seconds: more than a million events at 50 a second.
 ROWS_UNTIL_S = 6 * 3600
 _BUCKETS = 240
+SECONDS: Mapping[str, int] = {size.name: rolled.SECONDS[size.name] for size in reversed(SIZES)}
+"""Sizes of buckets of the event tables, the largest first."""
 # How long ago a bucket ended that is surely made: younger ones are made of smaller ones as they are read. The jobs make
 # days once they ended a day ago, hours an hour (`timescale_sink.store.retention`), and run each five minutes.
 _MADE = {"daily": timedelta(hours=25), "1h": timedelta(minutes=75), "5m": timedelta(0)}
@@ -106,10 +108,10 @@ def rollup(
         pending: rollups that are still being made, and read slowly until then.
     """
     seconds = (stop - start).total_seconds()
-    size = rolled.size_for(rolled.step_for(seconds, rolled.SECONDS["5m"], _BUCKETS))
+    size = rolled.size_for(rolled.step_for(seconds, SECONDS["5m"], _BUCKETS), SECONDS)
     if size is None or seconds < ROWS_UNTIL_S or not _ROLLED[table].keys() >= set(columns):
         return None
-    length = rolled.SECONDS[size]
+    length = SECONDS[size]
     first, last = math.floor(start.timestamp() / length), math.ceil(stop.timestamp() / length)
     try:
         begin, end = (datetime.fromtimestamp(edge * length, UTC) for edge in (first, last))
@@ -141,7 +143,7 @@ def parts(begin: datetime, end: datetime, now: datetime) -> list[tuple[str, date
     Raises:
         OverflowError, ValueError: beyond the years that a clock has.
     """
-    sizes = [*rolled.SECONDS]
+    sizes = [*SECONDS]
 
     def _split(since: datetime, until: datetime, place: int) -> list[tuple[str, datetime, datetime]]:
         if since >= until:
@@ -149,7 +151,7 @@ def parts(begin: datetime, end: datetime, now: datetime) -> list[tuple[str, date
         size = sizes[place]
         if place == len(sizes) - 1:
             return [(size, since, until)]
-        seconds = rolled.SECONDS[size]
+        seconds = SECONDS[size]
         made = min(until.timestamp(), (now - _MADE[size]).timestamp())
         inner = [math.ceil(since.timestamp() / seconds), math.floor(made / seconds)]
         if inner[0] >= inner[1]:
@@ -164,7 +166,7 @@ def _smallest(table: str, size: str, columns: Collection[str], pending: Collecti
     """The name of the rollup with the fewest rows that has these columns; that which has all is never pending."""
     return next(
         name
-        for made in (NODES[table], DOMAINS[table], EVENTS[table])
+        for made in (TOTALS[table], NODES[table], DOMAINS[table], EVENTS[table])
         if made.by.keys() >= set(columns) and (name := f"{made.name}_{size}") not in pending
     )
 

@@ -66,9 +66,20 @@ class StandingReader:
         """End what is still being asked."""
         await self._answers.close()
 
-    async def waiting(self, nodes: Nodes, limit: int) -> Sequence[Waiting]:
-        """Where the deferred mail wants to go, most recipients first: now, by the events of three days."""
-        return await self._ask(Waiting, "deferred_destinations", {"nodes": nodes, "limit": limit})
+    async def waiting(
+        self, nodes: Nodes, limit: int, *, zone: str = "", domain: str = "", provider: str = ""
+    ) -> Sequence[Waiting]:
+        """Where the deferred mail wants to go, most recipients first: now, by the events of three days.
+
+        Args:
+            nodes: only of these.
+            limit: so many destinations.
+            zone: only what is in it; '': in any.
+            domain: only what goes to it; '': to any.
+            provider: only what a mail exchanger has whose name contains it; '': any.
+        """
+        values = {"nodes": nodes, "limit": limit, "zone": zone, "domain": domain, "provider": provider}
+        return await self._ask(Waiting, "deferred_destinations", values)
 
     async def quotas(self, nodes: Nodes, stop: datetime, limit: int, *, nearest: bool) -> Sequence[Quota]:
         """Users with the most in store, or nearest to their limit, as they were last told of before a time."""

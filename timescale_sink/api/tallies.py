@@ -17,7 +17,6 @@ from timescale_sink.api import sources
 from timescale_sink.api.access import Access, BadQueryError
 from timescale_sink.api.filters import Filter, Where
 from timescale_sink.api.leaders import depths, leaders_query, lists_of, names_of
-from timescale_sink.api.providers import provider
 from timescale_sink.api.queries import query
 from timescale_sink.api.shared import KEEP_S, Shared
 from timescale_sink.api.sources import Source
@@ -270,8 +269,8 @@ class TallyReader:
                 rows = sources.rows("delivery_events", source.start, source.stop)
                 text = query("exchangers", condition=where.condition, source=rows.table)
                 await cursor.execute(text, {"limit": _MOST_EXCHANGERS, **values})
-                hosts = [host for (host,) in await cursor.fetchall()]
-                values |= {"hosts": hosts, "providers": [provider(host) for host in hosts]}
+                known: dict[str, str] = dict(await cursor.fetchall())
+                values |= {"hosts": [*known], "providers": [*known.values()]}
             text = query(
                 "deliverability",
                 condition=where.condition,

@@ -2,7 +2,8 @@
 
 Servers share no id of a message but its Message-ID header, which each event has beside the server's own. So from the id
 that is asked for, the ids of what is found lead on: from Haraka's transaction by the header to Zone-MTA's queue id, and
-from a bounce to the message that it is about.
+from a bounce to the message that it is about. From a message to its bounce no id leads that is looked up: a bounce is
+looked for in the minute after the rejection.
 """
 
 from __future__ import annotations
@@ -23,7 +24,18 @@ _ROUNDS = 5
 # Haraka numbers a connection's transactions from 1; so many are looked for where a connection is asked for.
 _TRANSACTIONS = 20
 _ADDRESS = re.compile(r"[^\s@]+@[^\s@]+")
-_BOUNCED = "zonemta.bounce.message.id"
+# Within the line of a log or a server's answer: a Message-ID, and the ids that servers make.
+_WITHIN = re.compile(r"<[^\s<>]+@[^\s<>]+>|\b[0-9A-Fa-f]{8}[0-9A-Fa-f-]{8,}(?:\.\w+)*\b")
+# What Haraka calls a delivery of a transaction or of a bounce, and Zone-MTA's log a recipient of a message.
+_PART = re.compile(r"([0-9A-Fa-f-]{36}(?:\.\d+)?|[0-9a-f]{16,})\.[0-9a-z]+")
+# What may still become of a message.
+_UNDER_WAY = frozenset(("queued", "deferred", "forwarded"))
+# By which id a bounce's event names the message that it is about.
+_ABOUT = ("zonemta.bounce.message.id", "haraka.bounce.message_id")
+# Zone-MTA and Haraka queue a bounce as soon as they have given up a recipient.
+_BOUNCE_WITHIN = timedelta(minutes=1)
+# So many times are looked at, the newest; rejections that lie close together count as one.
+_REJECTIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +45,14 @@ class Fate:
     Attributes:
         state: a delivery's status (delivered, deferred, rejected); before there is one, what the server that took the
             message did with it: where it stored it, or the event's outcome.
+        bounce: whether it is a bounce about the message that this became of, not the message.
     """
 
     recipient: str
     state: str
     time: datetime
     event: UUID
+    bounce: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +60,7 @@ class Trace:
     """What was found, the oldest event first.
 
     Attributes:
-        ids: all ids that the events share, with the one that was asked for.
+        ids: all ids that the events have, with the one that was asked for.
         cut: there are more than `MOST_EVENTS` of a table; these are the newest.
     """
 
@@ -54,6 +68,11 @@ class Trace:
     events: tuple[Event, ...]
     fates: tuple[Fate, ...]
     cut: bool
+
+    @property
+    def under_way(self) -> bool:
+        """Whether more is to come, as far as the events say it: it waits somewhere for one recipient at least."""
+        return any(fate.state in _UNDER_WAY for fate in self.fates)
 
 
 class Tracer:
@@ -66,7 +85,8 @@ class Tracer:
         """The life of the message with this id.
 
         Args:
-            asked: a Message-ID with or without its brackets, a queue or transaction id, a connection's or an event's.
+            asked: a Message-ID with or without its brackets, a queue or transaction id, a connection's, a delivery's or
+                an event's; or a text with such an id in it, as servers answer and write logs.
         """
         ids = set(_forms(asked))
         found: dict[UUID, Event] = {}
@@ -74,28 +94,31 @@ class Tracer:
         for _ in range(_ROUNDS):
             pages = [await self._with(table, new) for table in self._reader.tables]
             cut = cut or any(len(page) == MOST_EVENTS for page in pages)
-            found |= {event.event_id: event for page in pages for event in page}
+            here = [event for page in pages for event in page]
+            about = {id_ for event in here for id_ in _ids(event)}
+            here += await self._bounces_about(about, [e.time for e in here if e.values.get("status") == "rejected"])
+            found |= {event.event_id: event for event in here}
             new = {id_ for event in found.values() for id_ in _ids(event)} - ids
             if not new:
                 break
             ids |= new
         events = tuple(sorted(found.values(), key=_order))
         shared = {id_ for event in events for id_ in _ids(event)}
-        return Trace(frozenset(shared | {asked}), events, fates(events), cut)
+        # A line with an id in it is none itself.
+        asked_for = {asked} if len(asked.split()) == 1 else set()
+        return Trace(frozenset(shared | asked_for), events, fates(events), cut)
 
-    async def mentions(self, text: str, limit: int) -> list[Event]:
-        """The newest events of a day with this address, or else of attempts whose answer says this text."""
+    async def mentions(self, text: str, limit: int, back: timedelta = timedelta(days=1)) -> list[Event]:
+        """The newest events, of the time ``back`` from now, with this address, or else with an answer that says it."""
         now = datetime.now(UTC)
         found: list[Event] = []
         for table in self._reader.tables:
             if _ADDRESS.fullmatch(text):
                 filter_ = self._reader.filter(table, address=text)
-            elif "response" in self._reader.columns(table):
-                filter_ = self._reader.filter(table, [f"response~{text}"])
             else:
-                continue
+                filter_ = self._reader.filter(table, said=text)
             # Five minutes ahead, for clocks of nodes that are.
-            search = Search(filter_, now - timedelta(days=1), now + timedelta(minutes=5))
+            search = Search(filter_, now - back, now + timedelta(minutes=5))
             found += await self._reader.page(search, limit)
         return sorted(found, key=_order, reverse=True)[:limit]
 
@@ -108,12 +131,51 @@ class Tracer:
             where.add("(message_id = ANY({}) OR queue_id = ANY({}))", texts, texts)
         return await self._reader.read(table, where, MOST_EVENTS)
 
+    async def _bounces_about(self, ids: Iterable[str], rejected: Iterable[datetime]) -> list[Event]:
+        """The bounces about a message with these ids, of which attempts were rejected at these times."""
+        texts = sorted(ids)
+        spans = _spans(rejected)[-_REJECTIONS:]
+        found: list[Event] = []
+        for table in self._reader.tables:
+            if "outcome" not in self._reader.columns(table):
+                continue
+            for first, last in spans:
+                where = Where()
+                # No index has the attributes, so its time bounds what is read; clocks may be set by a second.
+                where.add("time >= {} AND time < {}", first - timedelta(seconds=1), last + _BOUNCE_WITHIN)
+                where.add(
+                    "(attributes ->> {} = ANY({}) OR attributes ->> {} = ANY({}))",
+                    *(part for attribute in _ABOUT for part in (attribute, texts)),
+                )
+                found += await self._reader.read(table, where, MOST_EVENTS)
+        return found
+
+
+def _spans(times: Iterable[datetime]) -> list[tuple[datetime, datetime]]:
+    """Times that lie within a minute of each other, as their first and last."""
+    spans: list[tuple[datetime, datetime]] = []
+    for time in sorted(times):
+        if spans and time - spans[-1][1] < _BOUNCE_WITHIN:
+            spans[-1] = (spans[-1][0], time)
+        else:
+            spans.append((time, time))
+    return spans
+
 
 def fates(events: Sequence[Event]) -> tuple[Fate, ...]:
-    """What became of a message for each recipient that its events, the oldest first, name."""
-    last: dict[str, Fate] = {}
+    """What became of a message, and of the bounces about it, for each recipient that its events name.
+
+    Args:
+        events: the oldest first.
+
+    Returns:
+        The message's first: who writes to himself is a recipient of both.
+    """
+    last: dict[tuple[bool, str], Fate] = {}
     by_seq: dict[str, str] = {}
+    bounces = {id_ for event in events if any(map(event.attributes.get, _ABOUT)) for id_ in _own_ids(event)}
     for event in events:
+        bounce = not bounces.isdisjoint(_own_ids(event))
         refused = _texts(event, "haraka.recipient.refused.address")
         named = _texts(event, "email.to.address")
         seq = event.attributes.get("zonemta.message.seq")
@@ -124,8 +186,8 @@ def fates(events: Sequence[Event]) -> tuple[Fate, ...]:
             named = [by_seq[seq]]
         for recipient in (*named, *refused):
             state = "rejected" if recipient in refused else _state(event.values)
-            last[recipient] = Fate(recipient, state, event.time, event.event_id)
-    return tuple(last[recipient] for recipient in sorted(last))
+            last[bounce, recipient] = Fate(recipient, state, event.time, event.event_id, bounce)
+    return tuple(last[key] for key in sorted(last))
 
 
 def _state(values: Mapping[str, object]) -> str:
@@ -141,7 +203,13 @@ def _order(event: Event) -> tuple[datetime, bool, UUID]:
 
 
 def _ids(event: Event) -> set[str]:
-    named = (event.values.get("message_id"), event.values.get("queue_id"), event.attributes.get(_BOUNCED))
+    about = map(event.attributes.get, _ABOUT)
+    return _own_ids(event) | {id_ for id_ in about if isinstance(id_, str) and id_}
+
+
+def _own_ids(event: Event) -> set[str]:
+    """Without that of the message that a bounce is about."""
+    named = event.values.get("message_id"), event.values.get("queue_id")
     return {id_ for id_ in named if isinstance(id_, str) and id_}
 
 
@@ -150,12 +218,16 @@ def _forms(asked: str) -> list[str]:
     asked = asked.strip()
     if not asked:
         return []
-    forms = [asked]
+    forms = {asked}
     if "@" in asked and not asked.startswith("<"):
-        forms.append(f"<{asked}>")
-    if _uuid(asked):
-        forms += [f"{asked.upper()}.{number}" for number in range(1, _TRANSACTIONS + 1)]
-    return forms
+        forms.add(f"<{asked}>")
+    for id_ in (asked, *_WITHIN.findall(asked)):
+        forms.add(id_)
+        if part := _PART.fullmatch(id_):
+            forms |= {part[1], part[1].upper()}
+        if _uuid(id_):
+            forms |= {f"{id_.upper()}.{number}" for number in range(1, _TRANSACTIONS + 1)}
+    return list(forms)
 
 
 def _uuid(text: str) -> UUID | None:

@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 from postel.signals import FIXED_EVENT_COLUMNS, Declarations, EventColumn, EventRow
 from timescale_sink.ingest import cells
 from timescale_sink.ingest.rows import RecordKey
@@ -42,6 +44,7 @@ class TypedEvent:
 
 
 _HEAD = struct.Struct(">hiqi")
+_HEADS = np.dtype([("fields", ">i2"), ("time_size", ">i4"), ("time", ">i8"), ("id_size", ">i4")])
 
 
 class RowFormat:
@@ -59,6 +62,13 @@ class RowFormat:
         """What stands before the bytes of the event's id; the time in microseconds since 1970."""
         return _HEAD.pack(self._fields, 8, time - cells.FROM_2000, 16)
 
+    def heads(self, times: Sequence[int]) -> list[bytes]:
+        """The same of several rows."""
+        heads = np.zeros(len(times), _HEADS)
+        heads["fields"], heads["time_size"], heads["id_size"] = self._fields, 8, 16
+        heads["time"] = np.array(times, np.int64) - cells.FROM_2000
+        return heads.view(f"V{_HEADS.itemsize}").tolist()
+
     def encode(self, event: TypedEvent) -> bytes:
         """A row's bytes."""
         event_id, time = event.key
@@ -68,7 +78,7 @@ class RowFormat:
                 self.head(time),
                 event_id,
                 *map(cells.text, (event.node_id, event.instance, event.event_name)),
-                *(cells.NULL if cell is None else cells.ENCODERS[type_](cell) for type_, cell in declared),
+                *(cells.NULL if cell is None else cells.CODECS[type_].write(cell) for type_, cell in declared),
                 cells.json(event.attributes),
             ]
         )
@@ -77,14 +87,14 @@ class RowFormat:
         """The values of all columns again."""
         time, event_id, node, instance, name, *declared, attributes = cells.fields(row)
         return (
-            cells.instant(time or b""),
+            cells.read_timestamp(time or b""),
             UUID(bytes=event_id),
             *((field or b"").decode() for field in (node, instance, name)),
             *(
-                None if field is None else cells.DECODERS[type_](field)
+                None if field is None else cells.CODECS[type_].read(field)
                 for type_, field in zip(self._types, declared, strict=True)
             ),
-            cells.DECODERS["jsonb"](attributes or b""),
+            cells.read_json(attributes or b""),
         )
 
 

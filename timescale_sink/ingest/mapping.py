@@ -9,17 +9,19 @@ counted in the ledger under the hour of its own time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, NumberDataPoint
 
 from postel.otlp.signal import ExportRequest, Signal
 from postel.signals import Column, Declarations, Kind, Table
 from timescale_sink.ingest import numbers, wire
 from timescale_sink.ingest.letters import Part, bury
-from timescale_sink.ingest.points import differ, point_row
+from timescale_sink.ingest.numbers import MetricPoints
+from timescale_sink.ingest.points import point_row
 from timescale_sink.ingest.records import RecordMapper
 from timescale_sink.ingest.rows import POINTS, Rows, WideKey, WideRow
 from timescale_sink.ingest.series import MetricIdentity, Origin, encode_scope, metric_identity, origin_of
@@ -61,6 +63,42 @@ class _Above:
     parts: Sequence[Part]
 
 
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """Where what a request becomes is put.
+
+    Attributes:
+        now: what lies far ahead of it is refused.
+        reasons: of each point that became a dead letter, why.
+    """
+
+    now: datetime
+    rows: Rows
+    reasons: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Heard:
+    """When a resource spoke last, as far as a table can hold what it said."""
+
+    origin: Origin
+    last: datetime | None = None
+
+    def at(self, time: datetime | None) -> None:
+        """It did at this time; None: nothing that a table can hold."""
+        if time and (self.last is None or time > self.last):
+            self.last = time
+
+
+@dataclass(frozen=True, slots=True)
+class _Generic:
+    """A metric of which all points are numbers for ``otel_metric_point``, which can hold them."""
+
+    above: _Above
+    points: MetricPoints
+    heard: _Heard
+
+
 class Mapper:
     """Maps requests by one set of declarations."""
 
@@ -89,27 +127,32 @@ class Mapper:
             For each of its points or records that became a dead letter, why.
         """
         if signal is Signal.METRICS:
-            return self._map_metrics(request, now, rows)
+            return self._map_metrics(request, _Output(now, rows))
         return self._records.map(request, now, rows, encoded)
 
-    def _map_metrics(self, request: Any, now: datetime, rows: Rows) -> list[str]:
-        reasons: list[str] = []
-        for resource_metrics in request.resource_metrics:
+    def _map_metrics(self, request: Any, output: _Output) -> list[str]:
+        generic: list[_Generic] = []
+        heard: list[_Heard] = []
+        for resource_metrics, scopes in _with_points(request):
             origin = origin_of(resource_metrics.resource)
+            heard.append(_Heard(origin))
             resource_part = Part(resource_metrics)
-            seen: datetime | None = None
-            for scope_metrics in resource_metrics.scope_metrics:
+            for scope_metrics, metrics in scopes:
                 scope = encode_scope(scope_metrics.scope)
                 scope_part = Part(scope_metrics)
-                for metric in scope_metrics.metrics:
+                for metric in metrics:
                     identity = metric_identity(origin, scope, metric)
                     above = _Above(identity, metric, (resource_part, scope_part, Part(metric)))
-                    take = self._take_numbers if self._is_generic(above) else self._take_points
-                    if at := take(above, now, rows, reasons):
-                        seen = max(seen or at, at)
-            if seen:
-                see(rows, origin, seen)
-        return reasons
+                    if self._is_generic(above):
+                        generic.append(_Generic(above, _gather(above, output.rows), heard[-1]))
+                    else:
+                        for point in _points(metric):
+                            heard[-1].at(self._take_point(above, point, output))
+        self._take_numbers(generic, output)
+        for each in heard:
+            if each.last:
+                see(output.rows, each.origin, each.last)
+        return output.reasons
 
     def _is_generic(self, above: _Above) -> bool:
         """Whether all points of a metric are numbers for ``otel_metric_point``, which can hold them."""
@@ -121,64 +164,41 @@ class Mapper:
             and is_key(identity.name)
         )
 
-    def _take_points(self, above: _Above, now: datetime, rows: Rows, reasons: list[str]) -> datetime | None:
-        """Map a metric's points; the latest time of those that a table can hold."""
-        times = [at for point in _points(above.metric) if (at := self._take_point(above, point, now, rows, reasons))]
-        return max(times, default=None)
+    def _take_numbers(self, generic: Sequence[_Generic], output: _Output) -> None:
+        """Map the points of all metrics that are generic: the plain ones together, each other one by itself."""
+        if not generic:
+            return
+        rows = output.rows
+        firsts = np.array([each.points.places[0] for each in generic])
+        latest = np.full(len(generic), -1)
+        plain_places = [np.empty(0, np.int64)]
+        for plain in numbers.read([each.points for each in generic], microseconds(output.now + AHEAD), self._series):
+            # Of a series that is told in several ways the first counts, as in the database.
+            rows.series = {**dict(reversed(plain.series)), **rows.series}
+            rows.points.extend(plain.places, plain.ids, plain.times, plain.rows)
+            for at, count in by_hour(plain.times.tolist()):
+                rows.tally(at, POINTS).received += count
+            np.maximum.at(latest, np.searchsorted(firsts, plain.places, "right") - 1, plain.times)
+            plain_places.append(plain.places)
+        for each, time in zip(generic, latest.tolist(), strict=True):
+            each.heard.at(from_microseconds(time) if time >= 0 else None)
+        places, plain_ones = np.concatenate([each.points.places for each in generic]), np.concatenate(plain_places)
+        if len(plain_ones) == len(places):
+            return
+        for place in places[~np.isin(places, plain_ones)].tolist():
+            each = generic[int(np.searchsorted(firsts, place, "right")) - 1]
+            point = NumberDataPoint.FromString(each.points.points[place - int(each.points.places[0])])
+            each.heard.at(self._take_point(each.above, point, output, place))
 
-    def _take_point(self, above: _Above, point: Any, now: datetime, rows: Rows, reasons: list[str]) -> datetime | None:
+    def _take_point(self, above: _Above, point: Any, output: _Output, place: int | None = None) -> datetime | None:
         """The point's time; None where it became a dead letter."""
         try:
-            return self._map_point(above, point, now, rows)
+            return self._map_point(above, point, output, place)
         except UnstorableError as error:
-            reasons.append(str(error))
+            output.reasons.append(str(error))
             return None
 
-    def _take_numbers(self, above: _Above, now: datetime, rows: Rows, reasons: list[str]) -> datetime | None:
-        """As `_take_points`, by `numbers`: of a metric that `_is_generic`."""
-        page = self._series.page(above.identity)
-        data = getattr(above.metric, above.identity.kind)
-        last = microseconds(now + AHEAD)
-        moments = numbers.Moments()
-        times: list[int] = []
-        seen: datetime | None = None
-        for encoded in wire.Points.FromString(data.SerializeToString()).data_points:
-            plain = numbers.read(encoded, moments)
-            series = plain and (page.get(plain[2]) or self._new_series(above.identity, page, plain[2], encoded))
-            if not plain or not series or plain[0][0] > last:
-                at = self._take_point(above, NumberDataPoint.FromString(encoded), now, rows, reasons)
-                seen = max(seen or at, at) if at else seen
-                continue
-            (time, middle), value, _ = plain
-            series_id, begin, series_row = series
-            times.append(time)
-            row = begin + middle + value
-            stored = rows.points.setdefault((series_id, time), row)
-            if stored is row:
-                rows.series[series_id] = series_row
-            else:
-                tally = rows.tally(hour(from_microseconds(time)), POINTS)
-                tally.duplicate += 1
-                tally.conflicting += differ(stored, row)
-        for at, count in by_hour(times):
-            rows.tally(at, POINTS).received += count
-        if times:
-            at = from_microseconds(max(times))
-            seen = max(seen or at, at)
-        return seen
-
-    def _new_series(
-        self, identity: MetricIdentity, page: dict[bytes, numbers.Series], rest: bytes, encoded: bytes
-    ) -> numbers.Series | None:
-        """The series of a plain point that is met for the first time; None where the point is not plain after all."""
-        point = NumberDataPoint.FromString(encoded)
-        if point.flags or point.exemplars:
-            return None
-        series = numbers.series_of(identity.series(list(point.attributes)))
-        self._series.add(page, rest, series)
-        return series
-
-    def _map_point(self, above: _Above, point: Any, now: datetime, rows: Rows) -> datetime:
+    def _map_point(self, above: _Above, point: Any, output: _Output, place: int | None) -> datetime:
         """The point's time.
 
         Raises:
@@ -189,14 +209,14 @@ class Mapper:
         destination = feed.table.name if feed else POINTS
         try:
             identity.origin.check()
-            at = moment(point.time_unix_nano, now)
+            at = moment(point.time_unix_nano, output.now)
             if feed:
-                self._add_cell(identity.origin, (feed, zone), point, at, rows)
+                self._add_cell(identity.origin, (feed, zone), point, at, output.rows)
             else:
-                _add_point(identity, metric.WhichOneof("data") or "", point, at, rows)
+                _add_point(identity, (metric.WhichOneof("data") or "", point), at, output.rows, place)
         except UnstorableError as error:
-            at = hour_of_letter(point.time_unix_nano, now)
-            bury(rows, point, above.parts, destination=destination, reason=str(error), at=at)
+            at = hour_of_letter(point.time_unix_nano, output.now)
+            bury(output.rows, point, above.parts, destination=destination, reason=str(error), at=at)
             raise
         return at
 
@@ -234,9 +254,32 @@ class Mapper:
                 row.labels[column] = str(origin.resource[attribute])
 
 
-def _points(metric: Metric) -> Iterator[Any]:
+def _points(metric: Metric) -> Sequence[Any]:
     kind = metric.WhichOneof("data")
-    return iter(getattr(metric, kind).data_points if kind else ())
+    return getattr(metric, kind).data_points if kind else ()
+
+
+def _with_points(request: Any) -> Iterator[tuple[Any, list[tuple[Any, list[Metric]]]]]:
+    """The ResourceMetrics of a request, each with its ScopeMetrics, each with its metrics.
+
+    Without what has no points: nothing is made of it, and a request may have millions of that.
+    """
+    for resource_metrics in request.resource_metrics:
+        scopes = [
+            (scope_metrics, metrics)
+            for scope_metrics in resource_metrics.scope_metrics
+            if (metrics := [metric for metric in scope_metrics.metrics if _points(metric)])
+        ]
+        if scopes:
+            yield resource_metrics, scopes
+
+
+def _gather(above: _Above, rows: Rows) -> MetricPoints:
+    """The points of a metric by their bytes, with their places."""
+    data = getattr(above.metric, above.identity.kind)
+    points = wire.Points.FromString(data.SerializeToString()).data_points[:]
+    first = rows.points.reserve(len(points))
+    return MetricPoints(above.identity, np.arange(first, first + len(points)), points)
 
 
 def _is_as_declared(metric: Metric, feed: _Feed) -> bool:
@@ -250,16 +293,12 @@ def _is_as_declared(metric: Metric, feed: _Feed) -> bool:
     return data.is_monotonic == feed.column.counter and data.aggregation_temporality == _CUMULATIVE
 
 
-def _add_point(identity: MetricIdentity, kind: str, point: Any, at: datetime, rows: Rows) -> None:
+def _add_point(
+    identity: MetricIdentity, kind_and_point: tuple[str, Any], at: datetime, rows: Rows, place: int | None
+) -> None:
     key_text(identity.name, "the metric's name")
+    kind, point = kind_and_point
     series = identity.series(list(point.attributes))
-    row = point_row(series.series_id, kind, point, at)
-    tally = rows.tally(hour(at), POINTS)
-    tally.received += 1
-    key = (series.series_id.bytes, microseconds(at))
-    if key in rows.points:
-        tally.duplicate += 1
-        tally.conflicting += differ(rows.points[key], row)
-        return
     rows.series.setdefault(series.series_id.bytes, series)
-    rows.points[key] = row
+    rows.points.add(point_row(series.series_id, kind, point, at), rows.points.reserve(1) if place is None else place)
+    rows.tally(hour(at), POINTS).received += 1

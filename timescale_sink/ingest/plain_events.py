@@ -2,71 +2,91 @@
 
 An event is plain where its id is a UUID as text, its time can be stored, and each column is fed by one attribute. What
 its attributes mean depends on its name alone: of most, the key and value together, by their bytes, are found in a
-dictionary, with the cells that they fill or the JSON that keeps them. What is not plain goes the way by objects
-(`records`, `events`), which stays the definition of what is right (`docs/decisions/0121`).
+dictionary, with the cells that they fill or the JSON that keeps them. Events whose attributes mean alike are read and
+written by columns, one attribute of all after the other (`docs/decisions/0168`). What is not plain goes the way by
+objects (`records`, `events`), which stays the definition of what is right (`docs/decisions/0121`).
 
 Sources: protobuf's "Encoding"; ``opentelemetry/proto/common/v1/common.proto``; PostgreSQL's manual, "COPY".
 """
 
 from __future__ import annotations
 
-from binascii import hexlify, unhexlify
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, groupby, repeat
 from operator import itemgetter
 from typing import Any
 
-import orjson
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from postel.otlp import varint
 from postel.signals import EventColumn, EventRow
 from timescale_sink.ingest import cells
-from timescale_sink.ingest.events import TEXT_BYTES, WHOLE, EventMapper, cell_of, held_by
+from timescale_sink.ingest.events import WHOLE, EventMapper, cell_of, held_by
+from timescale_sink.ingest.meanings import (
+    BEFORE,
+    BEGINS,
+    CELLS,
+    FIXED,
+    HEAD,
+    ID,
+    ID_BYTES,
+    KEY,
+    NO_ID,
+    SHORT,
+    Attributes,
+    Column,
+    Filler,
+    Ids,
+    Keeper,
+    Meaning,
+    Reader,
+    long_text,
+    shapes_of,
+)
 from timescale_sink.ingest.rows import RecordKey
 from timescale_sink.ingest.series import Origin
 from timescale_sink.ingest.values import attributes, canonical
 
 UID = "log.record.uid"
 
-# Parts of a row: what stands before its id, the id, the other fixed columns, then a part for each column.
-_HEAD, _ID, _FIXED, _CELLS = 0, 1, 2, 3
 # Equal to NULL, and not the same object: the attribute is there, and its column cannot hold it.
 _UNFIT = bytes(bytearray(cells.NULL))
-# The tags of KeyValue's key and value, and of AnyValue's string_value: fields 1, 2 and 1, each of a known length.
-_KEY, _VALUE, _STRING = b"\x0a", b"\x12", b"\x0a"
-# Bytes of a UUID, and of one as text.
-_ID_BYTES, _ID_SIZE = 16, 36
-# The lengths that a varint of one byte holds. What stands before a text, behind the key: two tags and two lengths.
-_SHORT = 0x80
-_BEFORE = 4
-# By its length.
-_BEGINS = [_VALUE + bytes([size + 2]) + _STRING + bytes([size]) for size in range(_SHORT - 2)]
+# Events that are worth being written by columns.
+_FEWEST = 8
 # Attributes that are remembered: values of one key, bytes of one, bytes of all, and of the objects of each.
 _VALUES = 2000
 _LONGEST = 1 << 10
 _BOOK_BYTES = 16 << 20
 _ENTRY_BYTES = 400
 
-Meaning = tuple[int | str, bytes] | tuple[None, "tuple[Meaning, ...]"]
-"""Of an attribute: the cell of the part of the row that it fills; where it is to be kept as JSON, that by its key; or
-several of these."""
-_NO_ID: Meaning = (_ID, b"")
 Row = list[bytes]
 """The parts of a row, which together are its bytes."""
-
-
-Reader = Callable[[bytes], Meaning | None]
-"""What a text of one key means, in which is no NUL; None where that takes a second look."""
+Made = tuple[RecordKey, bytes]
+"""An event's row, behind its key."""
 
 
 @dataclass(slots=True)
 class _Key:
-    """What is known of a key, and how many of its values are remembered."""
+    """What is known of a key, by the bytes of a KeyValue without a value, and how many of its values are remembered."""
 
+    encoded: bytes
     reader: Reader | None
     remembered: int = 0
+    # By the bytes of a KeyValue of a short text, all before the text.
+    begins: dict[int, bytes] = field(default_factory=dict)
+
+    def column(self, pairs: Sequence[bytes]) -> Column | None:
+        """What several attributes mean that have this key, and a new value each time; None where one is different."""
+        if self.reader is None or self.remembered < _VALUES:
+            return None
+        size = len(self.encoded) + BEFORE
+        if not self.begins:
+            self.begins = {size + length: self.encoded + begin for length, begin in enumerate(BEGINS)}
+        begins = self.begins.get
+        texts = [pair[size:] for pair in pairs if pair[:size] == begins(len(pair))]
+        if len(texts) < len(pairs) or b"\0" in b"".join(texts):
+            return None
+        return self.reader.column(texts)
 
 
 @dataclass(slots=True)
@@ -134,7 +154,7 @@ class Plan(dict[bytes, Meaning]):
         self._room = room
         self._format = mapper.format(event_name)
         self._feeds: dict[str, list[tuple[int, EventColumn]]] = {}
-        for part, column in enumerate(mapper.columns(event_name), _CELLS):
+        for part, column in enumerate(mapper.columns(event_name), CELLS):
             if not column.resource and column.name not in declared.values:
                 for attribute in column.attributes:
                     self._feeds.setdefault(attribute, []).append((part, column))
@@ -146,13 +166,13 @@ class Plan(dict[bytes, Meaning]):
         found, _ = self._mapper.cells(self._name, {}, origin.resource)
         columns = self._mapper.columns(self._name)
         made = [
-            cells.NULL if cell is None else cells.ENCODERS[column.type](cell)
+            cells.NULL if cell is None else cells.CODECS[column.type].write(cell)
             for column, cell in zip(columns, found, strict=True)
         ]
         fixed = b"".join(map(cells.text, (origin.node_id, origin.instance, self._name)))
         return [b"", cells.NULL, fixed, *made, b""]
 
-    def row(self, template: Row, time: int, pairs: Any) -> tuple[RecordKey, bytes] | None:
+    def row(self, template: Row, time: int, pairs: Iterable[bytes]) -> Made | None:
         """An event's row, behind its key; None where it is not plain.
 
         Args:
@@ -175,12 +195,81 @@ class Plan(dict[bytes, Meaning]):
                 further.extend(cell)
             else:
                 kept[place] = cell
-        event_id = row[_ID]
-        if len(event_id) != _ID_BYTES:
+        event_id = row[ID]
+        if len(event_id) != ID_BYTES:
             return None
-        row[_HEAD] = self._format.head(time)
+        row[HEAD] = self._format.head(time)
         row[-1] = cells.json(b"{" + b",".join(self._orders[tuple(kept)](kept)) + b"}")
         return (event_id, time), b"".join(row)
+
+    def rows(
+        self, template: Row, times: Sequence[int], records: Sequence[Sequence[bytes]]
+    ) -> list[Made] | list[Made | None]:
+        """Of several events what `row` makes of each."""
+        if len(set(map(len, records))) == 1:
+            return self._rows(template, times, records)
+        made: list[Made | None] = [None] * len(records)
+        sizes: dict[int, list[int]] = {}
+        for number, pairs in enumerate(records):
+            sizes.setdefault(len(pairs), []).append(number)
+        for numbers in sizes.values():
+            found = self._rows(template, [times[n] for n in numbers], [records[n] for n in numbers])
+            for number, each in zip(numbers, found, strict=True):
+                made[number] = each
+        return made
+
+    def _rows(
+        self, template: Row, times: Sequence[int], records: Sequence[Sequence[bytes]]
+    ) -> list[Made] | list[Made | None]:
+        """The same of events that have equally many attributes."""
+        if len(records) < _FEWEST:
+            return [self.row(template, time, pairs) for time, pairs in zip(times, records, strict=True)]
+        columns = [self._column(pairs) for pairs in zip(*records, strict=True)]
+        differing = [column.shapes for column in columns if column.shapes is not None]
+        if not differing and (together := self._joined(template, times, [*chain.from_iterable(columns)])):
+            return together
+        made: list[Made | None] = [None] * len(records)
+        for numbers in _alike(differing) or [list(range(len(records)))]:
+            joined: list[Made] | None = None
+            if differing and len(numbers) >= _FEWEST:
+                chosen = chain.from_iterable(column.of(numbers) for column in columns)
+                joined = self._joined(template, [times[n] for n in numbers], [*chosen])
+            for place, number in enumerate(numbers):
+                made[number] = joined[place] if joined else self.row(template, times[number], records[number])
+        return made
+
+    def _column(self, pairs: Sequence[bytes]) -> Attributes:
+        """What the attributes at one place of several events mean."""
+        first = pairs[0]
+        key = self._keys.get(first[: first[1] + 2]) if len(first) > 1 else None
+        if key and (column := key.column(pairs)):
+            return Attributes(column, (), None)
+        meanings = list(map(self.__getitem__, pairs))
+        return Attributes(None, meanings, shapes_of(meanings))
+
+    def _joined(self, template: Row, times: Sequence[int], columns: Sequence[Column]) -> list[Made] | None:
+        """The rows of events whose attributes mean alike; None where that takes a look at each."""
+        filled: dict[int, Sequence[bytes]] = {}
+        kept: dict[str, Sequence[bytes]] = {}
+        for place, found in columns:
+            if isinstance(place, str):
+                kept[place] = found
+            elif template[place] is cells.NULL:
+                filled[place] = found
+        if len(filled) + len(kept) < len(columns) or set(map(len, filled.get(ID, ()))) != {ID_BYTES}:
+            return None
+        parts: list[Iterable[bytes]] = [self._format.heads(times), filled[ID]]
+        for is_filled, places in groupby(range(FIXED, len(template) - 1), filled.__contains__):
+            if is_filled:
+                parts += map(filled.__getitem__, places)
+            else:
+                parts.append(repeat(b"".join(map(template.__getitem__, places))))
+        members: Iterable[bytes] = repeat(b"", len(times))
+        if kept:
+            members = map(b",".join, zip(*map(kept.__getitem__, sorted(kept)), strict=True))
+        parts.append([cells.json(b"{" + each + b"}") for each in members])
+        rows = map(b"".join, zip(*parts, strict=False))
+        return list(zip(zip(filled[ID], times, strict=True), rows, strict=True))
 
     def forget(self) -> None:
         """Begin anew."""
@@ -190,15 +279,15 @@ class Plan(dict[bytes, Meaning]):
 
     def __missing__(self, pair: bytes) -> Meaning:
         """Read an attribute, and remember it unless its key has a new value each time."""
-        if pair[:1] != _KEY or pair[1] >= _SHORT:
+        if pair[:1] != KEY or pair[1] >= SHORT:
             return self._read(pair)
         end = pair[1] + 2
         key = self._keys.get(pair[:end]) or self._meet(pair[:end])
         meaning = None
         if reader := key.reader:
-            size = len(pair) - end - _BEFORE
-            is_short = 0 <= size < _SHORT - 2 and pair[end : end + _BEFORE] == _BEGINS[size]
-            text = pair[end + _BEFORE :] if is_short else _long_text(pair, end)
+            size = len(pair) - end - BEFORE
+            is_short = 0 <= size < SHORT - 2 and pair[end : end + BEFORE] == BEGINS[size]
+            text = pair[end + BEFORE :] if is_short else long_text(pair, end)
             if text is not None and b"\0" not in text:
                 meaning = reader(text)
         if meaning is None:
@@ -212,17 +301,17 @@ class Plan(dict[bytes, Meaning]):
     def _meet(self, encoded: bytes) -> _Key:
         """A key that is met for the first time, by the bytes of a KeyValue without a value."""
         self._room.take(len(encoded))
-        key = self._keys[encoded] = _Key(self._reader(KeyValue.FromString(encoded).key))
+        key = self._keys[encoded] = _Key(encoded, self._reader(KeyValue.FromString(encoded).key))
         return key
 
     def _reader(self, key: str) -> Reader | None:
         if key == UID:
-            return _read_id
+            return Ids()
         match self._feeds.get(key, []):
             case []:
-                return _keeper(key) if "\0" not in key else None
+                return Keeper(key) if "\0" not in key else None
             case [(part, EventColumn(type="text", part=""))]:
-                return _filler(part)
+                return Filler(part)
             case _:
                 return None
 
@@ -230,7 +319,7 @@ class Plan(dict[bytes, Meaning]):
         """What any attribute means."""
         ((key, value),) = attributes([KeyValue.FromString(pair)]).items()
         if key == UID:
-            return _NO_ID
+            return NO_ID
         meaning: list[Meaning] = []
         held: set[str] = set()
         for part, column in self._feeds.get(key, ()):
@@ -238,50 +327,16 @@ class Plan(dict[bytes, Meaning]):
             if cell is None:
                 meaning.append((part, _UNFIT))
             else:
-                meaning.append((part, cells.ENCODERS[column.type](cell)))
+                meaning.append((part, cells.CODECS[column.type].write(cell)))
                 held |= held_by(column)
         if not held >= WHOLE:
             meaning.append((key, canonical({key: value})[1:-1]))
         return meaning[0] if len(meaning) == 1 else (None, tuple(meaning))
 
 
-def _read_id(text: bytes) -> Meaning:
-    """An id as Postel's emitters write it, and only that: any other is kept as it came, or hashed."""
-    digits = text.replace(b"-", b"")
-    try:
-        event_id = unhexlify(digits)
-    except ValueError:
-        return _NO_ID
-    # Five groups of 8, 4, 4, 4 and 12 digits; in the lower case.
-    is_canonical = len(text) == _ID_SIZE and text[8:24:5] == b"----" and hexlify(event_id) == digits
-    return (_ID, event_id) if is_canonical else _NO_ID
-
-
-def _filler(part: int) -> Reader:
-    """For a key whose texts fill a part of the row as they are."""
-
-    def read(text: bytes) -> Meaning | None:
-        return (part, cells.encoded(text)) if len(text) <= TEXT_BYTES else None
-
-    return read
-
-
-def _keeper(key: str) -> Reader:
-    """For a key that no column is fed by."""
-    begin = orjson.dumps(key) + b":"
-
-    def read(text: bytes) -> Meaning | None:
-        return key, begin + orjson.dumps(text.decode())
-
-    return read
-
-
-def _long_text(pair: bytes, end: int) -> bytes | None:
-    """The text of a KeyValue whose key ends there; None where its value is anything but a text."""
-    if pair[end : end + 1] != _VALUE:
-        return None
-    size, position = varint.read(pair, end + 1)
-    if position + size != len(pair) or pair[position : position + 1] != _STRING:
-        return None
-    size, position = varint.read(pair, position + 1)
-    return pair[position:] if position + size == len(pair) else None
+def _alike(differing: Sequence[Sequence[Hashable]]) -> list[list[int]]:
+    """The numbers of events whose attributes are made alike, by those shapes that are not the same of all."""
+    alike: dict[tuple[Hashable, ...], list[int]] = {}
+    for number, shapes in enumerate(zip(*differing, strict=True)):
+        alike.setdefault(shapes, []).append(number)
+    return list(alike.values())

@@ -10,8 +10,7 @@ from uuid import UUID
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar
 
-from timescale_sink.ingest import numbers
-from timescale_sink.ingest.rows import PointRow
+from timescale_sink.ingest.point_rows import PointRow
 from timescale_sink.ingest.values import attributes, canonical, instant, optional_instant
 
 
@@ -42,14 +41,6 @@ def point_row(series_id: UUID, kind: str, point: Any, at: datetime) -> PointRow:
             return PointRow(
                 **common, point_count=point.count, sum=point.sum, detail=canonical({"quantiles": quantiles})
             )
-
-
-def differ(one: PointRow | bytes, other: PointRow | bytes) -> bool:
-    """Whether two points of a key are contradictory: NaN is what NaN is, as in the database."""
-    if one == other:
-        return False
-    one, other = (numbers.restored(point) if isinstance(point, bytes) else point for point in (one, other))
-    return one != other and repr(one) != repr(other)
 
 
 def _number(common: dict[str, Any], point: Any) -> PointRow:

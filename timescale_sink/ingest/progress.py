@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from postel.otlp.signal import ExportRequest, Signal
 from timescale_sink.ingest.writer import COMMIT_SECONDS
 
-# Records that one transaction takes: at first, and at most. About a second's work of two slow cores; where that is too
-# much to commit in time it is halved, and where it would take less than this share of that time doubled again.
+# Records that one transaction takes: at first, and at most. About a second's work of two slow cores. It is halved where
+# as many would take more than a share of the time in which they must be committed, which has to do for three: one is
+# being written and one is mapped when a request comes. It is doubled where twice as many would take less than another.
 TOGETHER_RECORDS = 20_000
 FEWEST_RECORDS = 100
-_QUICK_SHARE = 0.25
+_SLOW_SHARE, _QUICK_SHARE = 1 / 3, 0.25
 # Requests whose progress is remembered. A sender repeats one for hours, but has few at a time.
 _REMEMBERED = 64
 # Different reasons of one request's dead letters that are kept for its answer.
@@ -31,8 +32,12 @@ class Pace:
 
     def committed(self, records: int, seconds: float) -> None:
         """A transaction of so many records took that time. What a few take says nothing of many."""
-        quick = seconds * self.records < _QUICK_SHARE * COMMIT_SECONDS * records
-        if quick and 2 * records >= self.records:
+        if 2 * records < self.records:
+            return
+        share = seconds / COMMIT_SECONDS * self.records / records
+        if share > _SLOW_SHARE:
+            self.too_slow(records)
+        elif 2 * share < _QUICK_SHARE:
             self.records = min(2 * self.records, TOGETHER_RECORDS)
 
     def too_slow(self, records: int) -> None:

@@ -1,5 +1,7 @@
 """The bounded queue between the servers and the writer: what arrives during a commit is committed together.
 
+While a group of requests is written the next is mapped, and waits: one that comes then waits for three transactions.
+
 A request is answered when the transactions that hold it are committed. When the queue is full, the database is away, or
 a commit fails, the sender is told to come again, and nothing of the request is acknowledged.
 
@@ -12,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import psycopg
 import structlog
@@ -66,6 +69,19 @@ class _Waiting:
     answer: asyncio.Future[list[str]]
 
 
+class _Mapped(NamedTuple):
+    """What a group of requests becomes.
+
+    Attributes:
+        reasons: of each request, for each record that became a dead letter.
+        seconds: that mapping took.
+    """
+
+    rows: Rows
+    reasons: list[list[str]]
+    seconds: float
+
+
 class IngestQueue:
     """An :class:`postel.otlp.answers.Ingest` over one writer; :meth:`run` is its worker."""
 
@@ -77,8 +93,13 @@ class IngestQueue:
         self._progress = ProgressBook()
         self._pace = Pace(TOGETHER_RECORDS)
         self._bytes = 0
+        self._ahead = 0
         self._writing = 0
         self._arrived = asyncio.Event()
+        # Who has it takes the next group; who has it maps; who has it writes.
+        self._next = asyncio.Lock()
+        self._mapping = asyncio.Lock()
+        self._database = asyncio.Lock()
         self._closed = False
         self._failing = False
         self._dead = Throttle()
@@ -188,31 +209,55 @@ class IngestQueue:
 
     @property
     def requests(self) -> tuple[int, int]:
-        """How many wait, and how many are being written."""
-        return len(self._waiting), self._writing
+        """How many wait, mapped or not, and how many are being written."""
+        return len(self._waiting) + self._ahead, self._writing
 
     async def run(self) -> None:
-        """Write what waits until :meth:`close`, then what is left."""
-        while self._waiting or not self._closed:
-            if not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
-            await self._write_next()
+        """Write what waits until :meth:`close`, then what is left; the next is mapped while the last is written."""
+        await asyncio.gather(self._work(), self._work())
 
     def close(self) -> None:
         """Take nothing more; :meth:`run` ends when all that waits is answered."""
         self._closed = True
         self._arrived.set()
 
-    async def _write_next(self) -> None:
+    async def _work(self) -> None:
+        while await self._write_next():
+            pass
+
+    async def _write_next(self) -> bool:
+        """Take and write a group; False where none comes any more.
+
+        Each worker has `_next` until it has `_database`: one group is written and one waits for that, mapped.
+        """
         # A method of its own: requests that are written must not stay with the names of a loop that waits for more.
-        group = self._take()
-        if wanted := [waiting for waiting in group if not waiting.answer.done()]:
-            self._writing = len(wanted)
-            await self._write(wanted)
+        async with self._next:
+            if not await self._any_waits():
+                return False
+            group = self._take()
+            self._ahead = len(group)
+            mapping = asyncio.create_task(self._map(group))
+            await asyncio.wait([mapping])
+            await self._database.acquire()
+            self._ahead, self._writing = 0, len(group)
+        try:
+            if any(not waiting.answer.done() for waiting in group):
+                await self._write(group, mapping)
+            else:
+                # Read, so that nothing complains of what nobody waits for.
+                mapping.exception()
+        finally:
             self._writing = 0
-        self._bytes -= sum(waiting.size for waiting in group)
+            self._database.release()
+            self._bytes -= sum(waiting.size for waiting in group)
+        return True
+
+    async def _any_waits(self) -> bool:
+        """Wait until something does; False where the queue is closed and empty."""
+        while not self._waiting and not self._closed:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return bool(self._waiting)
 
     def _take(self) -> list[_Waiting]:
         group = [self._waiting.popleft()]
@@ -226,17 +271,18 @@ class IngestQueue:
             group.append(self._waiting.popleft())
         return group
 
-    async def _write(self, group: Sequence[_Waiting]) -> None:
-        began = time.monotonic()
+    async def _write(self, group: Sequence[_Waiting], mapping: Awaitable[_Mapped]) -> None:
+        """Write a group and answer its senders; also where mapping it failed, which is heard of here."""
         records = sum(waiting.records for waiting in group)
         paces = {self._pace, *(waiting.pace for waiting in group)}
         try:
-            reasons = await self._commit(group)
+            mapped = await mapping
+            began = time.monotonic()
+            reasons = await self._commit(mapped)
+            seconds = mapped.seconds + time.monotonic() - began
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing was committed and all may come again
             if len(group) > 1 and not isinstance(error, _PASSING):
-                # What one request brings along must not keep those from being stored that came with it.
-                for waiting in group:
-                    await self._write([waiting])
+                await self._write_each(group)
             else:
                 if isinstance(error, TimeoutError):
                     for pace in paces:
@@ -244,7 +290,7 @@ class IngestQueue:
                 self._fail(group, error)
             return
         for pace in paces:
-            pace.committed(records, time.monotonic() - began)
+            pace.committed(records, seconds)
         if self._failing:
             self._failing = False
             _log.info("the database takes data again")
@@ -254,19 +300,31 @@ class IngestQueue:
         for waiting, own in zip(group, reasons, strict=True):
             _answer(waiting, own)
 
-    async def _commit(self, group: Sequence[_Waiting]) -> list[list[str]]:
-        rows = Rows()
-        # Mapping is all CPU; in a thread, health checks and new requests are answered meanwhile.
-        reasons = await asyncio.to_thread(self._map, group, rows)
-        mixed = len(group) > 1
-        refused = await self._writer.write(rows, mixed=mixed)
-        if not mixed:
-            reasons[0] += [letter.reason for letter in refused]
-        return reasons
+    async def _write_each(self, group: Sequence[_Waiting]) -> None:
+        """What one request brings along must not keep those from being stored that came with it."""
+        for waiting in group:
+            if not waiting.answer.done():
+                await self._write([waiting], self._map([waiting]))
 
-    def _map(self, group: Sequence[_Waiting], rows: Rows) -> list[list[str]]:
-        now = datetime.now(UTC)
-        return [self._mapper.map(waiting.signal, waiting.request, now, rows, waiting.encoded) for waiting in group]
+    async def _commit(self, mapped: _Mapped) -> list[list[str]]:
+        mixed = len(mapped.reasons) > 1
+        refused = await self._writer.write(mapped.rows, mixed=mixed)
+        if not mixed:
+            mapped.reasons[0] += [letter.reason for letter in refused]
+        return mapped.reasons
+
+    async def _map(self, group: Sequence[_Waiting]) -> _Mapped:
+        # What requests of a group that is written one by one become is mapped beside those that come next.
+        async with self._mapping:
+            # Mapping is all CPU; in a thread, health checks and new requests are answered meanwhile.
+            return await asyncio.to_thread(self._map_now, group)
+
+    def _map_now(self, group: Sequence[_Waiting]) -> _Mapped:
+        began = time.monotonic()
+        rows, now = Rows(), datetime.now(UTC)
+        reasons = [self._mapper.map(waiting.signal, waiting.request, now, rows, waiting.encoded) for waiting in group]
+        rows.ordered()
+        return _Mapped(rows, reasons, time.monotonic() - began)
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
         if self._telemetry:

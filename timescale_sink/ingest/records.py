@@ -5,9 +5,10 @@ Most events go by their bytes (`plain_events`); what is said here of one record 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -17,8 +18,7 @@ from postel.signals import Declarations
 from timescale_sink.ingest import wire
 from timescale_sink.ingest.events import EventMapper, TypedEvent
 from timescale_sink.ingest.letters import Part, bury
-from timescale_sink.ingest.plain_events import UID, PlainEvents, Plan
-from timescale_sink.ingest.plain_events import Row as PlainRow
+from timescale_sink.ingest.plain_events import UID, Made, PlainEvents, Plan
 from timescale_sink.ingest.rows import LOGS, LogRow, RecordKey, Rows
 from timescale_sink.ingest.series import Origin, encode_scope, origin_of
 from timescale_sink.ingest.sightings import see
@@ -53,18 +53,29 @@ class _Above:
     parts: Sequence[Part]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Page:
-    """The plain events of one name in a scope.
+    """The events of one name in a scope.
 
     Attributes:
-        template: what their rows share.
-        times: of those that were taken, microseconds since 1970.
+        numbers: of the records.
+        rows: of each; None where it is not plain.
     """
 
-    plan: Plan
-    template: PlainRow
-    times: list[int] = field(default_factory=list)
+    table: str
+    numbers: Sequence[int]
+    rows: Sequence[Made | None]
+
+    @cached_property
+    def times(self) -> list[int]:
+        """Of those that are plain, microseconds since 1970."""
+        return [made[0][1] for made in self.rows if made]
+
+    def made(self) -> Iterator[tuple[int, Made]]:
+        """The rows of those that are plain, by the numbers of the records."""
+        for number, made in zip(self.numbers, self.rows, strict=True):
+            if made:
+                yield number, made
 
 
 class RecordMapper:
@@ -122,27 +133,36 @@ class RecordMapper:
     ) -> datetime | None:
         """As `_take_records`, of the records in both forms; what is plain goes by its bytes."""
         by_objects, wired = records
-        last = microseconds(now + AHEAD)
-        known: dict[str, _Page | None] = {}
-        seen: list[datetime] = []
-        for number, record in enumerate(wired):
-            name, time = record.event_name, record.time_unix_nano // _NANOSECONDS
-            if name not in known:
-                plan = self._plan(name)
-                known[name] = None if plan is None else _Page(plan, plan.template(above.origin))
-            page = known[name]
-            made = page.plan.row(page.template, time, record.attributes[:]) if page and 0 < time <= last else None
-            if page and made:
-                page.times.append(time)
-                _add(*made, page.plan.table, rows)
-            elif at := self._take_record(above, by_objects[number], now, rows, reasons):
-                seen.append(at)
-        for page in filter(None, known.values()):
+        pages = self._pages(above.origin, wired, microseconds(now + AHEAD))
+        seen = [from_microseconds(max(page.times)) for page in pages if page.times]
+        for page in pages:
             for at, count in by_hour(page.times):
-                rows.tally(at, page.plan.table).received += count
-            if page.times:
-                seen.append(from_microseconds(max(page.times)))
+                rows.tally(at, page.table).received += count
+        if sum(len(page.times) for page in pages) < len(wired) or not _add_all(pages, rows):
+            # One by one, as they came: of a key that comes again the first counts.
+            plain = {number: (page.table, made) for page in pages for number, made in page.made()}
+            for number in range(len(wired)):
+                if number in plain:
+                    table, (key, row) = plain[number]
+                    _add(key, row, table, rows)
+                elif taken := self._take_record(above, by_objects[number], now, rows, reasons):
+                    seen.append(taken)
         return max(seen, default=None)
+
+    def _pages(self, origin: Origin, wired: Any, last: int) -> list[_Page]:
+        """The plain events of a scope, by their names; ``last`` in microseconds since 1970."""
+        times = [record.time_unix_nano // _NANOSECONDS for record in wired]
+        by_name: dict[str, list[int]] = {}
+        for number, record in enumerate(wired):
+            if 0 < times[number] <= last:
+                by_name.setdefault(record.event_name, []).append(number)
+        pages = []
+        for name, numbers in by_name.items():
+            if (plan := self._plan(name)) is not None:
+                attributes = [wired[number].attributes[:] for number in numbers]
+                rows = plan.rows(plan.template(origin), [times[number] for number in numbers], attributes)
+                pages.append(_Page(plan.table, numbers, rows))
+        return pages
 
     def _take_record(
         self, above: _Above, record: LogRecord, now: datetime, rows: Rows, reasons: list[str]
@@ -183,6 +203,22 @@ class RecordMapper:
             cells,
             rest,
         )
+
+
+def _add_all(pages: Sequence[_Page], rows: Rows) -> bool:
+    """Add events that are all plain; False, and nothing is added, where a key comes again."""
+    found: dict[str, dict[RecordKey, LogRow | bytes]] = {}
+    count = 0
+    for page in pages:
+        found.setdefault(page.table, {}).update(filter(None, page.rows))
+        count += len(page.rows)
+    if sum(map(len, found.values())) < count:
+        return False
+    if not all(rows.logs.get(table, {}).keys().isdisjoint(fresh) for table, fresh in found.items()):
+        return False
+    for table, fresh in found.items():
+        rows.logs.setdefault(table, {}).update(fresh)
+    return True
 
 
 def _add(key: RecordKey, row: LogRow | bytes, table: str, rows: Rows) -> None:

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from timescale_sink.ingest.values import microseconds
+from timescale_sink.ingest.point_rows import KeyedRows, PointRows
+from timescale_sink.ingest.values import from_microseconds, hour, microseconds
 
 POINTS = "otel_metric_point"
 LOGS = "otel_log"
@@ -31,29 +32,6 @@ class WideRow:
     started_at: datetime | None = None
     labels: dict[str, str] = field(default_factory=dict)
     cells: dict[str, int | float] = field(default_factory=dict)
-
-
-class PointRow(NamedTuple):
-    """A row of ``otel_metric_point``, whose ``count`` is ``point_count`` here; the JSON columns are encoded bytes."""
-
-    series_id: UUID
-    time: datetime
-    started_at: datetime | None
-    flags: int
-    value: float | None = None
-    value_int: int | None = None
-    point_count: int | None = None
-    sum: float | None = None
-    min: float | None = None
-    max: float | None = None
-    bounds: list[float] | None = None
-    bucket_counts: list[int] | None = None
-    detail: bytes | None = None
-    exemplars: bytes | None = None
-
-
-PointKey = tuple[bytes, int]
-"""The series' id and microseconds since 1970: ordered as the index is."""
 
 
 class SeriesRow(NamedTuple):
@@ -184,23 +162,38 @@ class Rows:
 
     Attributes:
         series: by the bytes of their ids.
-        points: of plain numbers the bytes of COPY (`numbers`).
+        points: the bytes of COPY.
         logs: by table; of an event table the bytes of COPY (`events.RowFormat`).
         parts: the rows of ``dead_letter_part``: what stands above dead letters, each once.
     """
 
     wide: dict[str, dict[WideKey, WideRow]] = field(default_factory=dict)
     series: dict[bytes, SeriesRow] = field(default_factory=dict)
-    points: dict[PointKey, PointRow | bytes] = field(default_factory=dict)
+    points: PointRows = field(default_factory=PointRows)
     logs: dict[str, dict[RecordKey, LogRow | bytes]] = field(default_factory=dict)
     dead: dict[UUID, DeadLetter] = field(default_factory=dict)
     parts: dict[UUID, bytes] = field(default_factory=dict)
     nodes: dict[str, Sighting] = field(default_factory=dict)
     ledger: dict[tuple[datetime, str], Tally] = field(default_factory=dict)
+    _ordered: dict[str, KeyedRows] | None = None
 
     def tally(self, hour: datetime, destination: str) -> Tally:
         """The ledger's line, made where it is not there yet."""
         return self.ledger.setdefault((hour, destination), Tally())
+
+    def ordered(self) -> Mapping[str, KeyedRows]:
+        """By table the points and log records in the order of their keys.
+
+        Points that are left out, since others of their keys came before, are counted. Nothing is added from then on.
+        """
+        if self._ordered is None:
+            points, repeated = self.points.ordered()
+            for time, conflicting in repeated:
+                tally = self.tally(hour(from_microseconds(time)), POINTS)
+                tally.duplicate += 1
+                tally.conflicting += conflicting
+            self._ordered = {POINTS: points, **{table: _by_key(self.logs[table]) for table in sorted(self.logs)}}
+        return self._ordered
 
     @property
     def records(self) -> int:
@@ -214,3 +207,8 @@ class Rows:
         for (_, destination), tally in self.ledger.items():
             counts[destination] = counts.get(destination, 0) + tally.received
         return counts
+
+
+def _by_key(logs: Mapping[RecordKey, LogRow | bytes]) -> KeyedRows:
+    keys = sorted(logs)
+    return KeyedRows([time for _, time in keys], [logs[key] for key in keys])

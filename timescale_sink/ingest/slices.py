@@ -108,12 +108,14 @@ def _holders(signal: Signal, request: Any) -> Iterator[_Holder]:
         for scope in _parts(signal, resource):
             above = resource_bytes + scope.scope.ByteSize()
             if signal is Signal.LOGS:
-                yield _Holder(resource, scope, scope, scope.log_records, above)
+                if scope.log_records:
+                    yield _Holder(resource, scope, scope, scope.log_records, above)
                 continue
             for metric in scope.metrics:
-                if kind := metric.WhichOneof("data"):
+                kind = metric.WhichOneof("data")
+                if kind and (points := getattr(metric, kind).data_points):
                     said = len(metric.name) + len(metric.unit) + len(metric.description)
-                    yield _Holder(resource, scope, metric, getattr(metric, kind).data_points, above + said)
+                    yield _Holder(resource, scope, metric, points, above + said)
 
 
 def _parts(signal: Signal, message: Any) -> Any:

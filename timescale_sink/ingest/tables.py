@@ -11,21 +11,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from postel.signals import FIXED_EVENT_COLUMNS, Declarations
-from timescale_sink.ingest import cells, numbers
+from timescale_sink.ingest import cells
 from timescale_sink.ingest.events import RowFormat
+from timescale_sink.ingest.point_rows import POINT_COLUMNS, KeyedRows, PointRow
 from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Tally
 from timescale_sink.ingest.staging import copy_rows, copying, fetched, spans, stage
 from timescale_sink.ingest.values import by_hour, canonical, fingerprint, from_microseconds, hour
 from timescale_sink.store.database import Connection
 
-Row_contra = TypeVar("Row_contra", contravariant=True)
+
+class Batch(Protocol):
+    """Rows of one table, in the order of their keys."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Self: ...
+
+
+Batch_contra = TypeVar("Batch_contra", bound=Batch, contravariant=True)
 
 
 @dataclass(slots=True)
@@ -39,29 +49,34 @@ class Fates:
         return self.ledger.setdefault((hour(at), destination), Tally())
 
 
-class TableWriter(Protocol[Row_contra]):
+class TableWriter(Protocol[Batch_contra]):
     """Stores rows of one table."""
 
     @property
     def table(self) -> str:
         """The table's name, which is the ledger's destination."""
 
-    async def copy(self, connection: Connection, rows: Sequence[Row_contra], fates: Fates) -> None:
+    async def copy(self, connection: Connection, rows: Batch_contra, fates: Fates) -> None:
         """Store rows that are all new.
 
         Raises:
             psycopg.errors.UniqueViolation: one is not.
         """
 
-    async def merge(self, connection: Connection, rows: Sequence[Row_contra], fates: Fates) -> None:
+    async def merge(self, connection: Connection, rows: Batch_contra, fates: Fates) -> None:
         """Store rows of which some may be there."""
 
-    def letters(self, row: Row_contra, reason: str) -> list[DeadLetter]:
-        """The dead letters of a row that the database refuses: one for each point or record in it."""
+    def letters(self, rows: Batch_contra, reason: str) -> list[DeadLetter]:
+        """The dead letters of what the database refuses: one for each point or record in it.
+
+        Args:
+            rows: one row.
+            reason: why.
+        """
 
 
 async def store(
-    connection: Connection, writer: TableWriter[Row_contra], rows: Sequence[Row_contra], fates: Fates
+    connection: Connection, writer: TableWriter[Batch_contra], rows: Batch_contra, fates: Fates
 ) -> list[DeadLetter]:
     """Store rows; what the database refuses is found by halving.
 
@@ -81,7 +96,7 @@ async def store(
                 await writer.merge(connection, rows, attempt)
     except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
         if len(rows) == 1:
-            return writer.letters(rows[0], _reason(error, writer.table))
+            return writer.letters(rows, _reason(error, writer.table))
         middle = len(rows) // 2
         refused = await store(connection, writer, rows[:middle], fates)
         return refused + await store(connection, writer, rows[middle:], fates)
@@ -110,11 +125,6 @@ def shown(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
-Keyed = tuple[tuple[bytes, int], Any]
-"""A row behind its key, which ends with microseconds since 1970: its values in the order of the table's columns, or the
-bytes of COPY."""
-
-
 class KeyedTable:
     """A table whose rows are points or records, each stored whole or not at all; the first of a key stays.
 
@@ -122,7 +132,7 @@ class KeyedTable:
         table: its name.
         columns: column -> type, in the order of the row's fields.
         key: the columns that tell rows apart.
-        restored: the values of a row that is the bytes of COPY.
+        restored: the values of a row, where rows are the bytes of COPY.
     """
 
     def __init__(
@@ -158,20 +168,22 @@ class KeyedTable:
             " SELECT date_trunc('hour', time, 'UTC'), count(*) FROM fresh GROUP BY 1"
         ).format(**parts)
 
-    async def copy(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
+    async def copy(self, connection: Connection, rows: KeyedRows, fates: Fates) -> None:
         """See :class:`TableWriter`."""
         await self._copy(connection, self.table, rows)
-        for at, count in by_hour([time for (_, time), _ in rows]):
+        for at, count in by_hour(rows.times):
             fates.tally(at, self.table).stored += count
 
-    async def merge(self, connection: Connection, rows: Sequence[Keyed], fates: Fates) -> None:
+    async def merge(self, connection: Connection, rows: KeyedRows, fates: Fates) -> None:
         """See :class:`TableWriter`."""
         await self._copy(connection, await stage(connection, self.table), rows)
         conflicting = [
-            found for span in spans(self._times(rows)) for found in await fetched(connection, self._conflicting, span)
+            found
+            for span in spans(map(from_microseconds, rows.times))
+            for found in await fetched(connection, self._conflicting, span)
         ]
         stored = await (await connection.execute(self._insert)).fetchall()
-        for at, count in by_hour([time for (_, time), _ in rows]):
+        for at, count in by_hour(rows.times):
             fates.tally(at, self.table).duplicate += count
         for at, count in stored:
             tally = fates.tally(at, self.table)
@@ -180,23 +192,20 @@ class KeyedTable:
         for at, count in conflicting:
             fates.tally(at, self.table).conflicting += count
 
-    def letters(self, row: Keyed, reason: str) -> list[DeadLetter]:
+    def letters(self, rows: KeyedRows, reason: str) -> list[DeadLetter]:
         """See :class:`TableWriter`."""
-        (_, time), values = row
-        if self._restored and type(values) is bytes:
+        (time,), (values,) = rows.times, rows.rows
+        if self._restored:
             values = self._restored(values)
         content = dict(zip(self._columns, map(shown, values), strict=True))
         return [letter(self.table, from_microseconds(time), reason, content)]
 
-    async def _copy(self, connection: Connection, table: str, rows: Sequence[Keyed]) -> None:
-        if encoded := [row for _, row in rows if type(row) is bytes]:
+    async def _copy(self, connection: Connection, table: str, rows: KeyedRows) -> None:
+        if self._restored:
             async with copying(connection, table, self._columns) as copy:
-                await copy.write(b"".join([cells.BEGIN, *encoded, cells.END]))
-        if others := [row for _, row in rows if type(row) is not bytes]:
-            await copy_rows(connection, table, self._columns, self._encode(others))
-
-    def _times(self, rows: Sequence[Keyed]) -> Iterable[datetime]:
-        return (from_microseconds(time) for (_, time), _ in rows)
+                await copy.write(b"".join([cells.BEGIN, *rows.rows, cells.END]))
+        else:
+            await copy_rows(connection, table, self._columns, self._encode(rows.rows))
 
     def _encode(self, rows: Iterable[Iterable[Any]]) -> Iterator[Sequence[Any]]:
         for row in rows:
@@ -207,27 +216,9 @@ class KeyedTable:
             yield fields
 
 
-_POINT_COLUMNS: Mapping[str, str] = {
-    "series_id": "uuid",
-    "time": "timestamptz",
-    "started_at": "timestamptz",
-    "flags": "int8",
-    "value": "float8",
-    "value_int": "int8",
-    "count": "numeric",
-    "sum": "float8",
-    "min": "float8",
-    "max": "float8",
-    "bounds": "float8[]",
-    "bucket_counts": "numeric[]",
-    "detail": "jsonb",
-    "exemplars": "jsonb",
-}
-
-
 def points_table() -> KeyedTable:
     """The writer of ``otel_metric_point``."""
-    return KeyedTable(POINTS, _POINT_COLUMNS, ("series_id", "time"), numbers.restored)
+    return KeyedTable(POINTS, POINT_COLUMNS, ("series_id", "time"), PointRow.decode)
 
 
 def logs_table() -> KeyedTable:

@@ -100,13 +100,13 @@ class WideTable:
             " WHERE {same} AND stored.time BETWEEN %s AND %s AND {segments} AND ({news})"
         )
 
-    async def copy(self, connection: Connection, rows: Sequence[WideRow], fates: Fates) -> None:
+    async def copy(self, connection: Connection, rows: list[WideRow], fates: Fates) -> None:
         """See :class:`~timescale_sink.ingest.tables.TableWriter`."""
         await copy_rows(connection, self.table, self._columns, map(self._encode, rows))
         for row in rows:
             fates.tally(row.key.time, self.table).stored += len(row.cells)
 
-    async def merge(self, connection: Connection, rows: Sequence[WideRow], fates: Fates) -> None:
+    async def merge(self, connection: Connection, rows: list[WideRow], fates: Fates) -> None:
         """See :class:`~timescale_sink.ingest.tables.TableWriter`."""
         await copy_rows(connection, await stage(connection, self.table), self._columns, map(self._encode, rows))
         fresh = {WideKey(*key) for key in await fetched(connection, self._insert)}
@@ -161,8 +161,9 @@ class WideTable:
                 lacking.append(key)
         return stored, lacking
 
-    def letters(self, row: WideRow, reason: str) -> list[DeadLetter]:
+    def letters(self, rows: list[WideRow], reason: str) -> list[DeadLetter]:
         """See :class:`~timescale_sink.ingest.tables.TableWriter`."""
+        (row,) = rows
         key = dict(zip(_KEY, map(shown, row.key), strict=True))
         rest = {**row.labels, "started_at": shown(row.started_at)}
         return [

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from operator import itemgetter
 from uuid import UUID
 
 import orjson
@@ -18,11 +17,9 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
-from timescale_sink.ingest.rows import LOGS, DeadLetter, Rows, Sighting, Tally
+from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Rows, Sighting, Tally
 from timescale_sink.ingest.tables import (
     Fates,
-    Keyed,
-    TableWriter,
     events_table,
     logs_table,
     points_table,
@@ -43,7 +40,6 @@ _SERIES_SECONDS = 60.0
 _LETTERS_BYTES = 4 << 20
 # A node that says nothing new of itself is written again when this much of its time has passed.
 _NODE_EVERY = timedelta(seconds=10)
-_KEY = itemgetter(0)
 
 
 class MixedRefusalError(Exception):
@@ -65,8 +61,8 @@ class Writer:
         self._telemetry = telemetry
         self._sink = sink
         self._wide = {table: WideTable(declarations, table) for table in sorted(declarations.tables)}
-        self._points = points_table()
-        self._logs: dict[str, TableWriter[Keyed]] = {
+        self._keyed = {
+            POINTS: points_table(),
             LOGS: logs_table(),
             **{table: events_table(declarations, table) for table in declarations.event_tables},
         }
@@ -129,9 +125,8 @@ class Writer:
             wide = rows.wide.get(table, {})
             refused += await store(connection, writer, [wide[key] for key in sorted(wide)], fates)
         await self._add_series(connection, rows)
-        refused += await store(connection, self._points, sorted(rows.points.items(), key=_KEY), fates)
-        for table, keyed in sorted(self._logs.items()):
-            refused += await store(connection, keyed, sorted(rows.logs.get(table, {}).items(), key=_KEY), fates)
+        for table, keyed in rows.ordered().items():
+            refused += await store(connection, self._keyed[table], keyed, fates)
         await _add_parts(connection, rows.parts)
         await _add_letters(connection, [*rows.dead.values(), *refused], fates)
         await _add_nodes(connection, self._news(rows.nodes))

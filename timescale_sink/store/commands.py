@@ -13,7 +13,7 @@ from psycopg import sql
 from postel.errors import DatabaseAwayError, DatabaseError
 from postel.settings import Settings
 from postel.signals import load_all
-from timescale_sink.store import event_rollups, housekeeping, retention, rollup_views
+from timescale_sink.store import event_rollups, housekeeping, rehearsal, retention, roles, rollup_views
 from timescale_sink.store import migrate as migrations
 from timescale_sink.store.check import differences
 from timescale_sink.store.database import Connection, Tier, ask_server, connect, database_url
@@ -55,6 +55,43 @@ async def migrate(settings: Settings) -> None:
             if names:
                 click.echo(f"{what}: {', '.join(names)}")
         await housekeeping.make_pending_rollups(connection, load_all())
+
+
+async def make_roles(settings: Settings) -> None:
+    """Make the roles that may do less than the owner, and say how a login becomes one of them."""
+    async with _migrated(settings) as connection:
+        made = await roles.make(connection, load_all())
+    for role, what in roles.ROLES.items():
+        click.echo(f"{role}: {what}{'; made' if role in made else ''}")
+    click.echo("a login of one of them: CREATE ROLE name LOGIN PASSWORD 'choose one' IN ROLE postel_write;")
+
+
+async def keep_house(settings: Settings) -> None:
+    """Do once what a sink does each hour, of which some is the owner's alone."""
+    async with _migrated(settings) as connection:
+        await roles.require_owner(connection)
+    done = await housekeeping.keep_house(await database_url(settings), load_all())
+    click.echo("done" if done else "another program does it now")
+
+
+async def rehearse(settings: Settings, seconds: float) -> int:
+    """Say what `migrate` would do and whom it would hold up, and change nothing; the exit code is 1 if time ran out."""
+    async with _connected(settings) as connection, _connected(settings) as observer:
+        found = await rehearsal.rehearse(connection, observer, settings.database, load_all(), seconds)
+    for line in found.lines():
+        click.echo(line)
+    if not found.steps:
+        click.echo("the schema is up to date")
+        return 0
+    if found.pending:
+        click.echo(f"filled afterwards, a piece at a time, while all goes on: {', '.join(found.pending)}")
+    if not found.complete:
+        click.echo(f"not within {seconds:g} s: give it more (--seconds), in which it holds what it names, or a copy")
+    click.echo(
+        "taken back: nothing has changed. Each is a transaction of its own, and holds what it names for as long as it "
+        "takes at most; what an earlier one names a later one may hold as well"
+    )
+    return 0 if found.complete else 1
 
 
 async def status(settings: Settings) -> None:
@@ -162,7 +199,9 @@ async def _delete_rollups(connection: Connection, nodes: list[object]) -> None:
     Those whatever the node are made anew of what is left of the others, where the nodes had a part in them.
     """
     declarations = load_all()
-    nodeless = {made.name: made for made in event_rollups.rolled(declarations.event_tables) if "node_id" not in made.by}
+    made_by_name = {made.name: made for made in event_rollups.rolled(declarations.event_tables)}
+    nodeless = {name: made for name, made in made_by_name.items() if "node_id" not in made.by}
+    sources = {made.made_of for made in nodeless.values()}
     had: dict[str, _Had] = {}
     for rollup in rollup_views.names(declarations):
         name, _, size = rollup.rpartition("_")
@@ -177,9 +216,10 @@ async def _delete_rollups(connection: Connection, nodes: list[object]) -> None:
                 continue
             found = await _edges(connection, table, "bucket", "node_id", nodes)
             if found:
-                if name in declarations.event_tables:
+                if name in sources:
                     query = f"SELECT DISTINCT domain FROM {table} WHERE node_id = ANY (%s) AND bucket BETWEEN %s AND %s"
-                    had[table] = _Had(*found, await _column(connection, query, nodes, *found))
+                    told = "domain" in made_by_name[name].by
+                    had[table] = _Had(*found, await _column(connection, query, nodes, *found) if told else [])
                 await connection.execute(
                     f"DELETE FROM {table} WHERE node_id = ANY (%s) AND bucket BETWEEN %s AND %s".encode(),
                     (nodes, *found),

@@ -2,7 +2,8 @@
 
 Beside them stand those by node, ``<table>_nodes_<size>``, the same whatever the domain: there are as many rows of a
 bucket as domains in it, and what asks for all of them would read nearly as much as there are events. Those by domain,
-``<table>_domains_<size>``, are the same whatever the node: of a large domain there is a row of each node else. The
+``<table>_domains_<size>``, are the same whatever the node: of a large domain there is a row of each node else. Those
+whatever both, ``<table>_totals_<size>``, have a few rows of each bucket, however many nodes and domains there are. The
 domains with most attempts to deliver in each hour and day are listed in ``delivery_events_leaders_<size>``. Who sent
 how much is in ``email_events_senders_1h``, of hours alone: of five minutes there would be nearly as many rows as
 messages.
@@ -17,7 +18,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from timescale_sink.store.rollups import SIZES, Size, stepping
+from timescale_sink.store import rollups
+from timescale_sink.store.rollups import Size, stepping
+
+SIZES = tuple(size for size in rollups.SIZES if not size.later)
+"""Of the event tables, the smallest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,11 @@ class Events:
         """The same whatever the node and instance."""
         by = self._without("node_id", "instance")
         return replace(self, name=f"{self.name}_domains", by=by, made_of=self.name)
+
+    def in_all(self) -> Events:
+        """The same whatever the domain, node and instance; made of those by node, which are the fewest."""
+        by = self._without("domain", "node_id", "instance")
+        return replace(self, name=f"{self.name}_totals", by=by, made_of=self.by_node().name)
 
     @property
     def columns(self) -> list[str]:
@@ -130,6 +140,8 @@ NODES: Mapping[str, Events] = MappingProxyType({events.name: events.by_node() fo
 """Event table -> its rollups whatever the domain, made of the others."""
 DOMAINS: Mapping[str, Events] = MappingProxyType({events.name: events.by_domain() for events in _TABLES})
 """Event table -> its rollups whatever the node, made of those that have everything, size by size."""
+TOTALS: Mapping[str, Events] = MappingProxyType({events.name: events.in_all() for events in _TABLES})
+"""Event table -> its rollups whatever the domain and the node, made of those by node, size by size."""
 
 LED = 500
 """So many domains with most events of a bucket are in its list; fewer are all."""
@@ -180,7 +192,10 @@ SENDERS: Mapping[str, Events] = MappingProxyType(
 def rolled(tables: Collection[str]) -> list[Events]:
     """All rollups of some event tables, those that others are made of first."""
     return [
-        made[table] for table in sorted(tables) for made in (EVENTS, NODES, DOMAINS, LEADERS, SENDERS) if table in made
+        made[table]
+        for table in sorted(tables)
+        for made in (EVENTS, NODES, DOMAINS, TOTALS, LEADERS, SENDERS)
+        if table in made
     ]
 
 

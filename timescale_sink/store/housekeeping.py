@@ -17,8 +17,9 @@ from uuid import UUID
 import psycopg
 import structlog
 
+from postel.log import Throttle
 from postel.signals import Declarations
-from timescale_sink.store import retention
+from timescale_sink.store import retention, roles
 from timescale_sink.store.database import Connection, Tier, ask_server, connect
 from timescale_sink.store.migrate import SCHEMA_LOCK
 from timescale_sink.store.rolling import fill_rollups, make_rollups
@@ -30,6 +31,8 @@ _ROWS = 10_000
 _SERIES = 2_000
 _PARTS = 1_000
 _APART_SECONDS = 3600.0
+# A day between two lines that say the same.
+_left = Throttle(86400)
 _log = structlog.get_logger()
 
 
@@ -84,7 +87,12 @@ async def _keep(connection: Connection, declarations: Declarations) -> None:
     tier = (await ask_server(connection)).tier
     deleted: dict[str, int] = {}
     agree = await _clocks_agree(connection)
-    if tier is Tier.COMMUNITY:
+    owner = await roles.owns(connection)
+    if tier is not Tier.PLAIN and not owner and _left():
+        _log.info(
+            "rollups of what came late, and dropping by chunks, are left to the tables' owner: postel db keep-house"
+        )
+    if tier is Tier.COMMUNITY and owner:
         # For a job that refreshes the same; no reader and no writer waits for either.
         await connection.execute("SET lock_timeout = '1min'")
         for table in retention.rolled_up(declarations):
@@ -95,7 +103,7 @@ async def _keep(connection: Connection, declarations: Declarations) -> None:
     # What waits for a lock makes others wait behind it.
     await connection.execute("SET lock_timeout = '2s'")
     if agree:
-        if tier is not Tier.COMMUNITY:
+        if tier is Tier.PLAIN or (tier is Tier.APACHE and owner):
             for table in retention.tables(declarations):
                 deleted[table] = await _attempt(table, _delete_rows(connection, table, tier))
         deleted["otel_series"] = await _attempt("otel_series", _delete_series(connection))

@@ -5,13 +5,14 @@ hash of an applied one is kept and compared. ``NNNN_name.timescale.sql`` are for
 ``NNNN_name.community.sql`` for those with its Community features, ``NNNN_name.rows.sql`` for those without, whose
 rollups are views of the rows. ``sql/views/*.sql`` are applied again, and the views that are made of the declarations
 made again (:mod:`timescale_sink.store.increase` and ``rollup_views``), whenever one of them differs from what was
-applied last. An advisory lock lets one program at a time do this.
+applied last; so is the list of public suffixes (``suffixes``), which is renewed with its package. An advisory lock lets
+one program at a time do this.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,13 +23,16 @@ from psycopg import sql
 
 from postel.errors import DatabaseError
 from postel.signals import Declarations, load_all
-from timescale_sink.store import increase, rollup_views
+from timescale_sink.store import increase, roles, rollup_views, suffixes
 from timescale_sink.store.database import Connection, Tier, ask_server
 
 # Any number that no other program uses for an advisory lock: "postel" in ASCII.
 SCHEMA_LOCK = 0x706F7374656C
 _VIEWS = "views"
 _log = structlog.get_logger()
+
+Begin = Callable[[str], Awaitable[None]]
+"""Is told the name of each script before it is applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,20 @@ async def migrate(connection: Connection) -> list[str]:
         DatabaseError: an applied migration was edited, the database is newer than this program, the role lacks a
             right, or there is no schema.
     """
+    async with changing(connection):
+        return await apply_missing(connection)
+
+
+@asynccontextmanager
+async def changing(connection: Connection) -> AsyncIterator[None]:
+    """Nobody else changes the schema meanwhile.
+
+    Raises:
+        DatabaseError: the role lacks a right, or there is no schema.
+    """
     try:
         async with _locked(connection):
-            return await _migrate(connection)
+            yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseError(
             f"the database role may not change the schema ({error.diag.message_primary}); "
@@ -110,7 +125,12 @@ async def require_current(connection: Connection) -> None:
         raise DatabaseError("the database is not migrated: a sink that runs does it, or `postel db migrate`")
 
 
-async def _migrate(connection: Connection) -> list[str]:
+async def _unheard(_name: str) -> None:
+    """Nobody wants to know."""
+
+
+async def apply_missing(connection: Connection, begin: Begin = _unheard) -> list[str]:
+    """Do what `migrate` does, while nobody else changes the schema."""
     known = await applied(connection)
     migrations = scripts("migrations")
     check_applied(known, migrations)
@@ -130,15 +150,20 @@ async def _migrate(connection: Connection) -> list[str]:
     done = []
     for script in migrations:
         if script.name not in known and script.fits(tier):
+            await begin(script.name)
             await _apply(connection, script.name, script.checksum, [script.text])
             done.append(script.name)
-    if await _make_views(connection, known.get(_VIEWS), load_all(), anew=bool(done), tier=tier):
+    await _renew_suffixes(connection, begin)
+    if await _make_views(connection, begin, known.get(_VIEWS), load_all(), anew=bool(done), tier=tier):
         done.append(_VIEWS)
+    if done:
+        # Tables that are new, and views that were made anew.
+        await roles.renew(connection, load_all())
     return done
 
 
 async def _make_views(
-    connection: Connection, known: str | None, declarations: Declarations, *, anew: bool, tier: Tier
+    connection: Connection, begin: Begin, known: str | None, declarations: Declarations, *, anew: bool, tier: Tier
 ) -> bool:
     """Apply the files of ``sql/views`` and make the views of the declarations, where that is due."""
     views = [script.text for script in scripts(_VIEWS) if script.fits(tier)]
@@ -148,12 +173,31 @@ async def _make_views(
     checksum = hashlib.sha256("".join([*views, *made]).encode()).hexdigest()
     if not anew and known == checksum:
         return False
+    await begin(_VIEWS)
     async with connection.transaction():
         await _apply(connection, _VIEWS, checksum, views)
         await increase.make_views(connection, tables)
         await rollup_views.make_views(connection, declarations, aggregated=tier is Tier.COMMUNITY)
         await _comment(connection, declarations)
     return True
+
+
+async def _renew_suffixes(connection: Connection, begin: Begin) -> None:
+    """Write the list of public suffixes where it is another one; an older one does where the role may not."""
+    is_of = f"Public Suffix List, {suffixes.digest()}"
+    found = await connection.execute("SELECT obj_description(to_regprocedure('public_suffixes()'), 'pg_proc')")
+    known = (await found.fetchone() or (None,))[0]
+    if known == is_of:
+        return
+    await begin("public suffixes")
+    try:
+        async with connection.transaction():
+            await connection.execute(suffixes.function().encode(), prepare=False)
+            await _comment_on(connection, "FUNCTION public_suffixes()", is_of)
+    except psycopg.errors.InsufficientPrivilege:
+        if known is None:
+            raise
+        _log.info("the public suffixes stay as they are: the database role may not renew them")
 
 
 def check_applied(known: Mapping[str, str], migrations: Sequence[Script]) -> None:
@@ -185,7 +229,8 @@ async def _offer_timescale(connection: Connection) -> None:
     if row is None or row[0] is not None:
         return
     try:
-        await connection.execute("CREATE EXTENSION timescaledb")
+        async with connection.transaction():
+            await connection.execute("CREATE EXTENSION timescaledb")
     except psycopg.Error as error:
         _log.warning("TimescaleDB is there but cannot be used; going on without", reason=str(error).splitlines()[0])
 

@@ -44,8 +44,11 @@ class _Refresh:
 
 _REFRESHES = {
     "5m": _Refresh(timedelta(0), timedelta(minutes=10)),
+    "15m": _Refresh(timedelta(minutes=15), timedelta(minutes=15)),
     "1h": _Refresh(timedelta(hours=1), timedelta(hours=1)),
+    "6h": _Refresh(timedelta(hours=6), timedelta(hours=1)),
     "daily": _Refresh(timedelta(days=1), timedelta(days=1)),
+    "weekly": _Refresh(timedelta(days=7), timedelta(days=1)),
 }
 # A table's own retention job, as the database says that it shall be.
 _DROPPED = """

@@ -15,10 +15,12 @@ from datetime import datetime, timedelta
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection
 from timescale_sink.store.rollup_views import HELD, filled_of, rollups_of
+from timescale_sink.store.rollups import Size
 
 # What is younger a rollup's job makes, which looks back a week further: however long the filling takes, nothing is left
 # out between the two.
 _FILLED = timedelta(days=1)
+_Window = tuple[datetime | None, datetime]
 # Within bounds, whole days, and each that a chunk has a part of.
 _BY_CHUNK = """
     SELECT greatest(since, date_trunc('day', range_start, 'UTC')),
@@ -42,11 +44,11 @@ async def make_rollups(connection: Connection, table: str, *, begin: bool) -> in
         psycopg.Error: what was made until then stays, and is not made again.
     """
     pending = await _pending(connection, [table, *filled_of(table)])
-    rollups = [f"{rolled}_{size.name}" for rolled, size in rollups_of(table)]
-    for since, until in await _windows(connection, table, by_chunk=table in pending):
-        for rollup in rollups:
+    rollups = {f"{rolled}_{size.name}": size for rolled, size in rollups_of(table)}
+    for window in await _windows(connection, table, by_chunk=table in pending):
+        for rollup, size in rollups.items():
             if rollup not in pending:
-                await _refresh(connection, rollup, since, until)
+                await _refresh(connection, rollup, _of_buckets(window, size))
     if table in pending and begin:
         await retention.begin(connection, table)
     return 0
@@ -66,11 +68,21 @@ async def fill_rollups(connection: Connection, table: str) -> int:
     """
     filled = filled_of(table)
     pending = await _pending(connection, filled)
+    sizes = {f"{rolled}_{size.name}": size for rolled, size in rollups_of(table)}
     for rollup in (rollup for rollup in filled if rollup in pending):
-        for since, until in await _filling(connection, filled[rollup]):
-            await _refresh(connection, rollup, since, until)
+        for window in await _filling(connection, filled[rollup]):
+            await _refresh(connection, rollup, _of_buckets(window, sizes[rollup]))
         await retention.end_filling(connection, rollup)
     return 0
+
+
+def _of_buckets(window: _Window, size: Size) -> _Window:
+    """A window of whole days as one of whole buckets: those that end within it.
+
+    A week that began before is made with it. The rows of its first days may be gone, but it is made of the days.
+    """
+    since, until = window
+    return since and size.begin(since), size.begin(until)
 
 
 async def _pending(connection: Connection, relations: Collection[str]) -> set[str]:
@@ -78,7 +90,10 @@ async def _pending(connection: Connection, relations: Collection[str]) -> set[st
     return {relation async for (relation,) in await connection.execute(query, ([*relations],))}
 
 
-async def _refresh(connection: Connection, rollup: str, since: datetime | None, until: datetime) -> None:
+async def _refresh(connection: Connection, rollup: str, window: _Window) -> None:
+    since, until = window
+    if since is not None and since >= until:
+        return
     found = await connection.execute("SELECT * FROM aggregates_of(%s)", (rollup,))
     for (name,) in await found.fetchall():
         await connection.execute(
@@ -86,7 +101,7 @@ async def _refresh(connection: Connection, rollup: str, since: datetime | None, 
         )
 
 
-async def _filling(connection: Connection, source: str) -> list[tuple[datetime, datetime]]:
+async def _filling(connection: Connection, source: str) -> list[_Window]:
     """What is made at a time of a rollup of another: chunk by chunk of that, up to `_FILLED` ago."""
     bounds = "SELECT kept_since(%s) AS since, date_trunc('day', now() - %s::interval, 'UTC') AS until"
     query = _BY_CHUNK.format(bounds=bounds, hypertables=HELD)
@@ -94,7 +109,7 @@ async def _filling(connection: Connection, source: str) -> list[tuple[datetime, 
     return [(since, until) async for since, until in found]
 
 
-async def _windows(connection: Connection, table: str, *, by_chunk: bool) -> list[tuple[datetime | None, datetime]]:
+async def _windows(connection: Connection, table: str, *, by_chunk: bool) -> list[_Window]:
     """What is refreshed at a time, whole days: all of it, or chunk by chunk where nothing is made yet."""
     # The jobs look at the rest; days and their reach shall overlap.
     bounds = """

@@ -46,6 +46,8 @@ def filled_of(table: str) -> Mapping[str, str]:
 
     Those that others are made of first, and of them the largest buckets.
     """
+    if table not in event_rollups.EVENTS:
+        return {f"{table}_{size.name}": f"{table}_{size.made_of}" for size in reversed(SIZES) if size.later}
     return {
         f"{made.name}_{size.name}": f"{made.made_of}_{size.name}"
         for made in event_rollups.rolled([table])
@@ -62,7 +64,7 @@ def stays_rows(rolled: str, size: Size) -> bool:
     """
     lists = {made.name for made in event_rollups.LEADERS.values()}
     typed = rolled not in {made.name for made in event_rollups.rolled(event_rollups.EVENTS)}
-    return rolled in lists or (typed and size.name == "daily")
+    return rolled in lists or (typed and size.name in ("daily", "weekly"))
 
 
 def is_personal(rolled: str) -> bool:

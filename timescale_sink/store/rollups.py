@@ -1,4 +1,4 @@
-"""The rollups ``<table>_5m``, ``_1h``, ``_daily`` of the typed tables: what is kept of a bucket, and the public views.
+"""The rollups of the typed tables, ``<table>_5m`` to ``_weekly``: what is kept of a bucket, and the public views.
 
 A bucket's state is a row for each (bucket, node_id, instance, zone, started_at) with `row_count`, the last of each
 label, and of each column:
@@ -8,7 +8,7 @@ label, and of each column:
   the sum of the values from which it fell within the bucket: 0 where a restart is a new epoch, as it should be.
 
 States of smaller buckets merge into that of a larger one. The public view adds the figure of the column's own name: a
-gauge's mean, a counter's increase. Buckets are of UTC.
+gauge's mean, a counter's increase. Buckets are of UTC, weeks begin on Mondays.
 
 On TimescaleDB Community the states are continuous aggregates, ``<table>_<size>_<number>``, whose definitions are frozen
 (``sql/migrations/*.community.sql``, written by ``tools/rollups.py``); elsewhere the view makes them of the raw rows.
@@ -18,10 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from postel.signals import Declarations
 
 KEY = ("node_id", "instance", "zone", "started_at")
+ORIGIN = "2000-01-03 00:00+00"
+"""Buckets are counted from here, a Monday, as TimescaleDB does; for those that make up a day it is any midnight."""
+_ORIGIN = datetime.fromisoformat(ORIGIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +36,35 @@ class Size:
         name: ends the rollup's name.
         interval: the bucket's length, as SQL. In hours where it is stepped through: a day has 24 of them in UTC, and
             another number of them in a reader's zone.
+        made_of: the name of the size whose states it merges; '' for the rows.
+        later: it came when there were rollups of a year, and is made of those.
     """
 
     name: str
     interval: str
+    made_of: str = ""
+    later: bool = False
+
+    @property
+    def length(self) -> timedelta:
+        """Of a bucket."""
+        count, unit = self.interval.split()
+        return int(count) * (timedelta(hours=1) if unit.startswith("hour") else timedelta(minutes=1))
+
+    def begin(self, time: datetime) -> datetime:
+        """Of the bucket that a time is in."""
+        return time - (time - _ORIGIN) % self.length
 
 
-SIZES = (Size("5m", "5 minutes"), Size("1h", "1 hour"), Size("daily", "24 hours"))
+SIZES = (
+    Size("5m", "5 minutes"),
+    Size("15m", "15 minutes", "5m", later=True),
+    Size("1h", "1 hour", "5m"),
+    Size("6h", "6 hours", "1h", later=True),
+    Size("daily", "24 hours", "1h"),
+    Size("weekly", "168 hours", "daily", later=True),
+)
+"""Of the typed tables, the smallest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +215,8 @@ SELECT step.bucket, made.*
 FROM generate_series(
     date_bin(
         '{size.interval}',
-        greatest((SELECT min(time) FROM {table}), (SELECT since FROM retained WHERE relation = '{table}')), 'epoch'
+        greatest((SELECT min(time) FROM {table}), (SELECT since FROM retained WHERE relation = '{table}')),
+        '{ORIGIN}'
     ),
     (SELECT max(time) FROM {table}),
     '{size.interval}'

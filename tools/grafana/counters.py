@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tools.grafana.queries import BEFORE, FROM, NAMED, NODE, SIZES, TO, UNION, guards
+from tools.grafana.queries import BEFORE, FROM, NAMED, Field, by_step
 
 
 def _counters(table: str, columns: Sequence[str], where: str) -> str:
@@ -15,30 +15,19 @@ def _counters(table: str, columns: Sequence[str], where: str) -> str:
     of their epoch. `covered` are the seconds since the row before, NULL where nobody knows. A server that tells zones
     tells no whole beside them; where one did, it is `twice`.
     """
-    rows, *rollups = guards()
-    raw = {"first": "{0}", "last": "{0}", "fallen": "0", "first_time": "time"}
-    rolled = {name: f"{{0}}_{name}" for name in raw}
-    parts = [
-        # A row from before its counter began is in no increase, and nobody's predecessor.
-        f"""SELECT time AS at, {_KEY}, time AS seen, {_states(columns, raw)}
-    FROM {table}
-    WHERE
-        {rows} AND time > {FROM} - interval '{BEFORE}' AND time <= {TO} AND (time >= started_at) IS NOT FALSE
-        AND num_nonnulls({", ".join(columns)}) > 0 AND {where}"""
-    ]
+    # A row from before its counter began is in no increase, and nobody's predecessor.
+    counts = f"(time >= started_at) IS NOT FALSE AND num_nonnulls({', '.join(columns)}) > 0"
     last_times = ", ".join(f"{column}_last_time" for column in columns)
-    parts += [
-        f"""SELECT bucket, {_KEY}, greatest({last_times}), {_states(columns, rolled)}
-    FROM {table}_{size.name}
-    WHERE
-        {guard} AND bucket > {FROM} - 2 * interval '{size.length}' AND bucket <= {TO}
-        AND num_nonnulls({last_times}) > 0 AND {where}"""
-        for guard, size in zip(rollups, SIZES, strict=True)
+    fields = [
+        *(Field("node_id"), Field("instance"), Field("zone"), Field("started_at", "timestamptz")),
+        Field("begins", "boolean", "started_at >= time", "started_at >= bucket"),
+        Field("seen", "timestamptz", f"CASE WHEN {counts} THEN time END", f"greatest({last_times})"),
+        *(field for column in columns for field in _states(column)),
     ]
     befores = ", ".join(f"lag({column}_last) OVER epoch AS {column}_before" for column in columns)
     rises = ",\n        ".join(_rise(table, column) for column in columns)
     return f"""told AS (
-    {UNION.join(parts)}
+    {by_step(table, fields, where=" AND ".join(["seen IS NOT NULL", *([where] if where else [])]), behind=True)}
 ),
 near AS (
     SELECT
@@ -68,13 +57,19 @@ counted AS (
 _KEY = "node_id, instance, zone, started_at"
 
 
-def _states(columns: Sequence[str], forms: Mapping[str, str]) -> str:
-    return ", ".join(f"{form.format(column)} AS {column}_{name}" for column in columns for name, form in forms.items())
+def _states(column: str) -> list[Field]:
+    """Of a row and of a bucket: the first value, the last, how much it fell between them, when the first was."""
+    return [
+        Field(f"{column}_first", "bigint", column),
+        Field(f"{column}_last", "bigint", column),
+        Field(f"{column}_fallen", "bigint", "0"),
+        Field(f"{column}_first_time", "timestamptz", "time"),
+    ]
 
 
 def _rise(table: str, column: str) -> str:
     return f"""{column}_fallen + {column}_last - {column}_first + CASE
-            WHEN {column}_before IS NOT NULL OR started_at >= at
+            WHEN {column}_before IS NOT NULL OR begins
                 THEN counter_increase({column}_first, {column}_before, started_at, {column}_first_time)
             WHEN {column}_first IS NOT NULL THEN coalesce(
                 (
@@ -89,7 +84,7 @@ def _rise(table: str, column: str) -> str:
 
 
 def rates(
-    table: str, columns: Mapping[str, str], *, by: str = "", where: str = NODE, sign: Mapping[str, str] | None = None
+    table: str, columns: Mapping[str, str], *, by: str = "", where: str = "", sign: Mapping[str, str] | None = None
 ) -> str:
     """What counters rise by per second: the increase divided by the time since the row before (decision 0051).
 
@@ -126,7 +121,7 @@ def _series(by: str, *, several: bool) -> tuple[str, str]:
     return "label", ""
 
 
-def totals(table: str, columns: Sequence[str], shown: Mapping[str, str], *, where: str = NODE) -> str:
+def totals(table: str, columns: Sequence[str], shown: Mapping[str, str], *, where: str = "") -> str:
     """One row: what counters rose by in the range; what it is called -> an expression over their sums."""
     sums = ", ".join(f"sum({column})::float8 AS {column}" for column in columns)
     expressions = ", ".join(f'{expression} AS "{label}"' for label, expression in shown.items())

@@ -1,9 +1,8 @@
 """The SQL of the dashboards, apart from their panels, with Grafana's macros and variables in it.
 
-A chart's query answers rows (time, metric, value), ordered by time; `metric` is the name of a series. Where a table
-has rollups a query is a union of the rows and of the rollups, each branch guarded by `$__interval_ms`: Grafana puts a
-number there, so that all branches but one are false before anything is read. A chart asks for about `POINTS` points,
-so that rows serve up to 17 hours, buckets of 5 minutes up to nine days, of an hour up to ten months, of a day beyond.
+A chart's query answers rows (time, metric, value), ordered by time; `metric` is the name of a series. What has rollups
+is read by the function `by_step` (sql/views/0008_by_step.sql), which is given `$__interval_ms` and chooses the largest
+buckets that make up a step, as the API does. A chart asks for about `POINTS` points, so that rows serve up to 17 hours.
 
 Grafana takes `$name(...)` for a macro, whose arguments hold no closing parenthesis.
 """
@@ -12,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from timescale_sink.store import event_rollups
 
 # Points of a chart: Grafana divides the range by it, and rounds to an interval that people use.
 POINTS = 300
@@ -29,7 +30,7 @@ NAMED = """(
         CASE WHEN count(*) OVER (PARTITION BY host) > 1 THEN host || ' (' || left(id, 8) || ')' ELSE host END AS name
     FROM (SELECT id, coalesce(nullif(host, ''), id) AS host FROM node) AS shown
 )"""
-NODES = f"SELECT name AS __text, id AS __value FROM {NAMED} AS named ORDER BY name"
+NODE_NAMES = f"SELECT name AS __text, id AS __value FROM {NAMED} AS named ORDER BY name"
 # Of the end of the range: a zone stays as long as its server runs.
 ZONES = f"""SELECT DISTINCT zone FROM metrics_zonemta
 WHERE zone <> '' AND time > greatest({FROM}, {TO} - interval '6 hours') AND time <= {TO}
@@ -37,66 +38,80 @@ ORDER BY zone"""
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """A size of buckets: how a rollup's name ends, its length, and from which interval on it is asked, milliseconds."""
+class Field:
+    """What is read of a row or a bucket.
+
+    Attributes:
+        type: of PostgreSQL's.
+        raw: an expression over a row; '' where it is the field's name.
+        rolled: the same over a bucket.
+    """
 
     name: str
-    length: str
-    least: int
+    type: str = "text"
+    raw: str = ""
+    rolled: str = ""
+
+    @property
+    def of_row(self) -> str:
+        """What is selected of a row."""
+        return self._cast(self.raw)
+
+    @property
+    def of_bucket(self) -> str:
+        """What is selected of a bucket."""
+        return self._cast(self.rolled)
+
+    def _cast(self, expression: str) -> str:
+        if not expression:
+            return self.name if self.type == "text" else f"{self.name}::{self.type}"
+        return f"{expression}::{self.type}" if expression.isidentifier() else f"({expression})::{self.type}"
 
 
-SIZES = (Size("5m", "5 minutes", 300_000), Size("1h", "1 hour", 3_600_000), Size("daily", "24 hours", 86_400_000))
-
-
-UNION = "\n    UNION ALL\n    "
-
-
-def guards() -> list[str]:
-    """Conditions on the interval, one of which is true: of the rows, and of each size of buckets."""
-    least = [0, *(size.least for size in SIZES)]
-    most = [*(size.least for size in SIZES), None]
-    return [
-        " AND ".join([f"$__interval_ms >= {low}"] * bool(low) + [f"$__interval_ms < {high}"] * bool(high))
-        for low, high in zip(least, most, strict=True)
-    ]
-
-
-def by_range(table: str, raw: Sequence[str], rolled: Sequence[str], where: str) -> str:
-    """The rows of a range, or what rollups keep of them: the first column is the time.
+def by_step(
+    table: str,
+    fields: Sequence[Field],
+    *,
+    rollups: Sequence[str] = (),
+    condition: str = "",
+    where: str = "",
+    behind: bool = False,
+) -> str:
+    """The rows of a range, or the buckets that make up its steps: the time as `at`, and the fields.
 
     Args:
-        table: whose name its rollups begin with.
-        raw: expressions with their names, over the rows.
-        rolled: the same over a rollup.
-        where: a condition of both.
+        table: of the rows.
+        fields: in their order.
+        rollups: what their names begin with, those with the fewest rows first; none: as the table is called.
+        condition: one over the columns of the table and its rollups, without variables; '': none.
+        where: one over the fields; '': none.
+        behind: also what was just before the range.
     """
-    rows, *rollups = guards()
-    parts = [
-        f"""SELECT {", ".join(["time AS at", *raw])}
-    FROM {table}
-    WHERE {rows} AND time > {FROM} AND time <= {TO} AND {where}"""
-    ]
-    parts += [
-        # The bucket in which the range begins belongs to it.
-        f"""SELECT {", ".join(["bucket", *rolled])}
-    FROM {table}_{size.name}
-    WHERE {guard} AND bucket > {FROM} - interval '{size.length}' AND bucket <= {TO} AND {where}"""
-        for guard, size in zip(rollups, SIZES, strict=True)
-    ]
-    return UNION.join(parts)
+    rows = _quoted(", ".join(field.of_row for field in fields))
+    buckets = _quoted(", ".join(field.of_bucket for field in fields))
+    names = ", ".join(_quoted(name) for name in rollups or [table])
+    further = f",\n        condition => {_quoted(condition)}" * bool(condition) + ",\n        behind => true" * behind
+    answer = ", ".join(f"{field.name} {field.type}" for field in fields)
+    narrowed = f"\n    WHERE {where}" * bool(where)
+    return f"""SELECT * FROM by_step(
+        '{table}', ARRAY[{names}], $__interval_ms, {FROM}, {TO}, ARRAY[${{node:sqlstring}}]::text[],
+        {rows},
+        {buckets}{further}
+    ) AS told (at timestamptz, {answer}){narrowed}"""
 
 
-def gauges(
-    table: str, columns: Mapping[str, str], *, instances: bool = False, where: str = NODE, fill: bool = True
-) -> str:
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def gauges(table: str, columns: Mapping[str, str], *, instances: bool = False, fill: bool = True) -> str:
     """The mean of gauges, a series for each node, or each instance where a node may have several."""
     own = "coalesce(named.name, node_id)" + (" || replace(instance, node_id, '')" if instances else "")
     name = f"{own} || ' ' || label" if len(columns) > 1 else own
     pairs = ", ".join(f"('{label}', {column})" for column, label in columns.items())
-    there = f"num_nonnulls({', '.join(columns)}) > 0 AND {where}"
-    key = ["node_id", "instance", *columns]
+    fields = [Field("node_id"), Field("instance"), *(Field(column, "float8") for column in columns)]
     return f"""WITH told AS (
-    {by_range(table, key, key, there)}
+    {by_step(table, fields)}
 )
 SELECT $__timeGroup(at, $__interval{", NULL" if fill else ""}) AS time, {name} AS metric, avg(value)::float8 AS value
 FROM told CROSS JOIN LATERAL (VALUES {pairs}) AS one (label, value)
@@ -131,16 +146,16 @@ def queue(columns: Mapping[str, str], *, zones: bool) -> str:
         columns: gauge of `metrics_zonemta` -> what it is called; ages are not added up, of them the greatest is shown.
         zones: a series for each zone; else what instances say of the whole.
     """
-    where = f"zone <> '' AND {ZONE} AND {NODE}" if zones else f"zone = '' AND {NODE}"
-    own = "coalesce(nullif(queue_id, ''), node_id || '/' || instance) AS queue"
+    own = "coalesce(nullif(queue_id, ''), node_id || '/' || instance)"
+    of = "zone <> ''" if zones else "zone = ''"
     name = ("zone || ' ' || label" if len(columns) > 1 else "zone") if zones else "label"
     pairs = ", ".join(f"('{label}', {column})" for column, label in columns.items())
-    key = [own, "zone", *columns]
+    fields = [Field("queue", raw=own, rolled=own), Field("zone"), *(Field(column, "float8") for column in columns)]
     tops = ", ".join(f"max({column}) AS {column}" for column in columns)
     means = ", ".join(f"avg({column}) AS {column}" for column in columns)
     over_queues = "max" if "oldest_age" in columns else "sum"
     return f"""WITH told AS (
-    {by_range("metrics_zonemta", key, key, f"num_nonnulls({', '.join(columns)}) > 0 AND {where}")}
+    {by_step("metrics_zonemta", fields, condition=of, where=ZONE if zones else "")}
 ),
 tick AS (SELECT at, queue, zone, {tops} FROM told GROUP BY at, queue, zone),
 step AS (
@@ -177,40 +192,45 @@ FROM once
 {group}"""
 
 
-# What the event tables are asked by, as their rollups have it.
-_EVENTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
-    "delivery_events": (
-        [
-            *("to_domain AS domain", "status", "category", "zone", "1::bigint AS events", "duration AS duration_sum"),
-            "(duration IS NOT NULL)::int::bigint AS duration_count",
-        ],
-        ["domain", "status", "category", "zone", "attempts AS events", "duration_sum", "duration_count"],
-    ),
-    "email_events": (
-        [
-            "CASE WHEN direction = 'outbound' THEN to_domain ELSE from_domain END AS domain",
-            *("direction", "outcome", "spam_action", "1::bigint AS events", "spam_score AS spam_score_sum"),
-            "(spam_score IS NOT NULL)::int::bigint AS spam_score_count",
-        ],
-        [
-            *("domain", "direction", "outcome", "spam_action", "messages AS events", "spam_score_sum"),
-            "spam_score_count",
-        ],
-    ),
+# What the event tables are asked by beside the domain, and `events`: how many a row or a bucket's row stands for.
+_EVENTS: Mapping[str, Sequence[Field]] = {
+    "delivery_events": [
+        Field("status"),
+        Field("category"),
+        Field("zone"),
+        Field("events", "bigint", "1", "attempts"),
+        Field("duration_sum", "float8", "duration"),
+        Field("duration_count", "bigint", "(duration IS NOT NULL)::int"),
+    ],
+    "email_events": [
+        Field("direction"),
+        Field("outcome"),
+        Field("spam_action"),
+        Field("events", "bigint", "1", "messages"),
+        Field("spam_score_sum", "float8", "spam_score"),
+        Field("spam_score_count", "bigint", "(spam_score IS NOT NULL)::int"),
+    ],
 }
 
 
-def told(table: str, where: str) -> str:
-    """The events of a range, or their rollups, as `told`; `events` is how many a row stands for."""
-    raw, rolled = _EVENTS[table]
+def told(table: str, where: str = "", *, domains: bool = False) -> str:
+    """The events of a range, or their rollups, as `told`; `events` is how many a row stands for.
+
+    Args:
+        table: of events.
+        where: a condition beside that of the nodes.
+        domains: whether `domain` is asked for; without it there are far fewer buckets.
+    """
+    fields, whole, some = [*_EVENTS[table]], event_rollups.TOTALS[table], event_rollups.NODES[table]
+    if domains:
+        whole, some = event_rollups.DOMAINS[table], event_rollups.EVENTS[table]
+        fields = [Field("domain", raw=some.by["domain"]), *fields]
     return f"""WITH told AS (
-    {by_range(table, raw, rolled, where)}
+    {by_step(table, fields, rollups=[whole.name, some.name], where=where)}
 )"""
 
 
-def events(
-    table: str, metric: str, value: str = "sum(events)::float8", *, where: str = NODE, only: str = "true"
-) -> str:
+def events(table: str, metric: str, value: str = "sum(events)::float8", *, where: str = "", only: str = "true") -> str:
     """Events by step, a series for each value of an expression over the rollup's columns."""
     return f"""{told(table, where)}
 SELECT $__timeGroup(at, $__interval) AS time, {metric} AS metric, {value} AS value
@@ -220,12 +240,10 @@ GROUP BY 1, 2
 ORDER BY 1, 2"""
 
 
-def event_table(
-    table: str, columns: Mapping[str, str], *, where: str = NODE, only: str = "true", rest: str = ""
-) -> str:
-    """A table over events; column -> expression, and what follows the condition."""
+def event_table(table: str, columns: Mapping[str, str], *, where: str = "", only: str = "true", rest: str = "") -> str:
+    """A table over events and their domains; column -> expression, and what follows the condition."""
     shown = ", ".join(f'{expression} AS "{label}"' for label, expression in columns.items())
-    return f"""{told(table, where)}
+    return f"""{told(table, where, domains=True)}
 SELECT {shown}
 FROM told
 WHERE {only}

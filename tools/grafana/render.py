@@ -82,7 +82,7 @@ def render(board: Board, declarations: Declarations) -> str:
             .type(PLUGIN)
             .current(models.VariableOption(text="Postel", value=DATASOURCE))
         )
-        .with_variable(_variable("node", "Node", queries.NODES))
+        .with_variable(_variable("node", "Node", queries.NODE_NAMES))
         .link(
             dashboard.DashboardLink("Postel")
             .type(models.DashboardLinkType.DASHBOARDS)

@@ -22,7 +22,7 @@ def _rows(status: str) -> str:
 _STATUS = ("delivery_events.status",)
 _COUNTED = Shown("short", _STATUS, Reading.COUNT)
 _SHARED = Shown("percentunit", _STATUS, Reading.SHARE)
-_ZONE_EVENTS = f"{NODE} AND ('*' IN (${{zone:sqlstring}}) OR coalesce(zone, '') IN (${{zone:sqlstring}}))"
+_ZONE = "('*' IN (${zone:sqlstring}) OR coalesce(zone, '') IN (${zone:sqlstring}))"
 _DAY = "Of the last day of the range at most: no rollup has it."
 _UNKNOWN_DOMAIN = "coalesce(domain, 'unknown')"
 _TABLE_FIELDS = {
@@ -45,14 +45,14 @@ DELIVERABILITY = Board(
                 Panel(
                     "Attempts by outcome",
                     "bars",
-                    queries.events("delivery_events", "coalesce(status, 'unknown')", where=_ZONE_EVENTS),
+                    queries.events("delivery_events", "coalesce(status, 'unknown')", where=_ZONE),
                     _COUNTED,
                     note="How many in each step.",
                 ),
                 Panel(
                     "Deferred and bounced of all attempts",
                     "lines",
-                    f"""{queries.told("delivery_events", _ZONE_EVENTS)}
+                    f"""{queries.told("delivery_events", _ZONE)}
 SELECT $__timeGroup(at, $__interval) AS time, {_share("deferred")} AS "deferred", {_share("rejected")} AS "bounced"
 FROM told
 GROUP BY 1
@@ -67,7 +67,7 @@ ORDER BY 1""",
                         "delivery_events",
                         "coalesce(status, 'unknown')",
                         "sum(duration_sum) / sum(duration_count)",
-                        where=_ZONE_EVENTS,
+                        where=_ZONE,
                         only="duration_count > 0",
                     ),
                     Shown("s", ("delivery_events.duration",)),
@@ -80,7 +80,7 @@ ORDER BY 1""",
                     queries.events(
                         "delivery_events",
                         "status || ': ' || coalesce(category, 'unknown')",
-                        where=_ZONE_EVENTS,
+                        where=_ZONE,
                         only="status <> 'delivered'",
                     ),
                     Shown("short", ("delivery_events.category",), Reading.COUNT),
@@ -106,7 +106,7 @@ ORDER BY 1""",
                             " / nullif(sum(events) FILTER (WHERE status <> 'deferred'), 0)",
                             "Mean duration": "sum(duration_sum) / nullif(sum(duration_count), 0)",
                         },
-                        where=_ZONE_EVENTS,
+                        where=_ZONE,
                         rest='GROUP BY 1\nORDER BY "Attempts" DESC, 1\nLIMIT 100',
                     ),
                     TEXT,
@@ -123,7 +123,7 @@ ORDER BY 1""",
     {_rows("rejected")}::float8 / nullif(count(*) FILTER (WHERE status <> 'deferred'), 0) AS "Bounced",
     avg(duration) AS "Mean duration"
 FROM delivery_events
-WHERE {LAST_DAY} AND {_ZONE_EVENTS}
+WHERE {LAST_DAY} AND {NODE} AND {_ZONE}
 GROUP BY 1
 ORDER BY "Attempts" DESC, 1
 LIMIT 100""",
@@ -148,7 +148,7 @@ LIMIT 100""",
                             "Rejected": _status("rejected"),
                             "Domains": "count(DISTINCT domain)",
                         },
-                        where=_ZONE_EVENTS,
+                        where=_ZONE,
                         only="status <> 'delivered'",
                         rest='GROUP BY 1\nORDER BY "Rejected" DESC, "Deferred" DESC, 1\nLIMIT 50',
                     ),
@@ -168,7 +168,7 @@ LIMIT 100""",
     coalesce(enhanced_code, 'none') AS "Enhanced code", smtp_code AS "Code",
     {_rows("deferred")} AS "Deferred", {_rows("rejected")} AS "Rejected", count(DISTINCT to_domain) AS "Domains"
 FROM delivery_events
-WHERE {LAST_DAY} AND status <> 'delivered' AND {_ZONE_EVENTS}
+WHERE {LAST_DAY} AND status <> 'delivered' AND {NODE} AND {_ZONE}
 GROUP BY 1, 2
 ORDER BY "Rejected" DESC, "Deferred" DESC, 1, 2
 LIMIT 50""",
@@ -189,7 +189,7 @@ LIMIT 50""",
     response AS "Answer", coalesce(mx, 'unknown') AS "MX", max(status) AS "Status", count(*) AS "Times",
     max(time) AS "Last"
 FROM delivery_events
-WHERE {LAST_DAY} AND status <> 'delivered' AND response IS NOT NULL AND {_ZONE_EVENTS}
+WHERE {LAST_DAY} AND status <> 'delivered' AND response IS NOT NULL AND {NODE} AND {_ZONE}
 GROUP BY response, mx
 ORDER BY "Times" DESC, "Last" DESC
 LIMIT 100""",

@@ -15,7 +15,6 @@ _QUEUE_FIELDS = {
     "Deferred": Shown("short", ("metrics_zonemta.deferred_size",)),
     "Oldest": Shown("s", _AGE),
 }
-_NODE_ZONE = f"{NODE} AND {ZONE}"
 _ONCE = "A queue that several instances share is counted once."
 
 
@@ -24,7 +23,7 @@ def _attempts(title: str, outcome: str) -> Panel:
     return Panel(
         title,
         "lines",
-        counters.rates("metrics_zonemta", {column: outcome}, by="zone", where=_NODE_ZONE),
+        counters.rates("metrics_zonemta", {column: outcome}, by="zone", where=ZONE),
         Shown("cps", (f"metrics_zonemta.{column}",), Reading.RATE),
         width=8,
     )
