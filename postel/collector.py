@@ -46,6 +46,15 @@ def turned_off() -> bool:
     return os.environ.get("POSTEL_COLLECTOR") == "none"
 
 
+def missing() -> str:
+    """Why :func:`find_collector` found none, for who runs this Postel."""
+    if turned_off():
+        return "POSTEL_COLLECTOR is none"
+    if built_collector():
+        return "no Collector is built (`make collector` says why)"
+    return f"no {PROGRAM} is on PATH, and POSTEL_COLLECTOR names none"
+
+
 def collector_config(name: str = "agent.yaml") -> Path:
     """The shipped configuration file of that name, in the wheel or in the checkout."""
     return _config_folder() / name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from testbed.program import until
 from postel.collector import built_collector, collector_config
 from support.bootstrap import CHECKOUT, copy_checkout
 from support.collector import Collector
+from support.markdown import blocks
 from support.ports import free_port
 from support.requirements import require
 from support.sink import running_sink
@@ -47,8 +47,8 @@ def receivers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (checkout / ".build").symlink_to(CHECKOUT / ".build")
     # A developer's, so that Go's caches stay.
     (checkout / ".venv").symlink_to(sys.prefix)
-    section = (checkout / "collector-config" / "README.md").read_text().partition("## Redis and MongoDB")[2]
-    lines = yaml.safe_load(textwrap.dedent(re.findall(r"```yaml\n(.*?)\n *```", section, re.DOTALL)[0]))
+    (block,) = blocks("collector-config/README.md", "yaml")
+    lines = yaml.safe_load(block.text)
     manifest = checkout / "collector-config" / "builder.yaml"
     content = yaml.safe_load(manifest.read_text())
     for part, entries in lines.items():

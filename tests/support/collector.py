@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,9 +21,34 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metr
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
 
 from postel.collector import collector_config
-from support.ports import free_ports
+from support.ports import free_port, free_ports
+from support.running_postel import until
 
 Request = metrics.ExportMetricsServiceRequest | logs.ExportLogsServiceRequest
+
+
+def is_healthy(address: str) -> bool:
+    """Whether a Collector says so at its health's host:port."""
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"http://{address}", timeout=1, trust_env=False).status_code == httpx.codes.OK
+    return False
+
+
+@contextlib.contextmanager
+def running_block(block: str, environment: Mapping[str, str], log: Path) -> Iterator[Callable[[], str]]:
+    """Run a shell's block of a page, whose last command is the Collector, until it is there; gives its log's reader."""
+    health = f"127.0.0.1:{free_port()}"
+    script = block.replace("\npostel-otelcol", "\nexec postel-otelcol")
+    with log.open("wb") as file:
+        variables = {**environment, "POSTEL_COLLECTOR_HEALTH": health}
+        process = subprocess.Popen(["bash", "-e", "-c", script], env=variables, stdout=file, stderr=file)
+    try:
+        until(lambda: process.poll() is not None or is_healthy(health), 30, log.read_text)
+        assert process.poll() is None, log.read_text()
+        yield log.read_text
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 class Sink(metrics_grpc.MetricsServiceServicer, logs_grpc.LogsServiceServicer):
@@ -75,8 +101,9 @@ class Sink(metrics_grpc.MetricsServiceServicer, logs_grpc.LogsServiceServicer):
 class Collector:
     """One Collector on free ports whose storage outlives its process."""
 
-    def __init__(self, program: Path, folder: Path, sink_port: int) -> None:
+    def __init__(self, program: Path, folder: Path, sink_port: int, configuration: Path | None = None) -> None:
         self._program = program
+        self._configuration = configuration or collector_config()
         self._log = folder / "collector.log"
         grpc_port, http_port, health_port = free_ports(3)
         self.url = f"http://127.0.0.1:{http_port}"
@@ -94,7 +121,7 @@ class Collector:
 
     def spawn(self, *overrides: str, files: Sequence[Path] = ()) -> None:
         """Start it, and wait for nothing; ``files`` lie over agent.yaml, an override is YAML such as ``a::b: 1``."""
-        command: list[str | Path] = [self._program, "--config", collector_config()]
+        command: list[str | Path] = [self._program, "--config", self._configuration]
         for path in files:
             command += ["--config", path]
         for override in overrides:

@@ -101,7 +101,7 @@ def _build(target: Path) -> None:
     work.mkdir(parents=True)
     try:
         go = find_go() or _install_go()
-        say(f"OpenTelemetry Collector with {_version(go)}: fetching and compiling, about a minute or two ...")
+        say(f"OpenTelemetry Collector with {_version(go)}: fetching and compiling, some minutes ...")
         # The builder looks for a path in its manifest from the folder where it runs.
         shutil.copytree(SOURCES / "extensions", work / "extensions")
         env = {**go_environment(go), "GOBIN": str(work)}

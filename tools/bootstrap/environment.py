@@ -54,7 +54,10 @@ def ensure(kind: str) -> None:
     install: list[str | Path] = [UV, "pip", "install", "--python", PYTHON]
     log = LOGS / "environment.log"
     with uv_environment() as env:
-        run([*install, "--require-hashes", "-r", REQUIREMENTS / f"{kind}.txt"], log=log, env=env)
+        # Where Python is told to write no bytecode, as in many containers, each program would compile what it imports
+        # anew, for two seconds of a start.
+        install_all = [*install, "--compile-bytecode", "--require-hashes", "-r", REQUIREMENTS / f"{kind}.txt"]
+        run(install_all, log=log, env=env)
         run([*install, "--no-deps", "--no-build-isolation", "--editable", "."], log=log, env=env)
     _STAMP.write_text(_wanted(kind))
     say(f"Python environment .venv is ready ({time.monotonic() - start:.0f} s)")

@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 
 POSTGRES_AT_LEAST = 15
+JAVA_AT_LEAST = 17
 # Debian and Ubuntu keep the server's programs out of PATH, one folder for each major version.
 _DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 # Where Debian keeps servers, which is in the PATH of root alone.
@@ -34,6 +35,14 @@ class Browser:
 
     program: Path
     driver: Path
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java that Kafka runs on, and Maven, which brings Kafka."""
+
+    program: Path
+    maven: Path
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,19 @@ def find_rspamd() -> Path | None:
 def find_nginx() -> Path | None:
     """nginx, the web server."""
     return next(_there("nginx", str(_DEBIAN_SERVERS / "nginx")), None)
+
+
+def find_systemd_analyze() -> Path | None:
+    """What checks systemd's units; it needs no systemd that runs."""
+    return next(_there("systemd-analyze"), None)
+
+
+def find_java() -> Java | None:
+    """Java, recent enough, with Maven."""
+    program, maven = next(_there("java"), None), next(_there("mvn"), None)
+    if program and maven and (_major(program) or 0) >= JAVA_AT_LEAST:
+        return Java(program, maven)
+    return None
 
 
 def find_browser() -> Browser | None:
@@ -102,6 +124,13 @@ NEEDED = (
     Needed("Rspamd", (("rspamd",),), find_rspamd, "the tests that run it are skipped"),
     Needed("Redis", (("redis-server",),), find_redis, "the tests with a real Zone-MTA are skipped"),
     Needed("nginx", (("nginx",),), find_nginx, "the test that follows docs/add-a-source.md is skipped"),
+    Needed("systemd-analyze", (("systemd",),), find_systemd_analyze, "systemd's units are not checked"),
+    Needed(
+        f"Java {JAVA_AT_LEAST} or later with Maven",
+        (("default-jre-headless", "maven"), (f"openjdk-{JAVA_AT_LEAST}-jre-headless", "maven")),
+        find_java,
+        "the tests with a real Kafka are skipped",
+    ),
     Needed(
         "Chromium with its driver",
         (("chromium", "chromium-driver"), ("chromium-browser", "chromium-chromedriver")),

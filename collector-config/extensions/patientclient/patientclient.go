@@ -17,6 +17,7 @@ package patientclient
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,11 @@ import (
 const (
 	connectPause   = time.Second
 	connectTimeout = 5 * time.Second
+)
+
+const (
+	refusal  = "The receiver refuses everything: look at address and token."
+	unshaken = "No connection with the receiver comes about: look at TLS and certificates on both sides."
 )
 
 var _ extensionmiddleware.GRPCClient = (*client)(nil)
@@ -82,14 +88,27 @@ func (c *client) call(
 		return nil
 	}
 	answer := status.Convert(err)
+	if isUnshaken(answer) {
+		c.sayOnce(method, answer, unshaken)
+		return err
+	}
 	if !isAboutSettings(answer.Code()) {
 		return err
 	}
-	c.sayOnce(method, answer)
+	c.sayOnce(method, answer, refusal)
 	retryable := answer.Proto() // a copy, with the details
 	retryable.Code = int32(codes.Unavailable)
 	retryable.Message = answer.Code().String() + ", tried again: " + answer.Message()
 	return status.ErrorProto(retryable)
+}
+
+// isUnshaken is whether no TLS came about: by this side's word, or by the other one's, which comes when the handshake is
+// over for this side (TLS 1.3: a certificate of ours that it refuses), is no HTTP/2 (it wants TLS and we do not), or is
+// lost with the connection while this side writes what a connection begins with.
+func isUnshaken(answer *status.Status) bool {
+	said := answer.Message()
+	return answer.Code() == codes.Unavailable && (strings.Contains(said, "authentication handshake failed") ||
+		strings.Contains(said, "error reading server preface") || strings.HasPrefix(said, "write tcp "))
 }
 
 func isAboutSettings(code codes.Code) bool {
@@ -113,7 +132,7 @@ func (c *client) taken(method string) {
 }
 
 // sayOnce logs the first of a series; it ends with a request that is taken, or with another refusal.
-func (c *client) sayOnce(method string, answer *status.Status) {
+func (c *client) sayOnce(method string, answer *status.Status, what string) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if last, found := c.refused[method]; found && last == answer.Code() {
@@ -121,7 +140,7 @@ func (c *client) sayOnce(method string, answer *status.Status) {
 	}
 	c.refused[method] = answer.Code()
 	c.log.Error(
-		"The receiver refuses everything: look at address and token. Nothing is dropped; it is tried until it is taken.",
+		what+" Nothing is dropped; it is tried until it is taken.",
 		zap.String("method", method), zap.Stringer("code", answer.Code()), zap.String("message", answer.Message()),
 	)
 }

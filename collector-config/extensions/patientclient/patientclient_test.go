@@ -107,3 +107,30 @@ func TestTheFirstOfASeriesIsLogged(t *testing.T) {
 		}
 	}
 }
+
+func TestAHandshakeThatFailsIsSaidOnce(t *testing.T) {
+	c, logs := newClient(t)
+	for _, words := range []string{
+		`connection error: desc = "transport: authentication handshake failed: tls: failed to verify certificate"`,
+		`connection error: desc = "error reading server preface: remote error: tls: expired certificate"`,
+		"write tcp 127.0.0.1:1->127.0.0.1:2: write: broken pipe",
+	} {
+		answer := status.Error(codes.Unavailable, words)
+		for range 2 {
+			if got := answered(c, answer); got != answer {
+				t.Errorf("it became %s", got)
+			}
+		}
+		if err := answered(c, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said := logs.FilterMessageSnippet("look at TLS and certificates").Len(); said != 3 {
+		t.Errorf("said %d times", said)
+	}
+	away := `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`
+	_ = answered(c, status.Error(codes.Unavailable, away))
+	if said := logs.FilterMessageSnippet("look at TLS").Len(); said != 3 {
+		t.Error("nobody there is no matter of TLS")
+	}
+}
