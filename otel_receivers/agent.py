@@ -127,6 +127,10 @@ class Collecting:
             self._declarations, spool, self._context.node, interval=interval, state=self._context.state
         )
 
+    def begin(self, receiver: Receiver, tick: Tick) -> Sequence[Batch]:
+        """What is told of a source before it is asked the first time."""
+        return [self._health.begin(receiver, tick)] if self._has_health(receiver) else ()
+
     async def ask(self, receiver: Receiver, tick: Tick) -> _Collected:
         """Ask one source once; never raises for what a source or a receiver does."""
         started = time.monotonic()
@@ -152,9 +156,13 @@ class Collecting:
             up=not failure,
             errors=errors or tuple(sorted({problem.error_type for problem in batch.problems})),
         )
-        if receiver.name in (self._declarations["agent"].type, derived_receiver.NAME):
+        if not self._has_health(receiver):
             return _Collected((batch,), asking, failure)
         return _Collected((batch, self._health.record(receiver, tick, asking)), asking, failure)
+
+    def _has_health(self, receiver: Receiver) -> bool:
+        """Whether it asks a source; the agent itself is none."""
+        return receiver.name not in (self._declarations["agent"].type, derived_receiver.NAME)
 
 
 class Agent:
@@ -170,6 +178,8 @@ class Agent:
     async def follow(self, receiver: Receiver) -> None:
         """Ask one source at its ticks until cancelled."""
         try:
+            if batches := self._collecting.begin(receiver, Tick(time.time_ns())):
+                await self._spool.append(await asyncio.to_thread(self._requests, batches), {})
             async for tick in ticks(receiver.interval):
                 work = asyncio.ensure_future(self._tick(receiver, tick))
                 try:
@@ -194,11 +204,12 @@ class Agent:
         await self._spool.append(requests, state)
 
     def _encode(self, receiver: Receiver, batches: Sequence[Batch]) -> tuple[list[Request], dict[str, str]]:
+        state = {key: text for batch in batches for key, text in batch.state.items()}
+        return self._requests(batches), state | self._epochs.changes(receiver.name)
+
+    def _requests(self, batches: Sequence[Batch]) -> list[Request]:
         with collector_paused():
-            limit = self._settings.otlp.request_bytes
-            requests = exporter.requests(merged(batches), limit)
-            state = {key: text for batch in batches for key, text in batch.state.items()}
-            return requests, state | self._epochs.changes(receiver.name)
+            return exporter.requests(merged(batches), self._settings.otlp.request_bytes)
 
     def _say(self, receiver: Receiver, collected: _Collected) -> None:
         """One line when a source's trouble begins, changes or ends; not one a tick."""

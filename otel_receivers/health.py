@@ -42,11 +42,21 @@ class Health:
         self._started = time.time_ns()
         self._errors: Counter[tuple[str, Target | None, str]] = Counter()
 
+    def begin(self, receiver: Receiver, tick: Tick) -> Batch:
+        """How often a source will be asked: the points of the moment at which the agent begins to.
+
+        Its first asking may be as far off as that, and until then nothing else is told of it.
+        """
+        recorder = Recorder(self._declaration, self._resource, tick)
+        recorder.number("postel_receiver_interval", receiver.interval, _attributes(receiver))
+        return recorder.batch()
+
     def record(self, receiver: Receiver, tick: Tick, asking: Asking) -> Batch:
         """The points of one asking."""
         recorder = Recorder(self._declaration, self._resource, tick)
         attributes = _attributes(receiver)
         recorder.number("postel_receiver_up", int(asking.up), attributes)
+        recorder.number("postel_receiver_interval", receiver.interval, attributes)
         recorder.number("postel_scrape_duration", asking.duration, attributes)
         for error in asking.errors:
             self._errors[receiver.name, receiver.target, error] += 1

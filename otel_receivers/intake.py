@@ -144,11 +144,10 @@ async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()
         PostelError: it is open to others and has no token, or cannot be listened on.
     """
     # What only prints what it found pays neither the memory nor the time.
-    import uvicorn  # noqa: PLC0415
     from starlette.applications import Starlette  # noqa: PLC0415
 
     from postel.otlp.http_server import routes  # noqa: PLC0415
-    from postel.serving import IDLE_SECONDS, Server  # noqa: PLC0415
+    from postel.serving import create_server  # noqa: PLC0415
 
     address, token = settings.intake.address, settings.intake.token
     if token is None and not is_loopback(address.rpartition(":")[0]):
@@ -158,16 +157,7 @@ async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()
     secret = token.get_secret_value() if token else None
     otlp = routes(intake, limit=REQUEST_BYTES, token=secret, signals=(Signal.LOGS,))
     app = Starlette(routes=[*otlp, *(route for door in doors for route in door(secret))])
-    server = Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_keep_alive=IDLE_SECONDS,
-            timeout_graceful_shutdown=_ANSWER_SECONDS,
-        )
-    )
+    server = create_server(app, grace=_ANSWER_SECONDS, connections=settings.intake.connections)
     with _listeners(settings.intake) as listeners:
         task = asyncio.create_task(server.serve(sockets=listeners))
         path = {"socket": str(settings.intake.socket)} if settings.intake.socket else {}

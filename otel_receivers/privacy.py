@@ -20,7 +20,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
 
 from otel_receivers.addresses import replace_addresses
 
-_MESSAGE_ID = "email.message_id"
+_MESSAGE_IDS = frozenset({"email.message_id", "haraka.bounce.message_id"})
 # Attributes that are an address and nothing else, so that any character before its last @ is of the local part.
 _ADDRESSES = frozenset(
     {
@@ -81,7 +81,7 @@ class Privacy:
         nothing: list[int] = []
         for index, attribute in enumerate(attributes):
             key, value = attribute.key, attribute.value
-            if key != _MESSAGE_ID:
+            if key not in _MESSAGE_IDS:
                 self._value(value, key)
                 if (shown := self.text(key)) != key:
                     attribute.key = shown

@@ -30,7 +30,9 @@ const HOOKS = {
     send_email: { method: 'attempt', priority: FIRST },
     delivered: { method: 'delivered', priority: FIRST },
     deferred: { method: 'deferred', priority: FIRST },
-    bounce: { method: 'bounce', priority: FIRST }
+    bounce: { method: 'bounce', priority: FIRST },
+    // Of each message that Haraka takes into its own queue, and of those that it writes.
+    pre_send_trans_email: { method: 'outbound', priority: FIRST }
 };
 
 exports.register = function () {

@@ -48,6 +48,9 @@ function begin(transaction, time) {
     transaction[SEEN] = new Seen(time);
 }
 
+// Whether a client began it, as far as this plugin saw.
+const isSeen = transaction => Boolean(transaction[SEEN]);
+
 // Of one that began before this plugin, nothing is known.
 function seenOf(transaction) {
     if (!transaction[SEEN]) {
@@ -81,4 +84,4 @@ function partOf(transaction) {
     };
 }
 
-module.exports = { begin, partOf, seenOf };
+module.exports = { begin, isSeen, partOf, seenOf };

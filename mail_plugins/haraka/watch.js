@@ -4,8 +4,9 @@
 //
 // A transaction's own object changes no more once it is reset; of its connection is copied what the events need.
 
+const bounces = require('./bounces');
 const deliveries = require('./deliveries');
-const { begin, partOf, seenOf } = require('./transactions');
+const { begin, isSeen, partOf, seenOf } = require('./transactions');
 const { addressOf, describeRecipient, refusedByHaraka, refusedByPlugin } = require('./recipients');
 const { clientOf, describeClosed, describeDenied } = require('./connections');
 const { describeTransaction, messageIdOf } = require('./messages');
@@ -20,6 +21,7 @@ class Watch {
         this.emitter = emitter;
         this.spamHeaders = spamHeaders;
         this.now = now;
+        this.bounces = new bounces.Bounces();
     }
 
     mail({ transaction }) {
@@ -112,7 +114,19 @@ class Watch {
     }
 
     bounce(delivery, error) {
-        this.#tellDeliveries(deliveries.bounced(delivery, error, this.now()));
+        const time = this.now();
+        this.bounces.expect(delivery, time);
+        this.#tellDeliveries(deliveries.bounced(delivery, error, time));
+    }
+
+    outbound({ transaction }) {
+        const time = this.now();
+        if (isSeen(transaction) || !this.bounces.take(transaction, time)) {
+            return; // a client's, which is told when it ends, or a plugin's
+        }
+        const part = bounces.partOf(transaction);
+        deliveries.learn(transaction, messageIdOf(transaction), true);
+        this.#tell(() => bounces.describeBounce(part, time));
     }
 
     #tellRecipient(connection, refused) {

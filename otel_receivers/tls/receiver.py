@@ -1,7 +1,7 @@
 """Looks at the certificates of listeners, slowly, and tells at each tick how long they still hold.
 
-The ticks come more often than the looks: a source of which nothing is told for a quarter of an hour is silent to the
-alert rules. A listener that could not be looked at is looked at again at the next tick.
+The ticks come more often than the looks: what was seen is told again, for the alert rules know it by the last hour. A
+listener that could not be looked at is looked at again at the next tick.
 """
 
 from __future__ import annotations

@@ -123,6 +123,24 @@ async def test_a_zone_mta_that_misbehaves_is_down_and_counted_and_the_host_goes_
     assert (instance, attributes) == (f"node-1:{port}", {})
 
 
+async def test_a_source_that_is_asked_once_a_day_is_told_of_at_once(tmp_path: Path) -> None:
+    async with running_receiver() as receiver, server(Page()) as port:
+        variables = environment(
+            tmp_path, receiver.http, DISCOVERY__ZONE_MTA_PORT=port, INTERVALS__ZONE_MTA_PROMETHEUS=86400
+        )
+        async with agent(variables) as process:
+
+            def intervals() -> dict[str, int]:
+                told = points(receiver, "postel.receiver.interval")
+                return {str(attributes["postel.receiver.name"]): point.as_int for _, attributes, point in told}
+
+            await until(lambda: "zone_mta" in intervals())
+            assert intervals()["zone_mta"] == 86400
+            assert intervals()["system"] == 1
+            assert ups(receiver, "zone_mta") == {}
+            await stop(process)
+
+
 @pytest.mark.slow
 async def test_no_tick_is_lost_or_doubled_over_a_kill_and_a_receiver_that_is_away(tmp_path: Path) -> None:
     async with running_receiver() as receiver:

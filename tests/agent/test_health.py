@@ -85,6 +85,26 @@ async def test_failures_are_counted_by_kind_and_the_count_stays(collecting: Coll
     assert found[3]["postel.scrape.duration", ""] == pytest.approx(0.9, abs=0.09)
 
 
+async def test_how_often_a_source_is_asked_is_told_before_its_first_asking_and_with_each(
+    collecting: Collecting, node: Node, tmp_path: Path
+) -> None:
+    source = Source(Batch(), ScrapeError("html", "x"))
+    source.interval = 86400
+    ((name, point),) = data_points(merged(collecting.begin(source, Tick(NOW))))
+    assert (name, point.value, point.time_unix_nano) == ("postel.receiver.interval", 86400, NOW)
+    assert point.attributes == {
+        "postel.receiver.name": "zone_mta", "server.address": "127.0.0.1", "server.port": 12080,
+    }  # fmt: skip
+    found = await asked(collecting, source, 2)
+    assert [tick["postel.receiver.interval", ""] for tick in found] == [86400, 86400]
+    # The spool is no source.
+    spool = await Spool.open(tmp_path / "spool", max_bytes=1 << 20, max_age=60)
+    try:
+        assert collecting.begin(SpoolReceiver(AGENT, node, spool, interval=15), Tick(NOW)) == ()
+    finally:
+        await spool.close()
+
+
 async def test_a_part_left_out_is_an_error_of_a_source_that_is_up(collecting: Collecting) -> None:
     problems = (Problem("invalid_value", "a"), Problem("invalid_value", "b"), Problem("undeclared_label", "c"))
     (found,) = await asked(collecting, Source(Batch(problems=problems)), 1)

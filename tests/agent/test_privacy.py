@@ -25,6 +25,7 @@ def record(text: str) -> LogRecord:
         body=value,
         attributes=[
             KeyValue(key="email.message_id", value=AnyValue(string_value="<1.a@mail.example.com>")),
+            KeyValue(key="haraka.bounce.message_id", value=AnyValue(string_value="<2.a@mail.example.com>")),
             KeyValue(key="email.from.address", value=value),
             KeyValue(key="email.to.address", value=AnyValue(array_value=ArrayValue(values=[value, value]))),
             KeyValue(key="map", value=AnyValue(kvlist_value=KeyValueList(values=[KeyValue(key="k", value=value)]))),
@@ -73,7 +74,8 @@ def test_the_local_part_is_gone_wherever_it_stood_and_the_domain_stays(
     (changed,) = found.scope_logs[0].log_records
     assert changed.body.string_value.lower().count("example") == text.lower().count("example")
     assert changed.attributes[0].value.string_value == "<1.a@mail.example.com>"
-    assert changed.attributes[4].value.int_value == 7
+    assert changed.attributes[1].value.string_value == "<2.a@mail.example.com>"
+    assert changed.attributes[5].value.int_value == 7
 
 
 def test_a_digest_is_the_same_for_the_same_address_and_differs_for_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from testbed.wildduck import WildDuck
 
 from otel_receivers.wildduck import door
 from postel.signals import load_all
+from support.markdown import blocks, run, variables
 from support.older import soaked
 from support.otlp_thread import LogRecord, OtlpThread
 from support.running_agent import environment
@@ -69,6 +71,21 @@ def register(server: WildDuck, agent: Agent, *types: str) -> None:
     server.ask("POST", "/webhooks", json={"type": types or ["*"], "url": agent.url})
 
 
+def register_by_the_page(server: WildDuck, agent: Agent) -> None:
+    """As otel_receivers/wildduck/README.md says."""
+    (block,) = blocks("otel_receivers/wildduck/README.md", "sh")
+    names = {
+        "http://127.0.0.1:8080": f"http://127.0.0.1:{server.api_port}",
+        "TOKEN-OF-WILDDUCK": str(server.token),
+        "http://127.0.0.1:4319/wildduck/webhook": agent.url,
+    }
+    command = block.text
+    for name, mine in names.items():
+        assert name in command
+        command = command.replace(name, mine)
+    assert json.loads(run(command, agent.log.parent, variables()))["success"]
+
+
 def told(receiver: OtlpThread) -> list[LogRecord]:
     """What came by webhook, in order of the occurrences."""
     kinds = {event.name for event in load_all()["wildduck"].events.values() if "webhook" in event.source}
@@ -86,7 +103,7 @@ def test_what_becomes_of_a_user_is_told_once(
     server = new_wildduck(version)
     with running(tmp_path, otlp_receiver, server) as agent:
         # Two webhooks here: each event is posted twice.
-        register(server, agent)
+        register_by_the_page(server, agent)
         register(server, agent, "user.*")
         began = time.time_ns()
         user = server.add_user("ann", password=PASSWORDS[0])

@@ -27,6 +27,8 @@ from otel_receivers.zone_mta.receiver import ZoneMtaReceiver
 from otel_receivers.zone_mta.rest import Share
 from postel.signals import load_all
 from support.batches import Increase, points_of
+from support.markdown import reading, run, variables
+from support.ports import free_port
 from support.running_agent import agent, environment
 
 SECOND = 1_000_000_000
@@ -182,7 +184,7 @@ async def test_each_zone_of_the_queue_says_what_waits_in_it(
 
 
 @pytest.mark.parametrize("version", RELEASES)
-def test_a_message_is_found_while_it_waits(version: str, new_zone_mta: NewZoneMta) -> None:
+def test_a_message_is_found_while_it_waits(version: str, new_zone_mta: NewZoneMta, tmp_path: Path) -> None:
     server = new_zone_mta(("default",), version=version, defer_times_s=(600,))
     (recipient,) = server.send(1, "defer")
     listing = f"{server.api}/queued/deferred/default"
@@ -201,6 +203,20 @@ def test_a_message_is_found_while_it_waits(version: str, new_zone_mta: NewZoneMt
     due = datetime.fromisoformat(only["next_attempt"]) - datetime.fromisoformat(only["last_deferred"])
     assert due.total_seconds() == 600
     assert any(line["text"] == f"RCPT TO:<{recipient}>" for line in only["log"])
+
+    with reading("otel_receivers/zone_mta/README.md", instead={"1a20e35f47d000e1ae": queue_id}) as page:
+        (command,) = page.take("sh")
+        # No agent is there to ask: the command asks Zone-MTA itself.
+        shown = run(
+            command,
+            tmp_path,
+            variables(
+                POSTEL_DATA_DIR=str(tmp_path),
+                POSTEL_INTAKE__ADDRESS=f"127.0.0.1:{free_port()}",
+                POSTEL_DISCOVERY__ZONE_MTA_PORT=str(server.api_port),
+            ),
+        )
+    assert recipient in shown
 
     assert httpx.delete(f"{server.api}/message/{queue_id}/001").json() == {"success": True}
     assert look_up() is None

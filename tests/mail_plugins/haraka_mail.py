@@ -21,6 +21,7 @@ RECIPIENT = "haraka.recipient.rejected"
 DENIED = "haraka.connection.denied"
 CLOSED = "haraka.connection.closed"
 DELIVERY = "haraka.delivery."
+BOUNCE = "haraka.bounce.queued"
 MAX_BYTES = 100_000
 """What `send_every_kind` takes for the server's limit."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiosmtpd.lmtp import LMTP as LMTP_PROTOCOL
 from mail_plugins.haraka_mail import (
+    BOUNCE,
     CLOSED,
     DELIVERY,
     DENIED,
@@ -194,6 +195,7 @@ def test_deliveries_are_told_as_the_servers_behind_saw_them(
 
         assert Counter(map(told, events(otlp_receiver, MESSAGE))) == Counter(mail.expected)
         check_deliveries(otlp_receiver, {"lmtp": store.attempts(), "smtp": outside.attempts()})
+        assert check_bounces(otlp_receiver, outside.attempts()) >= 4
     (refused,) = events(otlp_receiver, RECIPIENT)
     assert refused.attributes["email.to.address"] == ["nobody@elsewhere.test"]
     assert refused.attributes["smtp.response.status_code"] == 550
@@ -245,6 +247,31 @@ def check_deliveries(receiver: OtlpThread, seen: dict[str, list[Attempt]]) -> No
         for protocol, attempts in seen.items()
         for attempt, kind in zip(attempts, fates(attempts), strict=True)
     )
+
+
+def check_bounces(receiver: OtlpThread, seen: list[Attempt]) -> int:
+    """Each bounce is told when it is queued, and leads to its deliveries and to its message; how many there were."""
+    about = {event.attributes["email.message_id"]: event.attributes for event in events(receiver, MESSAGE)}
+    deliveries = [event.attributes for event in events(receiver, DELIVERY)]
+    bounces = [event.attributes for event in events(receiver, BOUNCE)]
+    for bounce in bounces:
+        message = about[bounce["haraka.bounce.message_id"]]
+        assert (bounce["email.from.address"], bounce["email.direction"]) == ("", "outbound")
+        assert bounce["email.to.address"] == [message["email.from.address"]]
+        (last, *_) = [said for said in deliveries if said["haraka.transaction.id"] == bounce["haraka.transaction.id"]]
+        assert (last["email.message_id"], last["email.to.address"]) == (
+            bounce["email.message_id"],
+            bounce["email.to.address"],
+        )
+        assert any(
+            said["haraka.transaction.id"] == message["haraka.transaction.id"] and "error.type" in said
+            for said in deliveries
+        )
+    assert len({bounce["email.message_id"] for bounce in bounces}) == len(bounces)
+    assert Counter(bounce["email.to.address"][0] for bounce in bounces) == Counter(
+        attempt.recipient for attempt in seen if attempt.is_bounce
+    )
+    return len(bounces)
 
 
 def fates(attempts: list[Attempt]) -> list[str]:

@@ -99,6 +99,32 @@ test('each denial is told once: by its own event, by a recipient\'s, or by that 
     ]);
 });
 
+test('a bounce is told when Haraka queues it, and no message that a client or a plugin sent', async t => {
+    const { server, run, begin } = await loaded(t);
+    begin();
+    const todo = { uuid: 'C.1.1', mail_from: address('a@x.test'), rcpt_to: [address('b@y.test')], domain: 'y.test', notes: {} };
+    run('bounce', { todo, notes: {}, num_failures: 0 }, new Error('No such domain'));
+    const headers = { 'message-id': '<n@mx.test>', references: '<m@x.test>' };
+    const fromNobody = uuid => transaction({ uuid, mail_from: address(''), rcpt_to: [address('a@x.test')], headers });
+    const received = fromNobody('D.1');
+    run('mail', connection({ transaction: received }), [address(''), {}]);
+    run('pre_send_trans_email', { transaction: received });
+    const bounce = fromNobody('B');
+    run('pre_send_trans_email', { transaction: bounce });
+    run('pre_send_trans_email', { transaction: fromNobody('P') });
+    const delivery = { todo: { ...todo, uuid: 'B.1', mail_from: address('') }, notes: bounce.notes, num_failures: 0 };
+    run('delivered', delivery, ['mx.x.test', '192.0.2.1', '250 OK', 0, 25, 'SMTP', [address('a@x.test')], false]);
+    await until(() => server.events.length === 3);
+    const [rejected, queued, accepted] = server.events;
+    assert.equal(rejected.name, 'haraka.delivery.rejected');
+    assert.equal(queued.name, 'haraka.bounce.queued');
+    assert.equal(queued.attributes['haraka.transaction.id'], 'B');
+    assert.equal(queued.attributes['haraka.bounce.message_id'], '<m@x.test>');
+    assert.deepEqual(queued.attributes['email.to.address'], ['a@x.test']);
+    assert.equal(accepted.attributes['email.message_id'], '<n@mx.test>');
+    assert.equal(accepted.attributes['haraka.transaction.id'], 'B');
+});
+
 test('a denial in a hook of deliveries is no connection\'s', async t => {
     const { server, run, begin } = await loaded(t);
     begin();

@@ -4,11 +4,16 @@
 
 const fs = require('node:fs');
 const path = require('node:path');
+const { domainToASCII } = require('node:url');
 const { readConfig } = require('../settings');
 
 const recorded = name => JSON.parse(fs.readFileSync(path.join(__dirname, `../testdata/3.3.4/${name}.json`), 'utf8'));
 
-const address = text => ({ format: () => `<${text}>` });
+// As Haraka's Address has it: `host` is in small letters and ASCII, what is printed is as it was written.
+function address(text) {
+    const [, user = '', host = ''] = /^(.*)@(.*)$/.exec(text) || [];
+    return { user, host: domainToASCII(host), format: () => `<${text}>` };
+}
 
 // Headers by their names in lowercase.
 const header = headers => ({ get: name => headers[name.toLowerCase()] || '' });
@@ -86,6 +91,7 @@ module.exports = {
     answered,
     config,
     connection,
+    header,
     recorded,
     revivedDelivery,
     revivedTransaction,
