@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,15 @@ def agent(settings: Settings, *, once: bool) -> None:
 
 @main.command()
 @config_option
+def collector(settings: Settings) -> None:
+    """Run the OpenTelemetry Collector as `up` does, in the place of this program."""
+    from postel.collector_process import run
+
+    run(settings)
+
+
+@main.command()
+@config_option
 def sink(settings: Settings) -> None:
     """Take OTLP and write it into the database."""
     # gRPC would warn at each fork; the only child is pg_ctl, which uses no gRPC.
@@ -111,8 +121,10 @@ def serve(settings: Settings) -> None:
     log.configure("serve")
     alerts = settings.alerts
     notify.check(alerts.notify)
-    page = alerts.page or f"http://{reachable(settings.serve.address)}"
-    asyncio.run(app.run(settings, Evaluator(load(alerts.rules), alerts, page).run))
+    page = alerts.page or f"{settings.serve.scheme}://{reachable(settings.serve.address)}"
+    rules = load(alerts.rules)
+    runbooks = {rule.name: rule.runbook for rule in rules if rule.runbook}
+    asyncio.run(app.run(settings, Evaluator(rules, alerts, page).run, runbooks))
 
 
 @main.command()
@@ -217,6 +229,53 @@ def plugins_uninstall(settings: Settings, *, dry_run: bool, **where: Path | None
     raise SystemExit(commands.uninstall(settings, commands.Where(**where), dry_run=dry_run))
 
 
+_root = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default="/",
+    help="The folder that is / to the host, such as an image's.",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+
+
+@main.command()
+@config_option
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(["up", "agent", "collector", "sink", "serve"]),
+    help="What this host runs, again for each; without it: what is installed, else up, which is all of them.",
+)
+@_root
+@click.option(
+    "--python",
+    type=click.Path(path_type=Path),
+    default=lambda: sys.executable,
+    show_default="this one",
+    help="The Python of the environment that Postel is in on that host.",
+)
+@_dry_run
+def install(settings: Settings, parts: tuple[str, ...], *, root: Path, python: Path, dry_run: bool) -> None:
+    """Write systemd units for the parts that this host runs, and a postel.toml where none is."""
+    from postel.services import commands
+
+    del settings
+    raise SystemExit(commands.install(parts, root=root.absolute(), python=python.absolute(), dry_run=dry_run))
+
+
+@main.command()
+@config_option
+@_root
+@_dry_run
+def uninstall(settings: Settings, *, root: Path, dry_run: bool) -> None:
+    """Take out all that `postel install` wrote; what was changed since stays."""
+    from postel.services import commands
+
+    del settings
+    raise SystemExit(commands.uninstall(root=root.absolute(), dry_run=dry_run))
+
+
 @main.group()
 def db() -> None:
     """Look after the database."""
@@ -224,11 +283,43 @@ def db() -> None:
 
 @db.command()
 @config_option
-def migrate(settings: Settings) -> None:
+@click.option(
+    "--check", is_flag=True, help="Say what would be done and which tables it holds how long; change nothing."
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10,
+    show_default=True,
+    help="How long --check may hold what it tells of.",
+)
+def migrate(settings: Settings, *, check: bool, seconds: float) -> None:
     """Bring the schema to this version."""
     from timescale_sink.store import commands
 
+    if check:
+        raise SystemExit(asyncio.run(commands.rehearse(settings, seconds)))
     asyncio.run(commands.migrate(settings))
+
+
+@db.command()
+@config_option
+def roles(settings: Settings) -> None:
+    """Make roles for the sink, for serve and for readers that may do no more than these need."""
+    from timescale_sink.store import commands
+
+    asyncio.run(commands.make_roles(settings))
+
+
+@db.command("keep-house")
+@config_option
+def keep_house(settings: Settings) -> None:
+    """Do once what a sink does each hour, where its role may not: as the tables' owner."""
+    from postel import log
+    from timescale_sink.store import commands
+
+    log.configure("db")
+    asyncio.run(commands.keep_house(settings))
 
 
 @db.command()

@@ -122,9 +122,11 @@ class Signals:
 
     def _agent(self, moment: Moment) -> Batch:
         recorder = self._recorder("agent", moment)
+        every = self._declarations.tables["metrics_zonemta"].interval
         for number, (source, port) in enumerate(_PORTS.items(), 1):
             asked: Attributes = {"postel.receiver.name": source, "server.address": "127.0.0.1", "server.port": port}
             recorder.number("postel_receiver_up", 1, asked)
+            recorder.number("postel_receiver_interval", every, asked)
             recorder.number("postel_scrape_duration", round(0.004 * number + moment.cpu / 10_000, 4), asked)
         # What a tick weighs, on its way.
         recorder.number("postel_spool_size", 6_000 + 400 * (len(moment.made) + len(moment.taken)))

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import uvicorn
+from starlette.types import ASGIApp
+
+from postel.bounded_http import Bounds, bounded
+from postel.otlp.tls_door import TlsDoor
 
 # As long as a connection of OTLP may stay idle. A sender that begins a request while it is closed gets no answer; so
 # it is longer than senders keep one (the Collector, and whatever uses Go's HTTP client: 90 s).
 IDLE_SECONDS = 120
+CONNECTIONS = 1000
+_MESSAGE_BYTES = 1 << 20
+# What a program has open beside connections.
+_OTHER_FILES = 512
 
 
 class Server(uvicorn.Server):
@@ -24,3 +34,52 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Do nothing with signals."""
         yield
+
+
+def create_server(
+    app: ASGIApp,
+    *,
+    grace: int,
+    idle: int = IDLE_SECONDS,
+    connections: int = CONNECTIONS,
+    body: int | None = None,
+    lifespan: Literal["auto", "off"] = "off",
+    tls: TlsDoor | None = None,
+) -> Server:
+    """A server of the sockets that its `serve` is given.
+
+    Args:
+        app: answers.
+        grace: seconds that answers on the way have when it stops.
+        idle: seconds that a connection may stay without a request after one.
+        connections: at once at most.
+        body: bytes of a request's body at most; None: the application looks after it.
+        lifespan: whether the application is told that the server starts and stops.
+        tls: what it shows; None: no TLS.
+    """
+    _allow_files(connections)
+    return Server(
+        uvicorn.Config(
+            app,
+            http=bounded(Bounds(connections, body)),
+            # A listener's requests are small; NiceGUI's own bound is the same.
+            ws_max_size=_MESSAGE_BYTES,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan=lifespan,
+            timeout_keep_alive=idle,
+            timeout_graceful_shutdown=grace,
+            ssl_context_factory=(lambda _config, _default: tls.context()) if tls else None,
+        )
+    )
+
+
+def _allow_files(connections: int) -> None:
+    """Let the process open as many files as two such servers need: systemd and shells give 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

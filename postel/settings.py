@@ -1,7 +1,8 @@
 """Every setting of Postel: ``postel.toml``, and each key also as ``POSTEL_SECTION__KEY``.
 
 The environment wins over the file, the file over the standard ``OTEL_EXPORTER_OTLP_*`` variables, these over the
-defaults. An empty variable is as if unset (OpenTelemetry, "Environment Variable Specification"). An unknown key or a
+defaults. An empty variable is as if unset (OpenTelemetry, "Environment Variable Specification"). A key that is secret
+may be given as ``POSTEL_SECTION__KEY_FILE``, the path of a file that holds the variable's value. An unknown key or a
 wrong type stops the program before anything starts, with a message that names the file, the key and the accepted form
 (the field's description below).
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import unquote
@@ -24,14 +26,22 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings.exceptions import SettingsError as UnreadableVariableError
 
 from postel.errors import SettingsError
 from postel.listening import overlap, reachable
-from postel.settings_faults import explain, explain_unreadable
+from postel.settings_faults import explain, explain_unreadable, secret_keys
 from postel.settings_values import (
     Address,
+    Certificate,
+    CertificateKey,
+    ClientAuthority,
     DatabaseUrl,
     Endpoint,
     Folder,
@@ -145,6 +155,11 @@ class Otlp(_Section):
     compression: Literal["gzip", "none"] = Field("gzip", description='"gzip" or "none"')
     timeout: Seconds = 30
     certificate: Path | None = Field(None, description="a file with the certificate authority to trust, PEM")
+    client_certificate: Path | None = Field(
+        None,
+        description="a file with the certificate that a receiver wants to see, PEM, its key with it or in client_key",
+    )
+    client_key: Path | None = Field(None, description="a file with the key of client_certificate, PEM")
     # The Collector takes 4 MiB.
     request_bytes: Whole = Field(1 << 20, ge=16384, le=4 << 20, description="bytes in one request, 16384 to 4194304")
     spool_bytes: Whole = Field(512 << 20, ge=1 << 20, description="bytes kept on disk at most, 1048576 or more")
@@ -168,6 +183,7 @@ class Intake(_Section):
 
     address: Address = "127.0.0.1:4319"
     token: Token | None = Field(None, description="the bearer token that plugins must send, ASCII without spaces")
+    connections: Whole = Field(200, ge=10, le=100_000, description="connections at most, 10 to 100000")
     socket: SocketPath | None = Field(
         None, description="the path of a Unix socket to listen on too, up to 90 bytes, in a folder that exists"
     )
@@ -216,15 +232,36 @@ class Database(_Section):
 
 
 class Sink(_Section):
-    """``[sink]``: where the sink listens for OTLP."""
+    """``[sink]``: where the sink listens for OTLP, and how `up`, `collector` and `doctor` reach it there."""
 
     grpc_address: Address = "127.0.0.1:4417"
     http_address: Address = "127.0.0.1:4418"
     token: Token | None = Field(None, description="the bearer token that senders must show, ASCII without spaces")
+    connections: Whole = Field(
+        1000, ge=10, le=100_000, description="connections at each of the two addresses at most, 10 to 100000"
+    )
+    tls_certificate: Certificate | None = None
+    tls_key: CertificateKey | None = None
+    tls_client_ca: ClientAuthority | None = None
+    tls_ca: Path | None = Field(
+        None,
+        description="a file with the authority that senders trust, PEM; set, they use TLS; "
+        "unset, they do with tls_certificate, and trust what the system trusts",
+    )
+    tls_client_certificate: Path | None = Field(
+        None,
+        description="a file with the certificate that they show, PEM, its key with it or in tls_client_key",
+    )
+    tls_client_key: Path | None = Field(None, description="a file with the key of tls_client_certificate, PEM")
     # The Collector sends as much as the default; what it sends and the sink refuses as too large is lost.
     request_bytes: Whole = Field(
         16 << 20, ge=16 << 20, description="bytes of one request after decompression at most, 16777216 or more"
     )
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether senders use TLS."""
+        return self.tls_certificate is not None or self.tls_ca is not None
 
 
 class Serve(_Section):
@@ -235,6 +272,18 @@ class Serve(_Section):
         (), description="a list of tokens of who may look, ASCII without spaces; beyond loopback one at least is needed"
     )
     admin_tokens: tuple[Token, ...] = Field((), description="the same of who may also acknowledge and silence alerts")
+    # A thousand may listen to the API, and an open page has one or two.
+    connections: Whole = Field(
+        1500, ge=10, le=100_000, description="connections at most, those of open pages among them, 10 to 100000"
+    )
+    tls_certificate: Certificate | None = None
+    tls_key: CertificateKey | None = None
+    tls_client_ca: ClientAuthority | None = None
+
+    @property
+    def scheme(self) -> str:
+        """How browsers reach it."""
+        return "https" if self.tls_certificate else "http"
 
 
 class Alerts(_Section):
@@ -267,6 +316,32 @@ def _default_data_dir() -> Path:
             "data_dir: its default is in the home folder, and this user's home folder is not known; "
             "set data_dir, or POSTEL_DATA_DIR, to a folder"
         ) from None
+
+
+class _Environment(EnvSettingsSource):
+    """The variables. That of a secret may have ``_FILE`` behind its name, and name a file that holds its value.
+
+    A variable shows to whoever may list those of a container or a unit; such a file does not.
+    """
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        variables = dict(super()._load_env_vars())
+        for key in secret_keys(self.settings_cls):
+            name = f"postel_{key}"
+            if path := variables.pop(f"{name}_file", None):
+                if variables.get(name):
+                    raise SettingsError(f"environment: {name.upper()} and {name.upper()}_FILE are both set; keep one")
+                variables[name] = _secret(Path(path), f"{name.upper()}_FILE")
+        return variables
+
+
+def _secret(path: Path, variable: str) -> str:
+    try:
+        # An editor ends a line; no secret ends with one.
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"environment, {variable}: {path} cannot be read: {reason}") from None
 
 
 class Settings(BaseSettings):
@@ -328,8 +403,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment comes first, then what :func:`load_settings` read from the file."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
+        del env_settings, dotenv_settings, file_secret_settings
+        return _Environment(settings_cls), init_settings
 
 
 def load_settings(config: Path | None = None) -> Settings:
@@ -396,7 +471,16 @@ def _default_otlp(values: dict[str, Any]) -> dict[str, str]:
     if not isinstance(section, dict):
         return {}
     used = {}
-    for key in ("endpoint", "protocol", "compression", "certificate", "timeout", "headers"):
+    for key in (
+        "endpoint",
+        "protocol",
+        "compression",
+        "certificate",
+        "client_certificate",
+        "client_key",
+        "timeout",
+        "headers",
+    ):
         variable = f"OTEL_EXPORTER_OTLP_{key.upper()}"
         if (value := os.environ.get(variable)) and key not in section:
             section[key] = _standard_value(key, value)

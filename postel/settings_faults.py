@@ -31,7 +31,7 @@ def explain(error: ValidationError, settings: Model, path: Path | None, standard
         field = _field(settings, keys)
         # A union reports each branch under its own name behind the key; the key is what the user wrote.
         keys = keys[:2] if keys[:1] and keys[0] in settings.model_fields else keys
-        variable = "POSTEL_" + "__".join(keys).upper()
+        variable = _set("POSTEL_" + "__".join(keys).upper())
         named = f"[{keys[0]}] {'.'.join(keys[1:])}" if len(keys) > 1 else ".".join(keys)
         if len(keys) > 1 and keys[0] == "otlp" and variable not in os.environ:
             variable = standard.get(keys[1], variable)
@@ -63,9 +63,25 @@ def explain_unreadable(section: str, settings: Model) -> str:
     }
     # Of several that could be meant, those that are there.
     there = {name.upper() for name in os.environ}
-    wanted = {name: form for name, form in wanted.items() if name in there} or wanted
+    wanted = {_set(name): form for name, form in wanted.items() if _set(name) in there} or wanted
     forms = " or ".join(dict.fromkeys(wanted.values()))
     return f"environment, {' or '.join(wanted)} is wrong; accepted: {forms}"
+
+
+def secret_keys(settings: Model) -> list[str]:
+    """Every key that holds a secret, as ``section__key``."""
+    return [
+        f"{section}__{key}"
+        for section in settings.model_fields
+        for key, field in _section_fields(settings, section).items()
+        if _secret(field)
+    ]
+
+
+def _set(variable: str) -> str:
+    """The variable that a value came from: this one, or the one that named a file with it."""
+    of_file = f"{variable}_FILE"
+    return of_file if of_file in os.environ and variable not in os.environ else variable
 
 
 def _shown(value: object) -> object:

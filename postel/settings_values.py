@@ -154,3 +154,16 @@ Mode = Annotated[
 ]
 Token = Annotated[SecretStr, AfterValidator(_sendable)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_of_postgresql)]
+# Of what a server shows of itself over TLS.
+Certificate = Annotated[
+    Path,
+    Field(
+        description="a file with the certificate to show, then those of its issuers, PEM, its key with it or in "
+        "tls_key; unset: no TLS"
+    ),
+]
+CertificateKey = Annotated[Path, Field(description="a file with the key of tls_certificate, PEM")]
+ClientAuthority = Annotated[
+    Path,
+    Field(description="a file with the authority whose certificates clients must show, PEM; unset: they need none"),
+]

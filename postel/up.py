@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
 from postel import log
-from postel.collector import collector_configs, find_collector, turned_off
-from postel.errors import PostelError
+from postel.collector import find_collector, missing
+from postel.collector_process import command, environment, make_folder
 from postel.listening import listen, reachable
 from postel.settings import Settings
 from postel.streams import say
@@ -38,7 +36,7 @@ async def run(settings: Settings, *, demo: bool) -> int:
     Raises:
         AddressInUseError: an address is taken; nothing was started.
     """
-    _make_folder(settings.data_dir)
+    make_folder(settings.data_dir)
     for address, setting in _addresses(settings):
         listen(address, setting).close()
     supervisor = Supervisor(list(_programs(settings, demo=demo)))
@@ -69,19 +67,25 @@ def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
     elif collector := find_collector():
         yield Program(
             "collector",
-            [str(collector), *(f"--config={path}" for path in collector_configs(settings.otlp.collector_config_dir))],
-            _collector_environment(settings),
+            command(settings, collector),
+            environment(settings),
             stop_rank=1,
             clean_line=_plain,
         )
     else:
         sink = reachable(settings.sink.http_address)
-        sender["POSTEL_OTLP__ENDPOINT"] = f"http://{sink}"
+        sender["POSTEL_OTLP__ENDPOINT"] = f"{'https' if settings.sink.uses_tls else 'http'}://{sink}"
         sender["POSTEL_OTLP__PROTOCOL"] = "http/protobuf"
+        for variable, file in (
+            ("CERTIFICATE", settings.sink.tls_ca),
+            ("CLIENT_CERTIFICATE", settings.sink.tls_client_certificate),
+            ("CLIENT_KEY", settings.sink.tls_client_key),
+        ):
+            if file is not None:
+                sender[f"POSTEL_OTLP__{variable}"] = str(file)
         if token := settings.sink.token:
             sender["POSTEL_OTLP__HEADERS"] = json.dumps({"authorization": f"Bearer {token.get_secret_value()}"})
-        why = "POSTEL_COLLECTOR is none" if turned_off() else "no Collector is built (`make collector` says why)"
-        _say(f"{why}: the agent sends straight to the sink at {sink}")
+        _say(f"{missing()}: the agent sends straight to the sink at {sink}")
     yield Program("agent", [*postel, "agent"], sender, stop_rank=0, refuses=True)
     if demo:
         yield Program("demo", [*postel, "demo"], sender, stop_rank=0)
@@ -93,39 +97,6 @@ def runs_collector(settings: Settings) -> bool:
     target = urlsplit(settings.otlp.endpoint).netloc
     own = (settings.otlp.collector_grpc_address, settings.otlp.collector_http_address)
     return target in (*own, *map(reachable, own))
-
-
-def _collector_environment(settings: Settings) -> dict[str, str]:
-    storage = settings.data_dir / "collector"
-    _make_folder(storage)
-    token = settings.sink.token
-    own: dict[str, str] = {}
-    if settings.otlp.collector_config_dir is not None:
-        # What the user adds is to say of which node it speaks, as the agent does.
-        from otel_receivers.node import identify  # noqa: PLC0415
-
-        own["POSTEL_NODE__ID"] = identify(settings.data_dir, setting=settings.node.id).id
-    return {
-        **own,
-        # Below the memory_limiter's 256 MiB, so that Go collects before the limiter refuses.
-        "GOMEMLIMIT": "200MiB",
-        # While the sink is away gRPC warns several times a second; the supervisor says in one line that it is away.
-        "POSTEL_COLLECTOR_LOG_LEVEL": os.environ.get("POSTEL_COLLECTOR_LOG_LEVEL", "error"),
-        "POSTEL_COLLECTOR_GRPC": settings.otlp.collector_grpc_address,
-        "POSTEL_COLLECTOR_HTTP": settings.otlp.collector_http_address,
-        "POSTEL_COLLECTOR_HEALTH": settings.otlp.collector_health_address,
-        "POSTEL_COLLECTOR_STORAGE": str(storage),
-        "POSTEL_SINK_GRPC": reachable(settings.sink.grpc_address),
-        "POSTEL_SINK_TOKEN": token.get_secret_value() if token else "",
-    }
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder for this user alone: what waits there holds what the records hold."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise PostelError(f"{folder}: cannot be made: {error.strerror}; mend it, or set data_dir") from None
 
 
 def _plain(line: str) -> str:
@@ -153,8 +124,9 @@ def _addresses(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 async def _announce(settings: Settings) -> None:
-    page = f"http://{reachable(settings.serve.address)}"
-    async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+    page = f"{settings.serve.scheme}://{reachable(settings.serve.address)}"
+    # It is asked nothing, and told nothing, that could not be said to another.
+    async with httpx.AsyncClient(timeout=2, trust_env=False, verify=False) as client:  # noqa: S501
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
         while asyncio.get_running_loop().time() < deadline:
             with contextlib.suppress(httpx.TransportError):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 from pydantic import SecretStr
 
 from otel_receivers.discovery import Finding, look_everywhere
 from otel_receivers.registry import places
-from postel.collector import find_collector, turned_off
+from postel.collector import find_collector, missing, turned_off
 from postel.doctor import plugins
 from postel.doctor.result import Result, Verdict
 from postel.errors import PostelError, SettingsError
@@ -17,6 +19,7 @@ from postel.listening import listen, reachable
 from postel.otlp.client import sender_of
 from postel.otlp.errors import Malformed, Refused, Retryable, Unauthenticated
 from postel.otlp.signal import Signal
+from postel.otlp.tls_door import pinned
 from postel.settings import Otlp, Settings
 from postel.up import runs_collector
 
@@ -31,6 +34,8 @@ async def sink(settings: Settings) -> AsyncIterator[Result]:
         "/readyz",
         "[sink] http_address",
         "start it with `postel up` or `postel sink`; if it runs, its log says why it is not ready",
+        tls=settings.sink.tls_certificate,
+        shown=(settings.sink.tls_client_certificate, settings.sink.tls_client_key),
     )
 
 
@@ -45,8 +50,8 @@ async def collector(settings: Settings) -> AsyncIterator[Result]:
         yield Result(
             Verdict.NOTE,
             "collector",
-            "none is built; `postel up` lets the agent send straight to the sink",
-            "`make collector` builds it, or says what it lacks",
+            f"{missing()}; `postel up` lets the agent send straight to the sink",
+            "`make collector` in a checkout builds it, or says what it lacks",
         )
         return
     yield await _ask(
@@ -103,6 +108,9 @@ async def export(otlp: Otlp) -> Result:
 
 async def page(settings: Settings) -> AsyncIterator[Result]:
     """The page answers."""
+    if settings.serve.tls_client_ca:
+        yield Result(Verdict.NOTE, "page", "it asks for a certificate ([serve] tls_client_ca); it is not looked at")
+        return
     yield await _ask(
         "page",
         settings.serve.address,
@@ -110,6 +118,7 @@ async def page(settings: Settings) -> AsyncIterator[Result]:
         "[serve] address",
         "start it with `postel up` or `postel serve`",
         token=next(iter((*settings.serve.read_tokens, *settings.serve.admin_tokens)), None),
+        tls=settings.serve.tls_certificate,
     )
 
 
@@ -137,12 +146,28 @@ def _server(finding: Finding) -> Result:
 
 
 async def _ask(
-    subject: str, address: str, path: str, setting: str, mend: str, *, token: SecretStr | None = None
+    subject: str,
+    address: str,
+    path: str,
+    setting: str,
+    mend: str,
+    *,
+    token: SecretStr | None = None,
+    tls: Path | None = None,
+    shown: tuple[Path | None, Path | None] = (None, None),
 ) -> Result:
-    """What a program of Postel's says of itself; where nobody answers, whether it could listen there at all."""
-    url = f"http://{reachable(address)}{path}"
+    """What a program of Postel's says of itself; where nobody answers, whether it could listen there at all.
+
+    ``tls`` is the certificate that it has to show, ``shown`` the one that it is shown, and its key.
+    """
+    url = f"{'https' if tls else 'http'}://{reachable(address)}{path}"
     try:
-        async with httpx.AsyncClient(timeout=_HTTP_SECONDS, trust_env=False) as client:
+        # Without TLS nothing is verified, and nothing has to be loaded for it.
+        context = pinned(setting.partition(" ")[0], tls, *shown) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    except SettingsError as error:
+        return Result(Verdict.FAIL, subject, str(error), "correct what it names")
+    try:
+        async with httpx.AsyncClient(timeout=_HTTP_SECONDS, trust_env=False, verify=context) as client:
             headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
             answer = await client.get(url, headers=headers)
     except (httpx.ConnectError, UnicodeError) as error:

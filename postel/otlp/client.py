@@ -1,19 +1,19 @@
 """Builds the sender for an endpoint: OTLP over HTTP or gRPC, by the standard settings of an exporter.
 
 Source: OpenTelemetry specification, "OpenTelemetry Protocol Exporter" (endpoint, headers, compression, timeout,
-certificate).
+certificate, client certificate and key).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult
 
 from postel.errors import SettingsError
 from postel.otlp.sender import Sender
+from postel.otlp.tls_files import TlsFiles
 from postel.settings import Otlp
 from postel.settings_values import endpoint_url
 
@@ -29,7 +29,7 @@ def create_sender(
     headers: Mapping[str, str] | None = None,
     compression: Literal["gzip", "none"] = "gzip",
     timeout: float = 30.0,
-    certificate: Path | None = None,
+    tls: TlsFiles | None = None,
 ) -> Sender:
     """Build the sender for an endpoint; nothing is connected before the first `send`.
 
@@ -39,10 +39,10 @@ def create_sender(
         headers: sent with every request, such as ``{"authorization": "Bearer ..."}``.
         compression: of the request body.
         timeout: seconds for one request, from the connection to the answer.
-        certificate: PEM file with the authorities to trust for ``https``; None: the usual ones.
+        tls: the files for ``https``; None: the usual authorities are trusted, and nothing is shown.
 
     Raises:
-        SettingsError: the endpoint, a header or the certificate cannot be used.
+        SettingsError: the endpoint, a header or a file cannot be used.
     """
     url = _check_endpoint(endpoint)
     headers = dict(headers or {})
@@ -51,24 +51,22 @@ def create_sender(
             raise SettingsError(
                 f"[otlp] headers: {name!r} is no header with a printable ASCII value without spaces around it"
             )
-    try:
-        # Each protocol costs the agent some 10 MiB; only the one in use is loaded.
-        if protocol == "grpc":
-            from postel.otlp.grpc_sender import GrpcSender  # noqa: PLC0415
+    files = tls or TlsFiles()
+    # Each protocol costs the agent some 10 MiB; only the one in use is loaded.
+    if protocol == "grpc":
+        from postel.otlp.grpc_sender import GrpcSender  # noqa: PLC0415
 
-            return GrpcSender(url, headers, compression=compression, timeout=timeout, certificate=certificate)
-        from postel.otlp.http_sender import HttpSender  # noqa: PLC0415
+        return GrpcSender(url, headers, compression=compression, timeout=timeout, files=files)
+    from postel.otlp.http_sender import HttpSender  # noqa: PLC0415
 
-        return HttpSender(url, headers, compression=compression, timeout=timeout, certificate=certificate)
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(f"[otlp] certificate: {certificate} cannot be used: {error}") from error
+    return HttpSender(url, headers, compression=compression, timeout=timeout, files=files)
 
 
 def sender_of(otlp: Otlp) -> Sender:
     """The sender that the settings describe.
 
     Raises:
-        SettingsError: the endpoint, a header or the certificate cannot be used.
+        SettingsError: the endpoint, a header or a file cannot be used.
     """
     return create_sender(
         otlp.endpoint,
@@ -76,7 +74,7 @@ def sender_of(otlp: Otlp) -> Sender:
         headers={name: value.get_secret_value() for name, value in otlp.headers.items()},
         compression=otlp.compression,
         timeout=otlp.timeout,
-        certificate=otlp.certificate,
+        tls=TlsFiles(otlp.certificate, otlp.client_certificate, otlp.client_key),
     )
 
 

@@ -6,8 +6,8 @@ Sources: OTLP specification 1.x, "OTLP/gRPC Response" (the table of retryable co
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult
 
@@ -17,11 +17,13 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from grpc import aio
 
+from postel.errors import SettingsError
 from postel.listening import is_loopback
 from postel.otlp.answers import RETRY_TRAILER, STATUS_TRAILER
 from postel.otlp.errors import Malformed, Refused, Retryable, TooLarge, Unauthenticated
 from postel.otlp.sender import Sent, clip_delay
 from postel.otlp.signal import Signal
+from postel.otlp.tls_files import TlsFiles
 
 RETRYABLE = frozenset(
     {
@@ -54,14 +56,13 @@ class GrpcSender:
         *,
         compression: Literal["gzip", "none"],
         timeout: float,
-        certificate: Path | None,
+        files: TlsFiles,
     ) -> None:
         host = endpoint.hostname or ""
         self._target = f"{f'[{host}]' if ':' in host else host}:{endpoint.port or _DEFAULT_PORT}"
-        self._credentials: grpc.ChannelCredentials | None = None
-        if endpoint.scheme == "https":
-            authorities = certificate.read_bytes() if certificate else None
-            self._credentials = grpc.ssl_channel_credentials(authorities)
+        self._files = files
+        self._stamp = files.stamp()
+        self._credentials = _credentials(files) if endpoint.scheme == "https" else None
         self._metadata = aio.Metadata(*((name.lower(), value) for name, value in headers.items()))
         self._compression = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
         self._timeout = timeout
@@ -71,6 +72,7 @@ class GrpcSender:
 
     async def send(self, signal: Signal, body: bytes) -> Sent:
         """See `postel.otlp.client.Sender.send`."""
+        await self._renew()
         if self._channel is None:
             self._channel = self._open()
         # Without serializers the call takes and gives bytes.
@@ -93,10 +95,33 @@ class GrpcSender:
             await self._channel.close()
             self._channel = None
 
+    async def _renew(self) -> None:
+        """As of the HTTP sender; a channel keeps the files that it was opened with."""
+        stamp = self._files.stamp()
+        if self._credentials is not None and stamp != self._stamp:
+            with contextlib.suppress(SettingsError):
+                self._credentials = _credentials(self._files)
+                self._stamp = stamp
+                before, self._channel = self._channel, None
+                if before is not None:
+                    # A request of the other signal may be under way on it, and ends within its own time-out.
+                    await before.close(self._timeout)
+
     def _open(self) -> aio.Channel:
         if self._credentials is None:
             return aio.insecure_channel(self._target, self._options, self._compression)
         return aio.secure_channel(self._target, self._credentials, self._options, self._compression)
+
+
+def _credentials(files: TlsFiles) -> grpc.ChannelCredentials:
+    """Raises SettingsError as `TlsFiles.context`, which reads them first: gRPC would take what is no certificate."""
+    files.context()
+    authorities = files.authorities.read_bytes() if files.authorities else None
+    if files.certificate is None:
+        return grpc.ssl_channel_credentials(authorities)
+    return grpc.ssl_channel_credentials(
+        authorities, (files.key or files.certificate).read_bytes(), files.certificate.read_bytes()
+    )
 
 
 def verdict(

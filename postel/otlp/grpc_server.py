@@ -29,9 +29,12 @@ from postel.otlp.answers import Failure, Ingest, Outcome
 from postel.otlp.errors import Malformed, Retryable
 from postel.otlp.refusals import Refusals
 from postel.otlp.signal import TRACE_METHOD, Signal
+from postel.otlp.tls_door import Shown, TlsDoor
 
 # The time in which a message must be there: what an exporter waits for its answer at most, by default, is 10 s.
 _READ_SECONDS = 10.0
+_HANDSHAKE_MS = 10_000
+_STREAMS = 100
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Context: TypeAlias = aio.ServicerContext[bytes, bytes]
@@ -47,6 +50,8 @@ def create_server(
     token: str | None = None,
     setting: str = "[sink] grpc_address",
     admission: Admission = ADMISSION,
+    tls: TlsDoor | None = None,
+    connections: int = 1000,
 ) -> tuple[aio.Server, int]:
     """Build an OTLP/gRPC server bound to `address`; the caller starts and stops it.
 
@@ -57,6 +62,8 @@ def create_server(
         token: what the metadata ``authorization: Bearer`` must carry; None: every sender is taken.
         setting: the key that a user changes when the port is taken.
         admission: how much is in memory at once.
+        tls: what it shows; None: no TLS.
+        connections: at once at most; who comes then is closed at once, and comes again.
 
     Returns:
         The server, and the port that it is bound to.
@@ -72,6 +79,15 @@ def create_server(
             ("grpc.per_message_decompression", 0),
             # Otherwise up to several MiB of each message are read ahead, before anybody asks for it.
             ("grpc.http2.bdp_probe", 0),
+            ("grpc.max_allowed_incoming_connections", connections),
+            # TLS, and the first words of HTTP/2: who is slower only holds a connection.
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+            # Of one connection. A Collector has eight requests under way, and what waits is bounded for all together.
+            ("grpc.max_concurrent_streams", _STREAMS),
+            # Who went away without a word, or asks for nothing, frees its connection; a sender opens another one.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.max_connection_idle_ms", 300_000),
             # Linux lets two servers share a port with SO_REUSEPORT; half of the data would go astray in silence.
             ("grpc.so_reuseport", 0),
         ]
@@ -88,10 +104,33 @@ def create_server(
     # first; what takes the port between the two lines is told less well.
     listen(address, setting).close()
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_secure_port(address, _credentials(tls)) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
         raise AddressInUseError(address, setting) from error
     return server, port
+
+
+def _credentials(tls: TlsDoor) -> grpc.ServerCredentials:
+    """What is asked at each handshake what it shows."""
+    given = tls.shown()
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        shown = tls.shown()
+        if shown is given:
+            return None
+        given = shown
+        return _configuration(shown)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given),
+        renewed,  # type: ignore[arg-type] # None is "no other", by grpc's documentation
+        require_client_authentication=tls.wants_certificates,
+    )
+
+
+def _configuration(shown: Shown) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(shown.key, shown.chain)], root_certificates=shown.clients)
 
 
 def _receiver(

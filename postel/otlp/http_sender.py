@@ -7,12 +7,12 @@ not) and "OTLP/HTTP Throttling"; RFC 9110 section 10.2.3 (Retry-After in seconds
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult
 
@@ -21,11 +21,13 @@ import orjson
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
+from postel.errors import SettingsError
 from postel.listening import is_loopback
 from postel.otlp import codec, json_mapping
 from postel.otlp.errors import Malformed, Refused, Retryable, TooLarge, Unauthenticated, UnsupportedMedia
 from postel.otlp.sender import Sent, clip_delay
 from postel.otlp.signal import Signal
+from postel.otlp.tls_files import TlsFiles
 
 RETRYABLE = frozenset({429, 502, 503, 504})
 _REFUSALS: dict[int, type[Refused]] = {
@@ -51,15 +53,19 @@ class HttpSender:
         *,
         compression: Literal["gzip", "none"],
         timeout: float,
-        certificate: Path | None,
+        files: TlsFiles,
     ) -> None:
         self._base = endpoint.geturl().rstrip("/")
         self._gzip = compression == "gzip"
         self._timeout = timeout
+        self._hint = "; does it want another certificate?" if endpoint.scheme == "https" else "; does it want https?"
+        self._files = files
+        self._stamp = files.stamp()
+        self._context = _trust(endpoint.scheme, files)
         self._client = httpx.AsyncClient(
             headers={"content-type": codec.PROTOBUF, **headers},
             timeout=timeout,
-            verify=_trust(endpoint.scheme, certificate),
+            verify=self._context,
             limits=httpx.Limits(max_connections=4, max_keepalive_connections=2),
             # The environment's proxy is the way out of this host, not the way to its own Collector.
             trust_env=not is_loopback(endpoint.hostname or ""),
@@ -67,6 +73,7 @@ class HttpSender:
 
     async def send(self, signal: Signal, body: bytes) -> Sent:
         """See `postel.otlp.client.Sender.send`."""
+        self._renew()
         headers = {}
         if self._gzip:
             body = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
@@ -80,13 +87,24 @@ class HttpSender:
                 answer = await _read(response)
         except TimeoutError as error:
             raise Retryable(None, f"{self._base}: no answer within {self._timeout:g} s") from error
-        except httpx.TransportError as error:
-            raise Retryable(None, f"{self._base}: {str(error) or type(error).__name__}") from error
+        except (httpx.TransportError, ssl.SSLError) as error:
+            # Who wants TLS, or another certificate than is shown (TLS 1.3 has that said when the handshake is over: an
+            # SSLError, which httpx hands on as it is), may be gone before its word is read.
+            why = str(error) or f"{type(error).__name__}, the receiver ended the connection{self._hint}"
+            raise Retryable(None, f"{self._base}: {why}") from error
         return verdict(signal, response.status_code, response.headers, answer)
 
     async def close(self) -> None:
         """See `postel.otlp.client.Sender.close`."""
         await self._client.aclose()
+
+    def _renew(self) -> None:
+        """Let new connections have what TLS's files hold; where one is half written, those of the next request."""
+        stamp = self._files.stamp()
+        if stamp != self._stamp:
+            with contextlib.suppress(SettingsError):
+                self._files.load_into(self._context)
+                self._stamp = stamp
 
 
 def verdict(signal: Signal, status: int, headers: Mapping[str, str], body: bytes | None) -> Sent:
@@ -184,8 +202,8 @@ async def _read(response: httpx.Response) -> bytes | None:
     return bytes(body[:_MAX_ANSWER])
 
 
-def _trust(scheme: str, certificate: Path | None) -> ssl.SSLContext:
+def _trust(scheme: str, files: TlsFiles) -> ssl.SSLContext:
     if scheme == "http":
         # Nothing is verified on plain HTTP; an empty context saves the 2 MiB of the usual authorities.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return ssl.create_default_context(cafile=certificate)
+    return files.context()

@@ -2,5 +2,5 @@
 
 :mod:`~postel.plugins.bundle` is what a plugin consists of, :mod:`~postel.plugins.servers` what a server is and where
 its plugin and settings go, :mod:`~postel.plugins.zone_mta` and :mod:`~postel.plugins.haraka` find theirs,
-:mod:`~postel.plugins.install` says what is to be done, :mod:`~postel.plugins.steps` does it.
+:mod:`~postel.plugins.install` says what is to be done, :mod:`postel.steps` does it.
 """

@@ -16,7 +16,7 @@ from typing import Self
 
 from postel.plugins.bundle import Bundle
 from postel.plugins.servers import PluginError, Server
-from postel.plugins.steps import (
+from postel.steps import (
     AddLine,
     MakeFolder,
     PutFile,

@@ -33,9 +33,10 @@ from postel.signals.model import (
     Table,
 )
 from postel.signals.sources import EVENT_SOURCES, METRIC_SOURCES, Source, kind_of
+from postel.yaml_loader import SafeLoader
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """YAML whose every fault is a YAMLError with its line; a repeated key is one, of which PyYAML keeps the last."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's signature

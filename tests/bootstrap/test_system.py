@@ -14,6 +14,9 @@ DEBIAN = {
     "rspamd": ["rspamd:Rspamd daemon version 3.4"],
     "redis-server": ["redis-server:Redis server v=7.0.15"],
     "nginx": ["nginx:nginx version: nginx/1.22.1"],
+    "systemd": ["systemd-analyze:systemd 252"],
+    "default-jre-headless": ["java:openjdk 17.0.15 2025-04-15"],
+    "maven": ["mvn:Apache Maven 3.8.7"],
     "chromium": ["chromium:Chromium 156.0.1 built on Debian"],
     "chromium-driver": ["chromedriver:ChromeDriver 156.0.2"],
     "postgresql": ["postgres:postgres (PostgreSQL) 17.2", "initdb:", "pg_config:"],
@@ -21,6 +24,8 @@ DEBIAN = {
 # Ubuntu knows Chromium by other names, under which there is nothing that runs where snap does not.
 UBUNTU = {
     **{name: made for name, made in DEBIAN.items() if not name.startswith("chromium")},
+    "default-jre-headless": ["java:openjdk 11.0.27 2025-04-15"],
+    "openjdk-17-jre-headless": ["java:openjdk 17.0.15 2025-04-15"],
     "chromium-browser": ["chromium-browser!needs the snap"],
     "chromium-chromedriver": [],
 }
@@ -30,7 +35,8 @@ UBUNTU_WITH_SNAP = {
     "chromium-chromedriver": ["chromium.chromedriver:ChromeDriver 160.0"],
 }
 OLD = {"postgresql": ["postgres:postgres (PostgreSQL) 14.9", "initdb:", "pg_config:"]}
-EVERYTHING = ["rspamd", "redis-server", "nginx", "chromium", "chromium-driver", "postgresql"]
+FIRST = ["rspamd", "redis-server", "nginx", "systemd", "default-jre-headless", "maven"]
+EVERYTHING = [*FIRST, "chromium", "chromium-driver", "postgresql"]
 
 
 def program(folder: Path, name: str, script: str) -> None:
@@ -98,6 +104,7 @@ def test_on_debian_all_is_installed_and_found(machine: Machine, capsys: pytest.C
     assert [line for line in said(capsys) if "no " in line] == []
     assert programs.find_browser() == programs.Browser(machine.bin / "chromium", machine.bin / "chromedriver")
     assert programs.find_postgres() == [programs.PostgresServer(17, machine.bin)]
+    assert programs.find_java() == programs.Java(machine.bin / "java", machine.bin / "mvn")
     system.ensure()
     assert machine.installed() == EVERYTHING, "nothing is asked for a second time"
 
@@ -107,8 +114,9 @@ def test_what_cannot_be_had_is_named_and_holds_up_nothing_else(
     machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     system.ensure()
-    others = ["chromium-browser", "chromium-chromedriver", "postgresql"]
-    assert machine.installed() == ["rspamd", "redis-server", "nginx", *others]
+    # The Java of the first name is too old.
+    others = ["openjdk-17-jre-headless", "maven", "chromium-browser", "chromium-chromedriver", "postgresql"]
+    assert machine.installed() == [*FIRST, *others]
     (missing,) = (line for line in said(capsys) if "no " in line)
     assert missing == (
         "set-up: no Chromium with its driver: chromium-browser and chromium-chromedriver by apt did not bring it;"
@@ -135,10 +143,10 @@ def test_a_name_that_apt_does_not_know_is_said_in_its_words(
     system.ensure()
     assert programs.find_redis() == machine.bin / "redis-server"
     missing = [line for line in said(capsys) if "no " in line]
-    assert len(missing) == 4
+    assert len(missing) == 6
     assert missing[0].startswith("set-up: no Rspamd: apt-get failed: E: Unable to locate package rspamd (all of it: ")
     assert missing[0].endswith("; the tests that run it are skipped")
-    assert missing[3].endswith("; the tests run on the embedded PostgreSQL alone")
+    assert missing[5].endswith("; the tests run on the embedded PostgreSQL alone")
 
 
 @pytest.mark.parametrize("machine", [OLD], indirect=True)
@@ -159,7 +167,7 @@ def test_who_is_not_root_reads_what_to_type_in_the_names_of_the_distribution(
     system.ensure()
     assert machine.installed() == []
     (line,) = said(capsys)
-    wanted = "rspamd redis-server nginx chromium-browser chromium-chromedriver postgresql"
+    wanted = " ".join([*FIRST, "chromium-browser", "chromium-chromedriver", "postgresql"])
     assert line.startswith(f"set-up: for the tests type: sudo apt-get install --no-install-recommends {wanted}; ")
 
 

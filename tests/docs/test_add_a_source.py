@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ import psycopg
 import pytest
 from testbed.program import Program
 
+from support.bootstrap import copy_project
+from support.markdown import blocks, reading
 from support.ports import free_port
 from support.requirements import require
 from support.sink import RunningSink, running_sink
@@ -27,11 +28,8 @@ from tools.bootstrap.programs import find_nginx
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 CHECKOUT = Path(__file__).parents[2]
-PAGE = CHECKOUT / "docs" / "add-a-source.md"
+PAGE = "docs/add-a-source.md"
 MIGRATIONS = "timescale_sink/store/sql/migrations"
-# ```language path, the content, ```
-BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
 
 # Its folder, its migrations, its tests, and what is made of all declarations.
 OWN = re.compile(
@@ -40,23 +38,22 @@ OWN = re.compile(
 CACHE = re.compile(r"(^|/)(\.\w+_cache|\.hypothesis|__pycache__)/")
 
 
-@dataclass(frozen=True)
-class Block:
-    """A block of code: its language, the file that it is, '' for none, and its text."""
-
-    language: str
-    path: str
-    text: str
-
-
-def blocks() -> list[Block]:
-    return [Block(*found) for found in BLOCK.findall(PAGE.read_text("utf-8"))]
+FILES = [block for block in blocks(PAGE) if block.kind]
+"""A block of a kind is the file of that path."""
 
 
 def of(language: str) -> str:
     """The one block of this language that is no file."""
-    (text,) = [block.text for block in blocks() if block.language == language and not block.path]
-    return text
+    (block,) = blocks(PAGE, language)
+    return block.text
+
+
+def test_no_block_is_left_out() -> None:
+    with reading("docs/add-a-source.md") as page:
+        for block in FILES:
+            page.take(block.language, block.kind)
+        for language in ("nginx", "sh"):
+            page.take(language)
 
 
 def run(*command: str | Path, project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -80,23 +77,13 @@ def succeed(*command: str | Path, project: Path, **environment: str) -> str:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which all files of the page are."""
-    project = tmp_path_factory.mktemp("project")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT,
-        check=True,
-        capture_output=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (CHECKOUT / name).is_file():
-            (project / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, project / name)
+    project = copy_project(tmp_path_factory.mktemp("project"))
     # What mypy knows of the files that stay the same.
     if (CHECKOUT / ".mypy_cache").is_dir():
         shutil.copytree(CHECKOUT / ".mypy_cache", project / ".mypy_cache")
     taken = max(int(path.name[:4]) for path in (project / MIGRATIONS).glob("*.sql"))
-    for block in filter(lambda block: block.path, blocks()):
-        path = block.path.replace("NNNN", f"{taken + 1:04}").replace("MMMM", f"{taken + 2:04}")
+    for block in FILES:
+        path = block.kind.replace("NNNN", f"{taken + 1:04}").replace("MMMM", f"{taken + 2:04}")
         assert not (project / path).exists(), f"{path} is of the project already"
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_text(block.text)
@@ -228,7 +215,7 @@ def test_the_agent_asks_a_real_one_and_the_sink_stores_it(
 
 
 def metadata() -> str:
-    (text,) = [block.text for block in blocks() if block.path.endswith("metadata.yaml")]
+    (text,) = [block.text for block in FILES if block.kind.endswith("metadata.yaml")]
     return text
 
 

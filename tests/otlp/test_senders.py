@@ -22,7 +22,9 @@ from postel.otlp.errors import Malformed, Refused, Retryable, TooLarge, Unauthen
 from postel.otlp.grpc_server import create_server
 from postel.otlp.sender import Sender, Sent
 from postel.otlp.signal import ExportRequest, Signal
+from postel.otlp.tls_files import TlsFiles
 from support.otlp_receiver import Receiver, running_receiver
+from support.tls_listeners import CERTIFICATES
 
 Protocol = Literal["grpc", "http/protobuf"]
 Compression = Literal["gzip", "none"]
@@ -308,7 +310,18 @@ def test_a_wrong_header_is_named_without_its_value(header: tuple[str, str]) -> N
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_missing_certificate_is_named(protocol: Protocol, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"\[otlp\] certificate: .*none\.pem"):
-        create_sender("https://x", protocol, certificate=tmp_path / "none.pem")
+        create_sender("https://x", protocol, tls=TlsFiles(tmp_path / "none.pem"))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_is_no_certificate_to_show_is_named(protocol: Protocol, tmp_path: Path) -> None:
+    none, empty = tmp_path / "none.pem", tmp_path / "empty.pem"
+    empty.write_text("")
+    for certificate in (none, empty, CERTIFICATES / "authority.pem"):  # the last has no key
+        with pytest.raises(SettingsError, match=r"\[otlp\] client_certificate: .* cannot be used"):
+            create_sender("https://x", protocol, tls=TlsFiles(certificate=certificate))
+    with pytest.raises(SettingsError, match=r"\[otlp\] client_key: .* is of no client_certificate"):
+        create_sender("https://x", protocol, tls=TlsFiles(key=CERTIFICATES / "host.pem"))
 
 
 @pytest.mark.parametrize(("protocol", "absent"), [("grpc", "httpx"), ("http/protobuf", "grpc")])

@@ -8,30 +8,10 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from postel.plugins.bundle import bundles, shipped
 
 _CHECKOUT = Path(__file__).parents[2]
-_DATA = ("*.json", "*.yaml", "*.sql", "*.js", "*.css", "*.html", "*.svg", "py.typed")
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built wheel, unpacked into a folder as an installer would."""
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
-        cwd=_CHECKOUT,
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    (wheel,) = folder.glob("*.whl")
-    site = folder / "site"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    return site
+_DATA = ("*.json", "*.yaml", "*.sql", "*.js", "*.css", "*.html", "*.svg", "*.service", "*.conf", "py.typed")
 
 
 def _tracked(*patterns: str) -> set[Path]:
@@ -45,6 +25,7 @@ def test_every_data_file_of_the_packages_is_in_it(installed: Path) -> None:
     assert Path("otel_receivers/zone_mta/metadata.yaml") in data
     assert Path("dashboards/grafana/dashboards/overview.json") in data
     assert Path("dashboards/grafana/provisioning/alerting/postel.yaml") in data
+    assert Path("postel/services/units/postel-agent.service") in data
     assert {path for path in data if not (installed / path).is_file()} == set()
 
 
@@ -111,3 +92,13 @@ def test_of_the_plugins_nothing_else_is_in_it(installed: Path) -> None:
         path.relative_to(_CHECKOUT / "mail_plugins") for path in shipped(_CHECKOUT / "mail_plugins")
     }
     assert not any("test" in path.parts or "testdata" in path.parts for path in there)
+
+
+def test_the_source_distribution_makes_the_same_wheel(wheel: Path, wheel_of_sdist: Path) -> None:
+    assert wheel_of_sdist.name == wheel.name
+    assert _content(wheel_of_sdist) == _content(wheel)
+
+
+def _content(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,52 @@ def test_a_list_as_variable_says_its_form(monkeypatch: pytest.MonkeyPatch) -> No
         load_settings()
     monkeypatch.setenv("POSTEL_DISCOVERY__ZONE_MTA_INSTANCES", '["127.0.0.1:12081"]')
     assert load_settings().discovery.zone_mta_instances == ("127.0.0.1:12081",)
+
+
+def test_a_secret_is_read_from_the_file_that_its_variable_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url, tokens = tmp_path / "url", tmp_path / "tokens"
+    url.write_text("postgresql://postel:a-secret@db.example.org/postel\n")
+    tokens.write_text('["a-token"]\n')
+    file = tmp_path / "postel.toml"
+    file.write_text('[database]\nurl = "postgresql:///of-the-file"\nconnections = 2\n')
+    monkeypatch.setenv("POSTEL_DATABASE__URL_FILE", str(url))
+    monkeypatch.setenv("POSTEL_SERVE__READ_TOKENS_FILE", str(tokens))
+    settings = load_settings(file)
+    assert settings.database.url
+    assert settings.database.url.get_secret_value() == "postgresql://postel:a-secret@db.example.org/postel"
+    assert settings.database.connections == 2
+    assert [token.get_secret_value() for token in settings.serve.read_tokens] == ["a-token"]
+    assert "a-secret" not in str(os.environ)
+
+
+def test_what_is_wrong_with_the_file_of_a_secret_is_said_without_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    monkeypatch.setenv("POSTEL_SINK__TOKEN_FILE", str(file))
+    with pytest.raises(SettingsError, match=rf"POSTEL_SINK__TOKEN_FILE: {file} cannot be read: No such file"):
+        load_settings()
+    file.write_text("two words")
+    with pytest.raises(
+        SettingsError, match="environment, POSTEL_SINK__TOKEN_FILE = a value that is not shown is wrong"
+    ):
+        load_settings()
+    monkeypatch.setenv("POSTEL_SINK__TOKEN", "a-token")
+    with pytest.raises(SettingsError, match="POSTEL_SINK__TOKEN and POSTEL_SINK__TOKEN_FILE are both set"):
+        load_settings()
+    monkeypatch.delenv("POSTEL_SINK__TOKEN")
+    monkeypatch.delenv("POSTEL_SINK__TOKEN_FILE")
+    monkeypatch.setenv("POSTEL_SERVE__READ_TOKENS_FILE", str(file))
+    with pytest.raises(SettingsError, match="POSTEL_SERVE__READ_TOKENS_FILE is wrong; accepted: a JSON list"):
+        load_settings()
+
+
+def test_what_is_no_secret_is_in_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("POSTEL_SINK__GRPC_ADDRESS_FILE", str(tmp_path))
+    with pytest.raises(SettingsError, match="POSTEL_SINK__GRPC_ADDRESS_FILE is not a known key"):
+        load_settings()
 
 
 def test_an_empty_variable_is_as_if_unset(monkeypatch: pytest.MonkeyPatch) -> None:

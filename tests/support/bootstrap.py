@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from support.markdown import files
+
 Make = Callable[..., subprocess.Popen[str]]
 """`make(VARIABLE=value)`: starts `make collector` in a process group of its own, as a shell does."""
 
@@ -41,6 +43,14 @@ def copy_checkout(copy: Path) -> Path:
     """Copy as much of the checkout as the Collector's build needs, with nothing built; returns the copy."""
     for part in ("collector-config", "postel", "tools", "requirements"):
         shutil.copytree(CHECKOUT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def copy_project(copy: Path) -> Path:
+    """Copy every file of the checkout that is not made, also what is not committed yet; returns the copy."""
+    for name in files():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(CHECKOUT / name, copy / name)
     return copy
 
 

@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import uvicorn
 from starlette.applications import Starlette
 
+from postel import serving
 from postel.listening import listen
 from postel.otlp.answers import Outcome
 from postel.otlp.codec import DEFAULT_LIMIT
 from postel.otlp.grpc_server import create_server
 from postel.otlp.http_server import routes
 from postel.otlp.signal import ExportRequest, Signal
+from postel.otlp.tls_door import TlsDoor
 
 
 @dataclass
@@ -57,22 +58,26 @@ async def running_receiver(
     http_address: str = "127.0.0.1:0",
     limit: int = DEFAULT_LIMIT,
     token: str | None = None,
+    tls: TlsDoor | None = None,
+    connections: int = 1000,
 ) -> AsyncIterator[Receiver]:
     """Serve a `Receiver`, a new one or one that was served before, until the block ends."""
     receiver = receiver or Receiver()
-    grpc_server, receiver.grpc_port = create_server(receiver, address="127.0.0.1:0", limit=limit, token=token)
+    grpc_server, receiver.grpc_port = create_server(
+        receiver, address="127.0.0.1:0", limit=limit, token=token, tls=tls, connections=connections
+    )
     app = Starlette(routes=routes(receiver, limit=limit, token=token))
-    http_server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+    http_server = serving.create_server(app, grace=1, connections=connections, tls=tls)
     listener = listen(http_address, "a test")
     receiver.http_port = listener.getsockname()[1]
-    serving = asyncio.create_task(http_server.serve([listener]))
+    http = asyncio.create_task(http_server.serve([listener]))
     await grpc_server.start()
     while not http_server.started:
-        assert not serving.done(), "the HTTP server did not start"
+        assert not http.done(), "the HTTP server did not start"
         await asyncio.sleep(0.005)
     try:
         yield receiver
     finally:
         await grpc_server.stop(0)
         http_server.should_exit = True
-        await serving
+        await http

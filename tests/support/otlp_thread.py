@@ -68,6 +68,16 @@ class OtlpThread:
         """Every request of logs that was taken."""
         return [request for _, request in list(self.receiver.taken) if isinstance(request, ExportLogsServiceRequest)]
 
+    def bodies(self) -> list[str]:
+        """The bodies of every log record that was taken, in order, also of those without an id, as others make them."""
+        return [
+            record.body.string_value
+            for request in self.requests()
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
+
     def records(self) -> list[LogRecord]:
         """Every log record that was taken, in order."""
         return [record for request in self.requests() for record in records(request)]

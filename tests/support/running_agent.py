@@ -81,12 +81,15 @@ class KillableAgent:
     Args:
         folder: for all that it keeps.
         endpoint: where it sends.
+        code: the project's folder whose code runs; None: the one that is installed.
         more: as of :func:`environment`.
     """
 
-    def __init__(self, folder: Path, endpoint: str, **more: object) -> None:
+    def __init__(self, folder: Path, endpoint: str, *, code: Path | None = None, **more: object) -> None:
         self._folder = folder
         self._variables = environment(folder, endpoint, **more)
+        if code:
+            self._variables["PYTHONPATH"] = str(code)
         self.url = f"http://{self._variables['POSTEL_INTAKE__ADDRESS']}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -99,7 +102,7 @@ class KillableAgent:
         """Start it, and wait for nothing."""
         with (self._folder / "agent.log").open("ab") as log:
             command = [sys.executable, "-m", "postel.cli", "agent"]
-            self.process = subprocess.Popen(command, env=self._variables, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, cwd=self._folder, env=self._variables, stdout=log, stderr=log)
 
     def kill(self) -> None:
         """End it as a crash would: kill -9."""

@@ -23,14 +23,15 @@ from support.ports import free_ports
 T = TypeVar("T")
 
 
-def until(ask: Callable[[], T], seconds: float, what: str, pause: float = 0.2) -> T:
-    """Ask until the answer is truthy; AssertionError with `what` when it is not within `seconds`."""
+def until(ask: Callable[[], T], seconds: float, what: str | Callable[[], str], pause: float = 0.2) -> T:
+    """Ask until the answer is truthy; AssertionError with `what` (it may be asked for then) where it is not in time."""
     deadline = time.monotonic() + seconds
     while True:
         answer = ask()
         if answer:
             return answer
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(pause)
 
 
@@ -43,12 +44,14 @@ class RunningPostel:
         environment: variables beside those that give it ports and a data folder of its own.
         arguments: of `postel up`.
         under: the command that starts it, such as `nohup`.
+        python: of the environment that it is installed in.
     """
 
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: Sequence[str] = ()
     under: Sequence[str] = ()
+    python: str | Path = sys.executable
 
     def __post_init__(self) -> None:
         self.ports = dict(
@@ -92,7 +95,7 @@ class RunningPostel:
         """Start `postel up`, the leader of a session of its own."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*self.under, sys.executable, "-m", "postel.cli", "up", *self.arguments],
+                [*self.under, self.python, "-m", "postel.cli", "up", *self.arguments],
                 cwd=self.folder,
                 env=self.variables,
                 stdout=output,
@@ -152,7 +155,7 @@ class RunningPostel:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a `postel` command on the same settings."""
         return subprocess.run(
-            [sys.executable, "-m", "postel.cli", *arguments],
+            [self.python, "-m", "postel.cli", *arguments],
             cwd=self.folder,
             env=self.variables,
             capture_output=True,
@@ -183,9 +186,15 @@ class RunningPostel:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str, under: Sequence[str] = (), **environment: str) -> Iterator[RunningPostel]:
+def running(
+    folder: Path,
+    *arguments: str,
+    under: Sequence[str] = (),
+    python: str | Path = sys.executable,
+    **environment: str,
+) -> Iterator[RunningPostel]:
     """A Postel that runs inside the block; its log is shown when the block fails."""
-    postel = RunningPostel(folder, environment, arguments, under)
+    postel = RunningPostel(folder, environment, arguments, under, python)
     postel.start()
     try:
         yield postel

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from postel.otlp.tls_door import pinned
 from postel.signals import load_all
 from support.ports import free_ports
 from timescale_sink.ingest.mapping import Mapper
@@ -52,12 +54,19 @@ async def recount(url: str) -> list[Difference]:
 
 @dataclass
 class RunningSink:
-    """`postel sink` as a child of the test."""
+    """`postel sink` as a child of the test.
+
+    Attributes:
+        more: variables beside its own; with TLS where they name a certificate.
+        code: the project's folder whose code runs; None: the one that is installed.
+    """
 
     folder: Path
     url: str
+    more: Mapping[str, str] = field(default_factory=dict)
     ports: list[int] = field(default_factory=lambda: free_ports(2))
     process: subprocess.Popen[bytes] | None = None
+    code: Path | None = None
 
     @property
     def grpc(self) -> str:
@@ -67,7 +76,8 @@ class RunningSink:
     @property
     def http(self) -> str:
         """Where it listens for OTLP/HTTP."""
-        return f"http://127.0.0.1:{self.ports[1]}"
+        scheme = "https" if "POSTEL_SINK__TLS_CERTIFICATE" in self.more else "http"
+        return f"{scheme}://127.0.0.1:{self.ports[1]}"
 
     @property
     def variables(self) -> dict[str, str]:
@@ -82,6 +92,8 @@ class RunningSink:
             "POSTEL_SINK__GRPC_ADDRESS": self.grpc,
             "POSTEL_SINK__HTTP_ADDRESS": f"127.0.0.1:{self.ports[1]}",
             **({"POSTEL_DATABASE__URL": self.url} if self.url else {}),
+            **({"PYTHONPATH": str(self.code)} if self.code else {}),
+            **self.more,
         }
 
     @property
@@ -113,8 +125,15 @@ class RunningSink:
     def state(self, *, ready: bool = True) -> int:
         """The HTTP status of /readyz or /healthz; 0 where nobody listens."""
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.http}/{'readyz' if ready else 'healthz'}", timeout=2).status_code
+            page = f"{self.http}/{'readyz' if ready else 'healthz'}"
+            return httpx.get(page, timeout=2, verify=self._trusting()).status_code
         return 0
+
+    def _trusting(self) -> ssl.SSLContext | bool:
+        if "POSTEL_SINK__TLS_CERTIFICATE" not in self.more:
+            return True
+        shown = self.more.get("POSTEL_SINK__TLS_CLIENT_CERTIFICATE")
+        return pinned("[sink]", Path(self.more["POSTEL_SINK__TLS_CERTIFICATE"]), Path(shown) if shown else None)
 
     def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the end; returns the exit code."""
@@ -140,9 +159,9 @@ class RunningSink:
 
 
 @contextlib.contextmanager
-def running_sink(folder: Path, url: str) -> Iterator[RunningSink]:
+def running_sink(folder: Path, url: str, **more: str) -> Iterator[RunningSink]:
     """A sink of the test's own, not started yet; ended with the block."""
-    sink = RunningSink(folder, url)
+    sink = RunningSink(folder, url, more)
     try:
         yield sink
     finally:

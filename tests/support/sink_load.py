@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,8 @@ from psycopg import sql
 from postel.otlp.signal import Signal
 from support.node_observer import cpu_seconds
 
-TIME = 1_768_471_200_000_000_000
+TIME = (int(time.time()) // 3600 - 24) * 3600 * 10**9
+"""A day ago. What is older goes into columns meanwhile, and a new row is looked for there: another measurement."""
 TICK = 15_000_000_000
 IN_REQUEST = 4000
 """Records: what a batch of the Collector's, of up to 2 MiB, holds."""
@@ -147,27 +148,43 @@ async def send(address: str, signal: Signal, bodies: Sequence[bytes]) -> tuple[f
     Raises:
         AssertionError: one is not taken whole.
     """
-    waiting = iter(bodies)
-    repeated = 0
     async with aio.insecure_channel(address, options=[("grpc.max_send_message_length", 16 << 20)]) as channel:
         call: Any = channel.unary_unary(signal.method)
-
-        async def sender() -> None:
-            nonlocal repeated
-            for body in waiting:
-                while True:
-                    try:
-                        assert await call(body, timeout=30) in _TAKEN
-                        break
-                    except aio.AioRpcError as error:
-                        # A busy machine does not commit in time; what it did until then is counted.
-                        if error.code() is not StatusCode.UNAVAILABLE:
-                            raise
-                        repeated += 1
-
         begun = time.monotonic()
-        await asyncio.gather(*(sender() for _ in range(AT_ONCE)))
+        repeated = await send_by(lambda body: call(body, timeout=30), bodies)
         return time.monotonic() - begun, repeated
+
+
+async def send_by(call: Callable[[bytes], Awaitable[bytes]], bodies: Iterable[bytes], pause: float = 0) -> int:
+    """Make calls, several at once, until each body is answered with success; how often one was to be sent again.
+
+    Args:
+        call: of OTLP/gRPC.
+        bodies: encoded requests.
+        pause: seconds before what was refused is sent again.
+
+    Raises:
+        AssertionError: one is not taken whole.
+    """
+    waiting = iter(bodies)
+    repeated = 0
+
+    async def sender() -> None:
+        nonlocal repeated
+        for body in waiting:
+            while True:
+                try:
+                    assert await call(body) in _TAKEN
+                    break
+                except aio.AioRpcError as error:
+                    # A busy machine does not commit in time, and a queue may be full.
+                    if error.code() is not StatusCode.UNAVAILABLE:
+                        raise
+                    repeated += 1
+                    await asyncio.sleep(pause)
+
+    await asyncio.gather(*(sender() for _ in range(AT_ONCE)))
+    return repeated
 
 
 @dataclass(frozen=True)
@@ -184,57 +201,66 @@ class Copied:
     taken: float
 
 
-def copy_again(url: str, table: str, since: str, until: str, *, together: int) -> Copied:
-    """Copy a table's rows of a range of time into an empty twin that has its indexes, as psycopg does it fastest.
+class Twin:
+    """An empty twin of a table, with its indexes, into which the table's rows go by COPY, as psycopg does it fastest.
 
-    The twin of a hypertable is one, without the continuous aggregates that a sink's rows have to be noted for.
+    It grows as the table does, so that both have indexes of one size. The twin of a hypertable is one, without the
+    continuous aggregates that a sink's rows have to be noted for.
 
     Args:
-        url: of the database; the twin is dropped again.
+        url: of the database.
         table: its name.
-        since, until: the range, until excluded.
-        together: rows in a transaction, in the order of their time.
     """
-    name, twin = sql.Identifier(table), sql.Identifier(f"{table}_twin")
-    with psycopg.connect(url, autocommit=True) as reader, psycopg.connect(url, autocommit=True) as writer:
-        writer.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(twin, name))
-        if chunk := _chunk(reader, table):
-            writer.execute(
-                "SELECT create_hypertable(%s, by_range('time', %s::interval), create_default_indexes => false)",
-                (f"{table}_twin", chunk),
-            )
+
+    def __init__(self, url: str, table: str) -> None:
+        self._url = url
+        self._table = sql.Identifier(table)
+        self._twin = sql.Identifier(f"{table}_twin")
+        with psycopg.connect(url, autocommit=True) as database:
+            database.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(self._twin, self._table))
+            if chunk := _chunk(database, table):
+                database.execute(
+                    "SELECT create_hypertable(%s, by_range('time', %s::interval), create_default_indexes => false)",
+                    (f"{table}_twin", chunk),
+                )
+            found = database.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(self._table)).description or ()
+        self._columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in found)
+
+    def copy(self, since: str, until: str, *, together: int) -> Copied:
+        """Copy the table's rows of a range of time.
+
+        Args:
+            since, until: the range, until excluded.
+            together: rows in a transaction, in the order of their time.
+        """
+        with (
+            psycopg.connect(self._url, autocommit=True) as reader,
+            psycopg.connect(self._url, autocommit=True) as writer,
+        ):
+            rows, bodies = self._bodies(reader, since, until, together)
+            into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(self._twin, self._columns)
+            pid = writer.info.backend_pid
+            begun, used = time.monotonic(), cpu_seconds([pid])
+            for body in bodies:
+                with writer.cursor() as cursor, cursor.copy(into) as copy:
+                    copy.write(body)
+            return Copied(rows, cpu_seconds([pid]) - used, time.monotonic() - begun)
+
+    def _bodies(
+        self, reader: psycopg.Connection[Any], since: str, until: str, together: int
+    ) -> tuple[int, Sequence[bytes]]:
+        """How many rows there are, and what COPY takes of each transaction."""
         select = sql.SQL("SELECT * FROM {} WHERE time >= {} AND time < {} ORDER BY time").format(
-            name, sql.Literal(since), sql.Literal(until)
+            self._table, sql.Literal(since), sql.Literal(until)
         )
         reader.execute(sql.SQL("CREATE TEMPORARY TABLE wanted AS {}").format(select))
         (rows,) = reader.execute("SELECT count(*) FROM wanted").fetchone() or (0,)
         reader.execute("ALTER TABLE wanted ADD COLUMN place bigint GENERATED ALWAYS AS IDENTITY")
-        columns = [
-            column.name for column in reader.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(name)).description or ()
-        ]
-        named = sql.SQL(", ").join(map(sql.Identifier, columns))
-        bodies = [
-            b"".join(
-                _copied_out(
-                    reader,
-                    sql.SQL("SELECT {} FROM wanted WHERE place > {} AND place <= {}").format(
-                        named, sql.Literal(first), sql.Literal(first + together)
-                    ),
-                )
-            )
+        part = sql.SQL("SELECT {} FROM wanted WHERE place > {} AND place <= {}")
+        return rows, [
+            b"".join(_copied_out(reader, part.format(self._columns, sql.Literal(first), sql.Literal(first + together))))
             for first in range(0, rows, together)
         ]
-        pid = writer.info.backend_pid
-        begun, used = time.monotonic(), cpu_seconds([pid])
-        for body in bodies:
-            with (
-                writer.cursor() as cursor,
-                cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(twin, named)) as copy,
-            ):
-                copy.write(body)
-        taken, cpu = time.monotonic() - begun, cpu_seconds([pid]) - used
-        writer.execute(sql.SQL("DROP TABLE {}").format(twin))
-    return Copied(rows, cpu, taken)
 
 
 def _chunk(reader: psycopg.Connection[Any], table: str) -> str | None:

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -186,13 +189,23 @@ async def test_it_is_a_receiver_that_leaves_the_loop_free(make_receiver: Make) -
     assert longest < 0.5
 
 
+@contextmanager
+def another_instrumentation(**config: Any) -> Iterator[InMemoryMetricReader]:
+    """OpenTelemetry's own of this host, with a provider of its own."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    instrumentor = SystemMetricsInstrumentor(**config)
+    instrumentor.instrument(meter_provider=provider)
+    try:
+        yield reader
+    finally:
+        instrumentor.uninstrument()
+        provider.shutdown()
+
+
 def test_the_global_provider_and_another_instrumentation_stay_as_they_are(make_receiver: Make) -> None:
     before = metrics.get_meter_provider()
-    reader = InMemoryMetricReader()
-    foreign_provider = MeterProvider([reader], shutdown_on_exit=False)
-    foreign = SystemMetricsInstrumentor(config={"system.memory.usage": ["free"]})
-    foreign.instrument(meter_provider=foreign_provider)
-    try:
+    with another_instrumentation(config={"system.memory.usage": ["free"]}) as reader:
         receivers = [make_receiver(), make_receiver()]
         for number in range(2):
             both = [points(receiver.collect_now(tick(number))) for receiver in receivers]
@@ -202,22 +215,26 @@ def test_the_global_provider_and_another_instrumentation_stay_as_they_are(make_r
         assert data is not None
         (scope,) = data.resource_metrics[0].scope_metrics
         assert [(m.name, len(m.data.data_points)) for m in scope.metrics] == [("system.memory.usage", 1)]
-    finally:
-        foreign.uninstrument()
-        foreign_provider.shutdown()
     assert metrics.get_meter_provider() is before
 
 
-def test_a_collect_costs_less_than_30_ms_of_cpu(make_receiver: Make) -> None:
+def test_a_collect_costs_less_cpu_than_the_instrumentation_that_it_is_made_of(make_receiver: Make) -> None:
+    # In pairs, for the milliseconds are the machine's: 10 to 16 of them are 35 on a slow one.
+    def cost(of: Callable[[], object]) -> float:
+        began = time.thread_time()
+        of()
+        return time.thread_time() - began
+
     receiver = make_receiver()
     receiver.collect_now(tick(0))
-    costs = []
-    for number in range(1, 8):
-        time.sleep(0.05)
-        began = time.thread_time()
-        receiver.collect_now(tick(number))
-        costs.append(time.thread_time() - began)
-    assert sorted(costs)[len(costs) // 2] < 0.030, costs
+    with another_instrumentation() as reader:
+        reader.get_metrics_data()
+        ratios = []
+        for number in range(1, 10):
+            time.sleep(0.05)
+            ours = cost(partial(receiver.collect_now, tick(number)))
+            ratios.append(ours / cost(reader.get_metrics_data))
+    assert sorted(ratios)[len(ratios) // 2] < 1, ratios
 
 
 def test_times_are_multiples_of_the_interval(found: Points) -> None:

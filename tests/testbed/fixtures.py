@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from testbed import haraka, pglite
+from testbed import haraka, maven_packages, pglite
 from testbed.backends import Backends
 from testbed.haraka import Haraka
+from testbed.kafka import KafkaBroker, running
 from testbed.mail_plugins import pack
-from testbed.npm_packages import InstallationError, install
+from testbed.npm_packages import install
+from testbed.once import InstallationError
 from testbed.program import started
 from testbed.rspamd import Rspamd
 from testbed.smtp_sink import SmtpSink
@@ -31,8 +33,9 @@ from testbed.zone_mta import NEWEST, RELEASES, ZoneMta
 from support.node import Node, find_node
 from support.otlp_thread import OtlpThread
 from support.requirements import require
+from support.tls_listeners import CERTIFICATES
 from timescale_sink.store.migrate import migrate
-from tools.bootstrap.programs import find_redis, find_rspamd
+from tools.bootstrap.programs import find_java, find_redis, find_rspamd
 
 NewZoneMta = Callable[..., ZoneMta]
 """`new_zone_mta(zones=("default", "bulk"), version=NEWEST, **options of ZoneMta)`: its sink is `.sink`.
@@ -283,6 +286,22 @@ def new_rspamd(servers: Servers) -> NewRspamd:
 @pytest.fixture
 def rspamd(new_rspamd: NewRspamd) -> Rspamd:
     return new_rspamd()
+
+
+@pytest.fixture
+def kafka_broker(tmp_path: Path) -> Iterator[KafkaBroker]:
+    java = find_java()
+    require("kafka", available=java)
+    require("openssl", available=shutil.which("openssl"), how="it writes Kafka's key in another form")
+    assert java
+    try:
+        jars = maven_packages.install("kafka", java)
+    except InstallationError as error:
+        require("kafka", available=False, how=str(error))
+        raise
+    certificate = CERTIFICATES / "gateway.pem"
+    with running(KafkaBroker(tmp_path / "kafka", java=java, jars=jars, certificate=certificate)) as broker:
+        yield broker
 
 
 @pytest.hookimpl(wrapper=True)

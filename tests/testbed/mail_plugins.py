@@ -36,6 +36,18 @@ def pack(node: Node, name: str, folder: Path) -> Path:
     return folder / "package"
 
 
+def install(node: Node, plugin: Path, folder: Path) -> None:
+    """`npm install` of the file that `pack` made, in this folder; npm reaches for no registry.
+
+    Args:
+        node: whose npm does it.
+        plugin: what `pack` returned.
+        folder: of the server's installation.
+    """
+    (packed,) = plugin.parent.glob("*.tgz")
+    _npm(node, "install", "--offline", "--no-progress", str(packed), folder=folder)
+
+
 def run_tests(node: Node, name: str) -> subprocess.CompletedProcess[str]:
     """Run the tests of `mail_plugins/<name>` with Node's own runner."""
     link_workspace(node)
@@ -57,11 +69,9 @@ def _locked() -> fasteners.InterProcessLock:
     return fasteners.InterProcessLock(LOCK)
 
 
-def _npm(node: Node, *arguments: str) -> None:
+def _npm(node: Node, *arguments: str, folder: Path = WORKSPACE) -> None:
     # npm's scripts look for `node` on PATH.
     environment = {**os.environ, "PATH": f"{node.path.parent}{os.pathsep}{os.environ['PATH']}"}
     command = node.npm(*arguments, "--no-audit", "--no-fund", "--no-update-notifier")
-    done = subprocess.run(
-        command, cwd=WORKSPACE, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"npm {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}"

@@ -157,6 +157,12 @@ class WildDuck:
             for recipient in recipients:
                 client.sendmail("ok@sender.test", recipient, text)
 
+    def stored_as(self, message_id: str) -> list[str]:
+        """What its database calls the messages with this Message-ID, as its LMTP server answers who hands one over."""
+        with pymongo.MongoClient[dict[str, Any]](self._database) as client:
+            found = client.get_default_database()["messages"].find({"msgid": message_id})
+            return [str(message["_id"]) for message in found]
+
     def add_users_at_once(self, quotas: Sequence[tuple[int, int]]) -> None:
         """Write users into the database, some thousands a second; they have no mailboxes.
 

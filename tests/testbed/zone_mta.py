@@ -87,6 +87,7 @@ class ZoneMta:
         self.api_port, self.smtp_port, self.queue_port = free_ports(3)
         self.api = f"http://127.0.0.1:{self.api_port}"
         self.metrics_url = f"{self.api}/metrics"
+        self.database = backends.new_database()
         self._serial = itertools.count(1)
         configuration = _configuration(self, backends, connections, defer_times_s, bounce_zone)
         lay_over(configuration, settings or {})
@@ -212,7 +213,7 @@ def _configuration(
     return {
         "shutdownTimeout": 10_000,
         "dbs": {
-            "mongo": backends.new_database(),
+            "mongo": server.database,
             # An empty name: the database of the connection string.
             "sender": "",
             "redis": {"host": host, "port": backends.redis_port, "db": 3},

@@ -75,17 +75,22 @@ class PutFolder:
 
 @dataclass(frozen=True)
 class PutFile:
-    """A file with this content."""
+    """A file with this content.
+
+    Attributes:
+        rights: of a new file; None: as far as its folder lets.
+    """
 
     path: Path
     content: bytes
+    rights: int | None = None
 
     def __str__(self) -> str:
         return f"{'replace' if self.path.exists() else 'write'} {self.path}"
 
     def run(self) -> None:
         """See `Step.run`."""
-        _replace(self.path, self.content)
+        _replace(self.path, self.content, self.rights)
 
 
 @dataclass(frozen=True)
@@ -237,8 +242,8 @@ def check_writable(steps: list[Step]) -> None:
             folder.stat()
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
             raise PostelError(
-                f"{folder} is on a file system that is mounted read-only: mount it to be written, or install the "
-                "plugin where the server's image is built"
+                f"{folder} is on a file system that is mounted read-only: mount it to be written, or install "
+                "where its image is built"
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PostelError(_forbidden(folder))
@@ -272,25 +277,26 @@ def _new_folder(path: Path, like: Path) -> None:
     path.chmod(model.st_mode & _RIGHTS)
 
 
-def _fill(file: IO[bytes], content: bytes, model: os.stat_result) -> None:
-    """Write a new file, and give it the owner and the rights of its model."""
+def _fill(file: IO[bytes], content: bytes, model: os.stat_result, rights: int | None = None) -> None:
+    """Write a new file, and give it the owner and the rights of its model, or the rights that are named."""
     file.write(content)
     if os.geteuid() == 0:
         os.fchown(file.fileno(), model.st_uid, model.st_gid)
     readable = _RIGHTS if stat.S_ISREG(model.st_mode) else _READ_WRITE
-    os.fchmod(file.fileno(), model.st_mode & readable)
+    os.fchmod(file.fileno(), model.st_mode & readable if rights is None else rights)
     file.flush()
     os.fsync(file.fileno())
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, rights: int | None = None) -> None:
     """Write a file beside its place and move it there; one that is there keeps its owner and rights."""
-    model = (path if path.exists() else path.parent).stat()
+    there = path.exists()
+    model = (path if there else path.parent).stat()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     made = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            _fill(file, content, model)
+            _fill(file, content, model, None if there else rights)
         made.replace(path)
     except BaseException:
         made.unlink(missing_ok=True)

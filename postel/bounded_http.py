@@ -1,0 +1,162 @@
+"""Uvicorn's HTTP with bounds that it lacks: connections, the size and time of a request's head, the time of a body.
+
+Contract: of more connections than are allowed the one that waits longest without a request is closed, so that somebody
+who opens them without end keeps nobody else out; where each has a request under way, the new one hears 503. A head that
+is too large hears 431, a body that is too large 413. Who is slower than the times says, or does not read an answer, is
+cut off. A WebSocket counts as a connection and is never closed for another.
+
+Source: RFC 6585 section 5 (431); RFC 9110 sections 15.5.14 (413) and 15.6.4 (503).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# A browser's cookies and the page's own addresses are a tenth of it. What comes in one piece, up to 256 KiB, is read
+# before it is counted.
+HEAD_BYTES = 64 << 10
+HEAD_SECONDS = 10.0
+# The largest body, 16 MiB, at 300 KiB a second. Who takes OTLP asks for it sooner itself, and says so.
+BODY_SECONDS = 60.0
+UNREAD_SECONDS = 60.0
+
+
+class Bounds:
+    """The connections of one server.
+
+    Args:
+        connections: at once at most.
+        body: bytes of a request's body at most; None: the application looks after it.
+    """
+
+    def __init__(self, connections: int, body: int | None = None) -> None:
+        self.connections = connections
+        self.body = body
+        # Without a request under way, longest first.
+        self.waiting: dict[BoundedHttp, None] = {}
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """A connection of a server; its subclass of :func:`bounded` has the bounds."""
+
+    bounds: Bounds
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._head_bytes = self._body_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        """Take it, where there is room or one that waits."""
+        bounds = self.bounds
+        full = len(self.connections) >= bounds.connections
+        super().connection_made(transport)
+        if full:
+            if not bounds.waiting:
+                self._refuse(b"503 Service Unavailable", b"retry-after: 2\r\n")
+                return
+            next(iter(bounds.waiting))._cut()  # noqa: SLF001 - of the same class
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._set(None)
+        self._readable(is_read=True)
+        self.bounds.waiting.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand it on, and see that a head ends some time."""
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._timer is None:
+                self._set(HEAD_SECONDS)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_headers_complete(self) -> None:
+        """A request is under way."""
+        self._in_head = False
+        self._head_bytes = self._body_bytes = 0
+        self.bounds.waiting.pop(self, None)
+        self._set(BODY_SECONDS)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Count it."""
+        self._body_bytes += len(body)
+        if self.bounds.body is not None and self._body_bytes > self.bounds.body:
+            if not self.transport.is_closing():
+                self._refuse(b"413 Content Too Large")
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of the request is there."""
+        self._in_head = True
+        self._set(None)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """It waits for the next request, unless that is here."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self.bounds.waiting[self] = None
+
+    def handle_websocket_upgrade(self) -> None:
+        """It is no connection of HTTP any more."""
+        self._set(None)
+        self._readable(is_read=True)
+        self.bounds.waiting.pop(self, None)
+        super().handle_websocket_upgrade()
+
+    def pause_writing(self) -> None:
+        """Much of an answer waits to be read."""
+        super().pause_writing()
+        self._readable(is_read=False)
+
+    def resume_writing(self) -> None:
+        """It was read."""
+        super().resume_writing()
+        self._readable(is_read=True)
+
+    def _wait(self) -> None:
+        self.bounds.waiting[self] = None
+        self._set(HEAD_SECONDS)
+
+    def _set(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self._cut)
+
+    def _readable(self, *, is_read: bool) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+        self._unread = None if is_read else self.loop.call_later(UNREAD_SECONDS, self._cut)
+
+    def _cut(self) -> None:
+        self.bounds.waiting.pop(self, None)
+        self._set(None)
+        # Not closed: what is still to be written would be waited for.
+        self.transport.abort()
+
+    def _refuse(self, status: bytes, headers: bytes = b"") -> None:
+        self._set(None)
+        # An answer that has begun is not another one's place. Before the first request there is no cycle.
+        cycle: Any = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.transport.write(
+                b"HTTP/1.1 " + status + b"\r\n" + headers + b"connection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+        self.transport.close()
+
+
+def bounded(bounds: Bounds) -> type[BoundedHttp]:
+    """The protocol of a server of its own."""
+    return type("OfOneServer", (BoundedHttp,), {"bounds": bounds})

@@ -1,0 +1,108 @@
+"""docs/install.md, followed in folders of the test's own: the wheel, systemd's units, the containers' secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.bootstrap import copy_project
+from support.markdown import reading, run, variables
+from support.requirements import require
+from support.running_postel import RunningPostel, until
+
+
+def test_units_and_secrets(migrated_postgres: str, tmp_path: Path) -> None:
+    require("systemd", available=shutil.which("systemd-sysusers") and shutil.which("systemctl"))
+    checkout, roots = tmp_path / "checkout", [tmp_path / "whole", tmp_path / "apart"]
+    for root in roots:
+        (root / "etc/systemd/system").mkdir(parents=True)
+    shutil.copytree(Path(__file__).parents[2] / "compose", checkout / "compose")
+    instead = {
+        # Into a root of the test's own, by the Postel of this checkout.
+        "/opt/postel/bin/postel db": "postel db",
+        "/opt/postel/bin/postel install": "postel install --root $ROOT --python /opt/postel/bin/python",
+        # No systemd runs here: both programs do to that root what they do to a host before anything is started.
+        "systemd-sysusers": "systemd-sysusers --root=$ROOT",
+        "systemctl daemon-reload": "true",
+        "systemctl enable --now": "systemctl --root=$ROOT enable",
+        # What it runs is here already.
+        "/opt/postel/bin/pip install --upgrade dist/postel-*.whl": "true",
+        # No engine runs here; tests/packaging/test_compose.py reads the file as the engine would.
+        "docker compose up --build --detach": "test -f compose/secrets.sh",
+    }
+    # The wheel is built and installed by the other test here, which takes minutes, and by tests/packaging in seconds.
+    with reading("docs/install.md", instead=instead, others={"sh wheel": "tests/docs/test_install_page.py"}) as page:
+        root, apart = roots
+        environment = variables(POSTEL_COLLECTOR="none", ROOT=str(root))
+        (install,), (systemd,), (parts,) = (page.take("sh", kind) for kind in ("install", "systemd", "parts"))
+        dry, *rest = install.splitlines()
+        assert f"would write {root}/etc/systemd/system/postel.service" in run(dry, tmp_path, environment)
+        assert not (root / "etc/systemd/system/postel.service").exists()
+        run("\n".join([*rest, systemd]), tmp_path, environment)
+        assert (root / "etc/systemd/system/multi-user.target.wants/postel.service").is_symlink()
+        assert "postel:" in (root / "etc/passwd").read_text()
+        run(parts, tmp_path, {**environment, "ROOT": str(apart)})
+        units = {path.name for path in (apart / "etc/systemd/system").glob("*.service")}
+        assert units == {f"postel-{part}.service" for part in ("agent", "collector", "sink", "serve")}
+
+        (upgrade,) = page.take("sh", "upgrade")
+        said = run(upgrade, tmp_path, {**environment, "POSTEL_DATABASE__URL": migrated_postgres})
+        assert said.startswith("the schema is up to date\nthe schema is up to date\n")
+
+        (containers,) = page.take("sh", "containers")
+        printed = run(containers, checkout, environment)
+        for name in ("read_tokens", "grafana_admin_password"):
+            assert (checkout / "secrets" / name).read_text().strip() in printed.splitlines()
+
+
+@pytest.mark.soak
+def test_the_wheel_runs_from_its_folder(tmp_path: Path) -> None:
+    postel = RunningPostel(tmp_path, {"POSTEL_INTERVALS__SYSTEM_METRICS": "1", "POSTEL_INTERVALS__SEND_METRICS": "1"})
+    # As root the embedded PostgreSQL runs as another user, who has to reach the programs that it consists of.
+    with tempfile.TemporaryDirectory(prefix="postel-") as folder:
+        opt = Path(folder) / "opt"
+        opt.mkdir()
+        for each in (Path(folder), opt):
+            each.chmod(0o755)
+        checkout = copy_project(tmp_path / "checkout")
+        done = "sh install", "sh parts", "sh upgrade", "sh systemd", "sh containers"
+        others = dict.fromkeys(done, "tests/docs/test_install_page.py")
+        with reading("docs/install.md", instead={"/opt/postel": f"{opt}/postel"}, others=others) as page:
+            (wheel,) = page.take("sh", "wheel")
+            *steps, up = wheel.splitlines()
+            run("\n".join(steps), checkout, variables(), seconds=900)
+            with running(up, postel) as log:
+                rows = "SELECT count(*) FROM metrics_system WHERE cpu_load IS NOT NULL"
+                until(lambda: postel.query(rows) > [(0,)], 120, log.read_text)
+                assert httpx.get(postel.page, timeout=20, trust_env=False).status_code == httpx.codes.OK
+    shutil.rmtree(postel.data, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running(command: str, postel: RunningPostel) -> Iterator[Path]:
+    """A command that runs until it is ended, with the block; gives its log."""
+    with postel.log.open("wb") as output:
+        process = subprocess.Popen(
+            ["bash", "-e", "-c", f"exec {command}"],
+            cwd=postel.folder,
+            env={**variables(), **postel.variables},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield postel.log
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            process.wait(10)

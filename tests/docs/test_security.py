@@ -1,0 +1,60 @@
+"""docs/security.md: its commands run, its settings are read, and its figures are those of the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+
+from otel_receivers import intake
+from postel import bounded_http, serving
+from postel.otlp import admission, grpc_server, http_server
+from postel.settings import Intake, Serve, Sink, load_settings
+from support.markdown import CHECKOUT, blocks, reading
+from support.postgres import fresh_database
+from support.sink import running_sink
+from timescale_sink.api import live
+from timescale_sink.store.roles import ROLES
+
+PAGE = (CHECKOUT / "docs" / "security.md").read_text("utf-8")
+
+
+def test_its_settings_are_read(tmp_path: Path) -> None:
+    with reading("docs/security.md", others={"sh": "tests/docs/test_security.py"}) as page:
+        (text,) = page.take("toml")
+    (tmp_path / "postel.toml").write_text(text)
+    settings = load_settings(tmp_path / "postel.toml")
+    assert settings.sink.uses_tls
+    assert settings.sink.tls_client_ca == Path("/etc/postel/senders.crt")
+    assert settings.serve.scheme == "https"
+
+
+def test_its_commands_make_the_roles(postgres: str, tmp_path: Path) -> None:
+    with fresh_database(postgres) as url, running_sink(tmp_path, url) as sink:
+        try:
+            (commands,) = blocks("docs/security.md", "sh")
+            for line in commands.text.splitlines():
+                done = sink.command(*line.partition("#")[0].split()[1:])
+                assert done.returncode == 0, done.stderr
+            with psycopg.connect(url) as connection:
+                found = connection.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^postel_' ORDER BY 1")
+                assert [name for (name,) in found] == sorted(ROLES)
+        finally:
+            with psycopg.connect(url, autocommit=True) as connection:
+                for role in ROLES:
+                    connection.execute(f"DROP OWNED BY {role}".encode())
+                    connection.execute(f"DROP ROLE {role}".encode())
+
+
+def test_its_figures_are_those_of_the_code() -> None:
+    sink, page = Sink(), Serve()
+    assert f"{Intake().connections} connections; {intake.REQUEST_BYTES >> 20} MiB a body" in PAGE
+    assert f"{sink.connections} connections each; {sink.request_bytes >> 20} MiB a request after decompress" in PAGE
+    in_work = f"{admission.ROOM_BYTES >> 20} and {admission.LARGE_ROOM_BYTES >> 20} MiB in work"
+    assert f"{admission.PLACES} requests read at once, {admission._WAITING} wait, {in_work}" in PAGE
+    handshake = f"{grpc_server._HANDSHAKE_MS // 1000} s for its handshake"
+    assert f"{grpc_server._STREAMS} calls of a gRPC connection, {handshake}" in PAGE
+    assert f"{page.connections} connections; {serving._MESSAGE_BYTES >> 20} MiB a body and a WebSocket's" in PAGE
+    assert f"{live._MOST_LISTENERS} listeners of `/api/v1/live`, {live._MOST_SUBSCRIPTIONS} subscriptions" in PAGE
+    assert f"a head of {bounded_http.HEAD_BYTES >> 10} KiB within {bounded_http.HEAD_SECONDS:g} s, a body" in PAGE
+    assert f"within {bounded_http.BODY_SECONDS:g} s (OTLP: {http_server._READ_SECONDS:g} s)" in PAGE

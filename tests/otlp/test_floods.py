@@ -1,0 +1,221 @@
+"""What holds connections, heads, bodies and answers without end at a door of ours, while somebody else gets through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
+
+from postel import bounded_http, serving
+from postel.listening import listen
+from postel.otlp import grpc_server
+from postel.otlp.client import create_sender
+from postel.otlp.errors import Retryable
+from postel.otlp.signal import Signal
+from support.otlp_receiver import running_receiver
+
+MOST = 40
+FLOOD = 200
+GET = b"GET /quick HTTP/1.1\r\nhost: x\r\n"
+
+
+@contextlib.asynccontextmanager
+async def flood(port: int, count: int, words: bytes = b"") -> AsyncIterator[list[asyncio.Task[bytes]]]:
+    """Connections that say something, and then nothing; tasks that end with them."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+    for _, writer in opened:
+        writer.write(words)
+    ends = [asyncio.create_task(reader.read()) for reader, _ in opened]
+    try:
+        yield ends
+    finally:
+        for _, writer in opened:
+            writer.transport.abort()
+        await asyncio.gather(*ends, return_exceptions=True)
+
+
+async def send(endpoint: str, protocol: Any) -> None:
+    sender = create_sender(endpoint, protocol, timeout=5)
+    try:
+        await sender.send(Signal.METRICS, b"")
+    finally:
+        await sender.close()
+
+
+@pytest.mark.parametrize("words", [b"", b"POST /v1/metrics HTTP/1.1\r\nx-slow: "], ids=["silent", "slow"])
+async def test_a_sender_gets_through_to_http_beside_a_flood(words: bytes) -> None:
+    async with running_receiver(connections=MOST) as receiver, flood(receiver.http_port, FLOOD, words) as ends:
+        async with asyncio.timeout(3):
+            for _ in range(5):
+                await send(receiver.http, "http/protobuf")
+        assert len(receiver.taken) == 5
+        # Of the flood the last ones are there still.
+        assert await _ended(ends) >= FLOOD - MOST
+
+
+async def test_a_sender_gets_through_to_grpc_once_those_who_say_nothing_are_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_server, "_HANDSHAKE_MS", 1500)
+    async with running_receiver(connections=MOST) as receiver, flood(receiver.grpc_port, FLOOD) as ends:
+        await asyncio.sleep(0.2)
+        # More than are allowed were closed at once.
+        assert FLOOD - MOST <= await _ended(ends) < FLOOD
+        with pytest.raises(Retryable):
+            await send(receiver.grpc, "grpc")
+        async with asyncio.timeout(10):
+            while not receiver.taken:
+                with contextlib.suppress(Retryable):
+                    await send(receiver.grpc, "grpc")
+        async with asyncio.timeout(10):
+            while await _ended(ends) < FLOOD:
+                pass
+
+
+async def _ended(ends: list[asyncio.Task[bytes]]) -> int:
+    await asyncio.sleep(0.2)
+    return sum(end.done() for end in ends)
+
+
+class App:
+    """What a server answers: at once, when it is told to, without end, and by a WebSocket."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.routes = [
+            Route("/quick", self.quick, methods=["GET", "POST"]),
+            Route("/waits", self.waits),
+            Route("/much", self.much),
+            WebSocketRoute("/ws", self.listens),
+        ]
+
+    async def quick(self, request: Request) -> Response:
+        return PlainTextResponse(f"{len(await request.body())}")
+
+    async def waits(self, _request: Request) -> Response:
+        await self.go.wait()
+        return PlainTextResponse("done")
+
+    async def much(self, _request: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            while not self.go.is_set():
+                yield bytes(1 << 20)
+                await asyncio.sleep(0)
+
+        return StreamingResponse(parts())
+
+    async def listens(self, socket: WebSocket) -> None:
+        await socket.accept()
+        while True:
+            await socket.send_text(await socket.receive_text())
+
+
+@contextlib.asynccontextmanager
+async def served(app: App, connections: int = MOST, body: int | None = None) -> AsyncIterator[int]:
+    server = serving.create_server(Starlette(routes=app.routes), grace=1, connections=connections, body=body)
+    with listen("127.0.0.1:0", "a test") as listener:
+        running = asyncio.create_task(server.serve([listener]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            app.go.set()
+            server.stop()
+            await running
+
+
+async def ask(port: int, *words: bytes, pause: float = 0.0) -> bytes:
+    """All that comes back until the other end closes; an answer that the connection outlives is not waited for."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.suppress(ConnectionError):
+        for each in words:
+            writer.write(each)
+            await writer.drain()
+            await asyncio.sleep(pause)
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    except ConnectionError:
+        return b"reset"
+    finally:
+        writer.transport.abort()
+
+
+async def test_who_has_a_request_under_way_is_not_closed_for_another() -> None:
+    app = App()
+    async with served(app, connections=3) as port, connect(f"ws://127.0.0.1:{port}/ws") as socket:
+        waiting = [
+            asyncio.create_task(ask(port, b"GET /waits HTTP/1.1\r\nconnection: close\r\n\r\n")) for _ in range(2)
+        ]
+        await asyncio.sleep(0.2)
+        assert (await ask(port, GET + b"\r\n")).startswith(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\n")
+        await socket.send("still")
+        assert await socket.recv() == "still"
+        app.go.set()
+        assert all(answer.endswith(b"done") for answer in await asyncio.gather(*waiting))
+
+
+async def test_a_head_without_end_is_refused_and_an_ordinary_large_one_is_not() -> None:
+    async with served(App()) as port:
+        answer = await ask(port, GET + b"x: " + bytes([97]) * 70_000)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        large = b"x: " + bytes([97]) * 30_000 + b"\r\nconnection: close\r\n\r\n"
+        assert (await ask(port, GET, large)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so() -> None:
+    async with served(App(), body=100_000) as port:
+        post = b"POST /quick HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        assert (await ask(port, post + b"content-length: 100000\r\n\r\n" + bytes(100_000))).endswith(b"100000")
+        for told in (
+            b"content-length: 200000\r\n\r\n" + bytes(200_000),
+            b"transfer-encoding: chunked\r\n\r\n" + b"1f4000\r\n" + bytes(200_000),
+        ):
+            answer = await ask(port, post + told)
+            # What was still on its way may cost the answer.
+            assert answer == b"reset" or answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("words", "time"),
+    [
+        ((b"",), "HEAD_SECONDS"),
+        ((GET, *[b"x: y\r\n"] * 8), "HEAD_SECONDS"),
+        ((GET + b"\r\n", GET), "HEAD_SECONDS"),
+        ((b"POST /quick HTTP/1.1\r\ncontent-length: 99\r\n\r\n", *[b"x"] * 8), "BODY_SECONDS"),
+    ],
+    ids=["nothing", "head", "second head", "body"],
+)
+async def test_who_is_slower_than_a_bound_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[bytes, ...], time: str
+) -> None:
+    monkeypatch.setattr(bounded_http, time, 0.3)
+    async with served(App()) as port:
+        began = asyncio.get_running_loop().time()
+        answer = await ask(port, *words, pause=0.1)
+        assert asyncio.get_running_loop().time() - began < 2
+        assert answer in (b"", b"reset") or answer.count(b"HTTP/1.1 200") == 1
+
+
+async def test_who_does_not_read_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_http, "UNREAD_SECONDS", 0.3)
+    app = App()
+    async with served(app) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        # Nobody reads: once its buffer is full asyncio takes nothing more.
+        writer.write(b"GET /much HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(5):
+            while not writer.transport.is_closing():
+                # A connection that was reset says so to who writes.
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
