@@ -18,6 +18,7 @@ from typing import Any
 from fastapi import FastAPI
 from structlog import get_logger
 
+from dashboards.web.departures import Departures
 from postel import __version__
 from postel.entry import Entry, Tokens
 from postel.errors import DatabaseError, PostelError
@@ -56,7 +57,9 @@ def create_app(
 
     NiceGUI's application is one of the process: pages of a second call take the place of those of the first.
     """
-    from nicegui import ui  # noqa: PLC0415 - a second of imports that the commands beside `serve` need not pay
+    # A second of imports that the commands beside `serve` need not pay.
+    from nicegui import app as nicegui_app  # noqa: PLC0415
+    from nicegui import ui  # noqa: PLC0415
 
     from dashboards.web import pages  # noqa: PLC0415 - imports NiceGUI
 
@@ -89,6 +92,8 @@ def create_app(
         show_welcome_message=False,
         favicon=Path(__file__).parent / "static" / "favicon.svg",
     )
+    # Around those that NiceGUI has added.
+    nicegui_app.add_middleware(Departures)
     return app
 
 
