@@ -75,8 +75,23 @@ Build = Callable[[Context, Target], Sequence[Receiver]]
 # The receivers that a source has wherever the agent runs.
 BuildStanding = Callable[[Context], Sequence[Receiver]]
 
-# Given the intake's token, None where it has none: what is answered at the intake's address beside OTLP.
-Door = Callable[["str | None"], Sequence["Route"]]
+
+@dataclass(frozen=True)
+class Entry:
+    """Whom the intake lets in.
+
+    Attributes:
+        token: what a request must carry; None: nothing.
+        loopback_only: whether it must be for a name of loopback, since nothing else keeps out what a page in a browser
+            of this host sends: there is no token, and no TLS, which nobody has with a name that was made to point here.
+    """
+
+    token: str | None = None
+    loopback_only: bool = True
+
+
+# What is answered at the intake's address beside OTLP.
+Door = Callable[[Entry], Sequence["Route"]]
 BuildDoor = Callable[[Context], Door]
 
 

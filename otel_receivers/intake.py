@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_receivers import exporter
-from otel_receivers.building import Door
+from otel_receivers.building import Door, Entry
 from otel_receivers.derived import Derivation, Occurrence
 from otel_receivers.heartbeats import KEY as HEARTBEATS
 from otel_receivers.heartbeats import Heartbeats
@@ -35,6 +35,7 @@ from postel.listening import is_loopback, listen
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable, TooLarge
 from postel.otlp.signal import ExportRequest, Signal
+from postel.otlp.tls_door import TlsDoor, door_of
 from postel.settings import Intake as IntakeSettings
 from postel.settings import Settings
 from postel.signals import load_all
@@ -141,7 +142,8 @@ async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()
 
     Raises:
         AddressInUseError: another program listens there.
-        PostelError: it is open to others and has no token, or cannot be listened on.
+        SettingsError: the files of its TLS cannot be used.
+        PostelError: it is open to others and asks for neither a token nor a certificate, or cannot be listened on.
     """
     # What only prints what it found pays neither the memory nor the time.
     from starlette.applications import Starlette  # noqa: PLC0415
@@ -149,31 +151,41 @@ async def serving(settings: Settings, intake: Intake, doors: Iterable[Door] = ()
     from postel.otlp.http_server import routes  # noqa: PLC0415
     from postel.serving import create_server  # noqa: PLC0415
 
-    address, token = settings.intake.address, settings.intake.token
-    if token is None and not is_loopback(address.rpartition(":")[0]):
+    own = settings.intake
+    tls = door_of("[intake]", own.tls_certificate, own.tls_key, own.tls_client_ca)
+    if not (own.token or (tls and tls.wants_certificates) or is_loopback(own.address.rpartition(":")[0])):
         raise PostelError(
-            f"[intake] address {address} is open to other hosts: set [intake] token, or an address of loopback"
+            f"[intake] address {own.address} is open to other hosts: set [intake] token, or tls_client_ca for "
+            "certificates of senders, or an address of loopback"
         )
-    secret = token.get_secret_value() if token else None
-    otlp = routes(intake, limit=REQUEST_BYTES, token=secret, signals=(Signal.LOGS,))
-    app = Starlette(routes=[*otlp, *(route for door in doors for route in door(secret))])
-    server = create_server(app, grace=_ANSWER_SECONDS, connections=settings.intake.connections)
-    with _listeners(settings.intake) as listeners:
-        task = asyncio.create_task(server.serve(sockets=listeners))
-        path = {"socket": str(settings.intake.socket)} if settings.intake.socket else {}
-        _log.info("the intake listens", address=address, **path)
+    entry = Entry(own.token.get_secret_value() if own.token else None, loopback_only=not (own.token or tls))
+    otlp = routes(intake, limit=REQUEST_BYTES, token=entry.token, signals=(Signal.LOGS,))
+    app = Starlette(routes=[*otlp, *(route for door in doors for route in door(entry))])
+    with _listeners(own, tls) as listeners:
+        servers = [
+            (create_server(app, grace=_ANSWER_SECONDS, connections=own.connections, tls=shown), listener)
+            for listener, shown in listeners
+        ]
+        tasks = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
+        path = {"socket": str(own.socket)} if own.socket else {}
+        _log.info("the intake listens", address=own.address, tls=tls is not None, **path)
         try:
-            yield
+            with tls.watched() if tls else contextlib.nullcontext():
+                yield
         finally:
-            server.stop()
-            await task
+            for server, _ in servers:
+                server.stop()
+            await asyncio.gather(*tasks)
 
 
 @contextlib.contextmanager
-def _listeners(settings: IntakeSettings) -> Iterator[list[socket.socket]]:
+def _listeners(settings: IntakeSettings, tls: TlsDoor | None) -> Iterator[list[tuple[socket.socket, TlsDoor | None]]]:
+    """Each with what it shows."""
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(listen(settings.address, "[intake] address"))]
+        listeners = [(stack.enter_context(listen(settings.address, "[intake] address")), tls)]
         if settings.socket:
             mode = int(settings.socket_mode, 8)
-            listeners.append(stack.enter_context(unix_socket.listening(settings.socket, mode, "[intake] socket")))
+            # Nothing of it leaves this host, and its rights say who may come.
+            at_socket = stack.enter_context(unix_socket.listening(settings.socket, mode, "[intake] socket"))
+            listeners.append((at_socket, None))
         yield listeners

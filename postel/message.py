@@ -5,6 +5,7 @@ The agent is asked, at its intake's address; where none runs on this host, the Z
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -21,11 +22,13 @@ from otel_receivers.zone_mta.lookup import WITHIN, Lookup, NoQueueIdError, NoZon
 from otel_receivers.zone_mta.message import is_id
 from postel.errors import PostelError
 from postel.listening import reachable
+from postel.otlp.tls_door import pinned
 from postel.settings import Settings
 from postel.streams import printable
 
 # The agent's own word for an answer that does not come arrives before this.
 _SECONDS = WITHIN + 5
+_WHO = "does an agent of Postel listen there?"
 _HEAD = {
     "Message:": "id",
     "Message-ID:": "message_id",
@@ -59,22 +62,32 @@ async def run(settings: Settings, queue_id: str, *, as_json: bool) -> int:
 
 
 async def _find(settings: Settings, queue_id: str) -> dict[str, Any] | None:
-    url = f"http://{reachable(settings.intake.address)}{PATH}{queue_id}"
-    token = settings.intake.token
-    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    intake = settings.intake
+    url = f"{intake.scheme}://{reachable(intake.address)}{PATH}{queue_id}"
+    headers = {"Authorization": f"Bearer {intake.token.get_secret_value()}"} if intake.token else {}
+    trusting = pinned("[intake]", intake.tls_certificate, intake.tls_client_certificate, intake.tls_client_key)
     try:
-        async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False, headers=headers) as client:
+        async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False, headers=headers, verify=trusting) as client:
             answer = await client.get(url)
-    except httpx.ConnectError:
-        return await _ask_zone_mta(settings, queue_id)
-    except httpx.HTTPError as error:
-        raise PostelError(f"{url}: {type(error).__name__} {error}; does an agent of Postel listen there?") from None
+    except (httpx.HTTPError, ssl.SSLError) as error:
+        if isinstance(error, httpx.ConnectError) and not _in_handshake(error):
+            return await _ask_zone_mta(settings, queue_id)
+        wanted = intake.tls_client_ca and not intake.tls_client_certificate
+        mend = "it wants a certificate: set [intake] tls_client_certificate" if wanted else _WHO
+        raise PostelError(f"{url}: {type(error).__name__} {error}; {mend}") from None
     content = _content(answer)
     if answer.status_code == HTTPStatus.OK and "recipients" in content:
         return content
     if answer.status_code == HTTPStatus.NOT_FOUND and "error" in content:
         return None
     raise PostelError(f"{url}: HTTP {answer.status_code}: {content.get('error', 'this is no agent of this version')}")
+
+
+def _in_handshake(error: BaseException | None) -> bool:
+    """Whether somebody was there, with whom no TLS came about."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 async def _ask_zone_mta(settings: Settings, queue_id: str) -> dict[str, Any] | None:

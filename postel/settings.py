@@ -183,11 +183,32 @@ class Intake(_Section):
 
     address: Address = "127.0.0.1:4319"
     token: Token | None = Field(None, description="the bearer token that plugins must send, ASCII without spaces")
-    connections: Whole = Field(200, ge=10, le=100_000, description="connections at most, 10 to 100000")
+    connections: Whole = Field(
+        200, ge=10, le=100_000, description="connections at address and socket each at most, 10 to 100000"
+    )
+    tls_certificate: Certificate | None = None
+    tls_key: CertificateKey | None = None
+    tls_client_ca: ClientAuthority | None = None
+    tls_ca: Path | None = Field(
+        None,
+        description="a file with the authority that plugins trust, PEM, for `plugins install`; "
+        "unset: what Node.js trusts",
+    )
+    tls_client_certificate: Path | None = Field(
+        None,
+        description="a file with the certificate that plugins (by `plugins install`) and `message` show, PEM, "
+        "its key with it or in tls_client_key",
+    )
+    tls_client_key: Path | None = Field(None, description="a file with the key of tls_client_certificate, PEM")
     socket: SocketPath | None = Field(
         None, description="the path of a Unix socket to listen on too, up to 90 bytes, in a folder that exists"
     )
     socket_mode: Mode = "0660"
+
+    @property
+    def scheme(self) -> str:
+        """How its address is reached."""
+        return "https" if self.tls_certificate else "http"
 
 
 class Database(_Section):

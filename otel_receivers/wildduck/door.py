@@ -2,7 +2,8 @@
 
 WildDuck sends no header that one could choose, so a token stands in the URL that is registered with it, before the host
 (``http://postel:TOKEN@127.0.0.1:4319/wildduck/webhook``, which it sends as ``Authorization: Basic``); a bearer token is
-taken too. It is answered once the spool has the event, and never 410, at which WildDuck would forget the webhook.
+taken too. Nor does it show a certificate. It is answered once the spool has the event, and never 410, at which WildDuck
+would forget the webhook.
 
 Source: WildDuck's webhooks.js.
 """
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from otel_receivers.building import Context, Door
+from otel_receivers.building import Context, Door, Entry
 from otel_receivers.points import Recorder
 from otel_receivers.receiver import Target, Tick
 from otel_receivers.wildduck.places import places
@@ -51,12 +52,12 @@ def build(context: Context) -> Door:
     return partial(routes, take)
 
 
-def routes(take: Callable[[bytes], Awaitable[None]], token: str | None) -> Sequence[Route]:
+def routes(take: Callable[[bytes], Awaitable[None]], entry: Entry) -> Sequence[Route]:
     """The routes for the intake's listener.
 
     Args:
         take: stores what a body says; raises what `postel.otlp.answers` has an answer for.
-        token: what the request must carry; None: the intake is bound to loopback.
+        entry: whom the intake lets in.
     """
     # As in the intake: what only prints what it found pays neither the memory nor the time.
     from starlette.requests import Request  # noqa: PLC0415
@@ -74,7 +75,7 @@ def routes(take: Callable[[bytes], Awaitable[None]], token: str | None) -> Seque
 
     async def receive(request: Request) -> Response:
         async def work() -> Response:
-            bearer.check(_as_bearer(request.headers.get("authorization", "")), token)
+            bearer.check(_as_bearer(request.headers.get("authorization", "")), entry.token)
             # A form of a page in a browser cannot send this one.
             if codec.media_type(request.headers.get("content-type", "")) != codec.JSON:
                 raise UnsupportedMedia(f"an event of WildDuck's is {codec.JSON}")
@@ -83,7 +84,7 @@ def routes(take: Callable[[bytes], Awaitable[None]], token: str | None) -> Seque
 
         return await answered(request, Signal.LOGS, refusals, work)
 
-    guarded = Guard(request_response(receive), loopback_only=token is None)
+    guarded = Guard(request_response(receive), loopback_only=entry.loopback_only)
     return [Route(PATH, guarded, methods=["POST"], name="wildduck_webhook")]
 
 

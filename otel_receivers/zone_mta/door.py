@@ -2,7 +2,7 @@
 
 The API and the page may run on another host than Zone-MTA, whose REST asks for no password and belongs on loopback;
 the agent is beside it. Who may ask is who may send to the intake: everybody on this host where it is bound to loopback
-and has no token, but no page of another origin in a browser; else who shows the token.
+and has no token, but no page of another origin in a browser; else who shows the token, or the certificate.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from otel_receivers.building import Context, Door
+from otel_receivers.building import Context, Door, Entry
 from otel_receivers.privacy import Privacy
 from otel_receivers.receiver import ScrapeError
 from otel_receivers.zone_mta.lookup import Lookup, NoQueueIdError, NoZoneMtaError
@@ -29,12 +29,12 @@ def build(context: Context) -> Door:
     return partial(routes, Lookup(lambda: context.all_of("zone_mta"), privacy))
 
 
-def routes(lookup: Lookup, token: str | None) -> Sequence[Route]:
+def routes(lookup: Lookup, entry: Entry) -> Sequence[Route]:
     """The routes for the intake's listener.
 
     Args:
         lookup: answers.
-        token: what ``Authorization: Bearer`` must carry; None: the intake is bound to loopback.
+        entry: whom the intake lets in; a token is shown as ``Authorization: Bearer``.
     """
     # As in the intake: what only prints what it found pays neither the memory nor the time.
     from starlette.requests import Request  # noqa: PLC0415
@@ -47,13 +47,13 @@ def routes(lookup: Lookup, token: str | None) -> Sequence[Route]:
 
     async def show(request: Request) -> JSONResponse:
         try:
-            bearer.check(request.headers.get("authorization", ""), token)
+            bearer.check(request.headers.get("authorization", ""), entry.token)
         except Unauthenticated as error:
             return JSONResponse({"error": str(error)}, HTTPStatus.UNAUTHORIZED)
         status, content = await _answer(lookup, request.path_params["id"])
         return JSONResponse(content, status)
 
-    guarded = Guard(request_response(show), loopback_only=token is None)
+    guarded = Guard(request_response(show), loopback_only=entry.loopback_only)
     return [Route(f"{PATH}{{id}}", guarded, methods=["GET"], name="zone_mta_message")]
 
 

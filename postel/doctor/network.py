@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -162,8 +161,7 @@ async def _ask(
     """
     url = f"{'https' if tls else 'http'}://{reachable(address)}{path}"
     try:
-        # Without TLS nothing is verified, and nothing has to be loaded for it.
-        context = pinned(setting.partition(" ")[0], tls, *shown) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = pinned(setting.partition(" ")[0], tls, *shown)
     except SettingsError as error:
         return Result(Verdict.FAIL, subject, str(error), "correct what it names")
     try:

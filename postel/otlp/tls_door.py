@@ -198,22 +198,29 @@ def door_of(section: str, certificate: Path | None, key: Path | None, clients: P
     return None
 
 
-def pinned(section: str, certificate: Path, shown: Path | None = None, shown_key: Path | None = None) -> ssl.SSLContext:
+def pinned(
+    section: str, certificate: Path | None, shown: Path | None = None, shown_key: Path | None = None
+) -> ssl.SSLContext:
     """A context of a client on the server's own host: it trusts this certificate alone, whatever name it is of.
 
     Args:
         section: of the settings, for messages.
-        certificate: of the server.
+        certificate: of the server; None: it has no TLS, and the context trusts nobody.
         shown: that the client shows; None: none.
         shown_key: of it; None: it is in the same file.
 
     Raises:
         SettingsError: one cannot be used.
     """
+    if certificate is None:
+        # Nothing has to be loaded for what is not used.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context = ssl.create_default_context(cafile=certificate)
     except OSError as error:
         raise SettingsError(f"{section} tls_certificate: {certificate} cannot be used: {error}") from None
+    if shown_key and not shown:
+        raise SettingsError(f"{section} tls_client_key: {shown_key} is of no tls_client_certificate; set that too")
     # No authority stands above it here.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.check_hostname = False

@@ -19,10 +19,12 @@ from testbed.wildduck import WildDuck
 
 from otel_receivers.wildduck import door
 from postel.signals import load_all
+from support.gateway import AUTHORITY
 from support.markdown import blocks, run, variables
 from support.older import soaked
 from support.otlp_thread import LogRecord, OtlpThread
 from support.running_agent import environment
+from support.tls_listeners import CERTIFICATES
 
 VERSIONS = ("1.51", "1.46")
 TOKEN = "a-token-of-this-test"  # noqa: S105 - as it says
@@ -36,7 +38,8 @@ pytestmark = pytest.mark.slow
 class Agent(Program):
     """An agent that asks one WildDuck, and whose intake has a token."""
 
-    def __init__(self, tmp_path: Path, receiver: OtlpThread, server: WildDuck) -> None:
+    def __init__(self, tmp_path: Path, receiver: OtlpThread, server: WildDuck, *, tls: bool) -> None:
+        self._scheme = "https" if tls else "http"
         self.variables = environment(
             tmp_path,
             receiver.endpoint,
@@ -44,6 +47,7 @@ class Agent(Program):
             DISCOVERY__WILDDUCK_API_PORT=server.api_port,
             DISCOVERY__WILDDUCK_API_TOKEN=server.token,
             INTERVALS__WILDDUCK_API_QUERY=300,
+            **({"INTAKE__TLS_CERTIFICATE": CERTIFICATES / "gateway.pem"} if tls else {}),
         )
         command = [sys.executable, "-m", "postel.cli", "agent"]
         super().__init__("agent", command, tmp_path / "agent.log", environment=self.variables)
@@ -53,12 +57,12 @@ class Agent(Program):
 
     @property
     def url(self) -> str:
-        return f"http://postel:{TOKEN}@{self.variables['POSTEL_INTAKE__ADDRESS']}{door.PATH}"
+        return f"{self._scheme}://postel:{TOKEN}@{self.variables['POSTEL_INTAKE__ADDRESS']}{door.PATH}"
 
 
 @contextlib.contextmanager
-def running(tmp_path: Path, receiver: OtlpThread, server: WildDuck) -> Iterator[Agent]:
-    agent = Agent(tmp_path, receiver, server)
+def running(tmp_path: Path, receiver: OtlpThread, server: WildDuck, *, tls: bool = False) -> Iterator[Agent]:
+    agent = Agent(tmp_path, receiver, server, tls=tls)
     try:
         agent.begin()
         yield agent
@@ -234,6 +238,19 @@ def mailboxes(server: WildDuck, user: str) -> Iterator[str]:
         yield name
         # What it tells is read from the message, where that still is.
         time.sleep(1)
+
+
+def test_over_tls_it_trusts_whom_node_trusts(
+    new_wildduck: NewWildDuck, otlp_receiver: OtlpThread, tmp_path: Path
+) -> None:
+    server = new_wildduck(environment={"NODE_EXTRA_CA_CERTS": str(AUTHORITY)})
+    with running(tmp_path, otlp_receiver, server, tls=True) as agent:
+        assert agent.url.startswith("https://")
+        register(server, agent)
+        user = server.add_user("ann", password=PASSWORDS[0])
+        until(lambda: "user.created" in names(otlp_receiver), 20, "it is told")
+        (event, *_) = told(otlp_receiver)
+    assert event.attributes["user.id"] == user
 
 
 def test_what_the_agent_could_not_take_comes_again(

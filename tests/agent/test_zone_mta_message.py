@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,15 @@ from otel_receivers.zone_mta.lookup import Lookup
 from otel_receivers.zone_mta.message import LogLine, is_id, message
 from postel import message as command
 from postel.cli import main
+from postel.errors import PostelError, SettingsError
 from postel.settings import Discovery, Settings
 from postel.settings import Intake as IntakeSettings
 from postel.settings import Privacy as PrivacySettings
+from support.gateway import AUTHORITY
 from support.ports import free_port
 from support.silent_server import silent_server
 from support.stand_in import Request, standing_in
+from support.tls_listeners import CERTIFICATES
 from support.zone_mta_answers import MESSAGE, MESSAGE_ID, NO_MESSAGE, StandIn
 
 RECORDED = json.loads(MESSAGE)
@@ -186,22 +189,22 @@ def test_what_no_id_is(text: str) -> None:
 
 @asynccontextmanager
 async def door(
-    tmp_path: Path, port: int = 0, *, token: str | None = None, **options: Any
+    tmp_path: Path, port: int = 0, *, token: str | None = None, intake: Mapping[str, Any] = {}, **options: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The intake of an agent that asks Zone-MTA at this port, if any."""
     settings = Settings(
         data_dir=tmp_path,
-        intake=IntakeSettings(address=f"127.0.0.1:{free_port()}", token=SecretStr(token) if token else None),
+        intake=IntakeSettings(address=f"127.0.0.1:{free_port()}", token=SecretStr(token) if token else None, **intake),
         **options,
     )
     node = identify(tmp_path, setting="node-1")
     collecting = Collecting(settings, node, Epochs())
     targets = {"zone_mta": [Target("127.0.0.1", port)]} if port else {}
     spool = await Spool.open(tmp_path, max_bytes=64 << 20, max_age=3600)
-    intake = Intake(node, spool, Privacy("keep"), request_bytes=1 << 20)
+    takes = Intake(node, spool, Privacy("keep"), request_bytes=1 << 20)
     try:
         async with (
-            serving(settings, intake, collecting.doors(lambda source: targets.get(source, []))),
+            serving(settings, takes, collecting.doors(lambda source: targets.get(source, []))),
             httpx.AsyncClient(base_url=f"http://{settings.intake.address}", trust_env=False) as http,
         ):
             yield http
@@ -298,6 +301,35 @@ async def test_the_command_asks_the_agent(tmp_path: Path, capsys: pytest.Capture
         assert json.loads(capsys.readouterr().out) == message(MESSAGE, MESSAGE_ID).to_dict()
         assert await command.run(settings, "1a20e35f47d000e1af", as_json=False) == 1
         assert "waits in no queue" in capsys.readouterr().err
+
+
+SHOWN = {"tls_certificate": CERTIFICATES / "gateway.pem", "tls_client_ca": AUTHORITY}
+
+
+async def test_the_command_asks_the_agent_over_tls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It trusts the very certificate that the agent shows; where one is asked for, it shows its own or says that."""
+    async with standing_in(StandIn(instead=answering)) as port, door(tmp_path, port, intake=SHOWN) as http:
+        address = http.base_url.netloc.decode()
+
+        async def ask(**intake: Any) -> int:
+            at = IntakeSettings(address=address, **intake)
+            return await command.run(Settings(data_dir=tmp_path, intake=at), MESSAGE_ID, as_json=True)
+
+        host = CERTIFICATES / "host.pem"
+        capsys.readouterr()
+        assert await ask(**SHOWN, tls_client_certificate=host, tls_client_key=host) == 0
+        assert json.loads(capsys.readouterr().out) == message(MESSAGE, MESSAGE_ID).to_dict()
+        with pytest.raises(
+            PostelError, match=r"https://.*; it wants a certificate: set \[intake\] tls_client_certificate"
+        ):
+            await ask(**SHOWN)
+        # Another program on the port is not taken for nobody.
+        with pytest.raises(PostelError, match=r"CERTIFICATE_VERIFY_FAILED.*; does an agent of Postel listen there\?"):
+            await ask(tls_certificate=host)
+        with pytest.raises(
+            SettingsError, match=r"\[intake\] tls_client_key: .*host.pem is of no tls_client_certificate"
+        ):
+            await ask(**SHOWN, tls_client_key=host)
 
 
 async def test_where_no_agent_runs_the_command_asks_zone_mta(

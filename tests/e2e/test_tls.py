@@ -1,10 +1,11 @@
-"""`postel up` whose sink and page are reached over TLS, the sink by who shows a certificate."""
+"""`postel up` whose intake, sink and page are reached over TLS, intake and sink by who shows a certificate."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import ssl
+import time
 from pathlib import Path
 
 import httpx
@@ -36,6 +37,8 @@ def test_all_of_it_over_tls(tmp_path: Path, *, collector: bool) -> None:
     variables = {
         "POSTEL_INTERVALS__SYSTEM_METRICS": "1",
         "POSTEL_INTERVALS__SEND_METRICS": "1",
+        "POSTEL_INTAKE__TLS_CERTIFICATE": str(shown),
+        "POSTEL_INTAKE__TLS_CLIENT_CA": str(AUTHORITY),
         "POSTEL_SINK__TLS_CERTIFICATE": str(shown),
         "POSTEL_SINK__TLS_CLIENT_CA": str(AUTHORITY),
         "POSTEL_SINK__TLS_CA": str(AUTHORITY),
@@ -44,6 +47,8 @@ def test_all_of_it_over_tls(tmp_path: Path, *, collector: bool) -> None:
         **({} if collector else {"POSTEL_COLLECTOR": "none"}),
     }
     trusting = ssl.create_default_context(cafile=AUTHORITY)
+    plugin = ssl.create_default_context(cafile=AUTHORITY)
+    plugin.load_cert_chain(CERTIFICATES / "host.pem")
     with running(tmp_path, **variables) as postel:
         until(lambda: rows(postel) >= 2, 90, "rows in metrics_system")
         page = postel.page.replace("http://", "https://")
@@ -54,6 +59,13 @@ def test_all_of_it_over_tls(tmp_path: Path, *, collector: bool) -> None:
             assert json.loads(live.recv(10))["type"] == "subscribed"
         with pytest.raises(httpx.TransportError):
             httpx.get(postel.page)
+
+        # What a plugin sends goes all of the way.
+        intake = f"https://127.0.0.1:{postel.ports['intake']}/v1/logs"
+        record = {"eventName": "test.over_tls", "timeUnixNano": str(time.time_ns())}
+        event = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+        assert httpx.post(intake, json=event, verify=plugin).status_code == httpx.codes.OK
+        until(lambda: postel.query("SELECT 1 FROM otel_log WHERE event_name = 'test.over_tls'"), 60, "the event")
 
         # Who shows no certificate is refused, and the sink's log says why.
         with pytest.raises(httpx.TransportError):

@@ -41,6 +41,7 @@ class WildDuck:
         prometheus: bool = True,
         processes: int = 1,
         settings: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Write the configuration; nothing starts yet.
 
@@ -53,6 +54,7 @@ class WildDuck:
             prometheus: whether its own page is on; versions before 1.49.6 know none.
             processes: workers; with more than one its page is the sum over them.
             settings: laid over the configuration, keys as in `config/default.toml`.
+            environment: further variables.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.token = token
@@ -75,6 +77,7 @@ class WildDuck:
                 "NODE_CONFIG_PATH": str(config_path),
                 "NODE_ENV": "production",
                 "NODE_COMPILE_CACHE": str(packages / ".compile-cache"),
+                **(environment or {}),
             },
         )
 
