@@ -8,13 +8,20 @@
 const net = require('net');
 const tls = require('tls');
 const { AnswerReader } = require('./http-answer');
+const { TlsFiles } = require('./tls-files');
 
 class HttpClient {
-    constructor({ target, token, headers, timeout }) {
+    // As readSettings gives them.
+    constructor(settings) {
+        const { target, token, headers, timeout } = settings;
+        const files = new TlsFiles(settings);
         this.place = placeOf(target);
+        // Nothing is read where there is nothing to read.
+        this.files = this.place.secure && !files.areNone ? files : null;
         this.timeout = timeout * 1000;
         this.head = headOf(target, token, headers);
         this.connection = null;
+        this.closed = false;
     }
 
     // { status, headers, body }, the body a text
@@ -33,13 +40,29 @@ class HttpClient {
     }
 
     close() {
-        this.connection?.close(new Error('the client was closed'));
+        this.closed = true;
+        this.connection?.close(closed());
     }
 
     #post(bytes) {
-        if (!this.connection?.isOpen) {
-            this.connection = new Connection(this.place);
+        if (this.connection?.isOpen) {
+            return this.#exchange(bytes);
         }
+        if (this.files) {
+            return this.files.read().then(secureContext => this.#open(bytes, secureContext));
+        }
+        return this.#open(bytes);
+    }
+
+    #open(bytes, secureContext) {
+        if (this.closed) {
+            throw closed();
+        }
+        this.connection = new Connection(this.place, secureContext);
+        return this.#exchange(bytes);
+    }
+
+    #exchange(bytes) {
         const { connection, timeout } = this;
         const head = `${this.head}content-length: ${bytes.length}\r\n\r\n`;
         return new Promise((resolve, reject) => {
@@ -58,10 +81,14 @@ class HttpClient {
 }
 
 class Connection {
-    constructor({ secure, options }) {
+    // secureContext: what TLS's files hold; undefined: Node's own
+    constructor({ secure, options }, secureContext) {
         // Read into one buffer: what a stream allocates for each read was a quarter of a request's cost.
         const onread = { buffer: Buffer.alloc(4 << 10), callback: (length, buffer) => this.#received(buffer, length) };
-        this.socket = (secure ? tls : net).connect({ ...options, onread });
+        this.socket = (secure ? tls : net).connect({ ...options, secureContext, onread });
+        // A receiver that wants TLS, or another certificate, may be gone before its word is read (TLS 1.3 has the latter
+        // said when the handshake is over).
+        this.guess = secure ? 'does it want another certificate?' : 'does it want https?';
         this.socket.unref();
         this.socket.on('error', error => this.#lost(error));
         this.socket.on('close', () => this.#ended());
@@ -115,8 +142,20 @@ class Connection {
     }
 
     #lost(error) {
-        error.unseen = Boolean(this.reader?.isUntouched) && ['ECONNRESET', 'EPIPE'].includes(error.code);
-        this.close(error);
+        const unseen = Boolean(this.reader?.isUntouched) && ['ECONNRESET', 'EPIPE'].includes(error.code);
+        this.close(Object.assign(new Error(this.#reason(error, unseen)), { code: error.code, unseen }));
+    }
+
+    // In words for one line of a log.
+    #reason(error, unseen) {
+        if (this.socket.authorizationError) {
+            return `its certificate is not accepted: ${error.message}`;
+        }
+        const refusal = opensslReason(error);
+        if (refusal) {
+            return `no TLS came about: ${refusal}`;
+        }
+        return unseen ? `${error.message}; ${this.guess}` : error.message || error.code;
     }
 
     #answered() {
@@ -132,6 +171,11 @@ class Connection {
         done?.(error, answer);
     }
 }
+
+// Of OpenSSL's text, which also has numbers of threads and lines and ends a line, and does not always come in parts.
+const opensslReason = ({ reason, message }) => reason || /:SSL routines:[^:]*:([^:]+):/.exec(message)?.[1];
+
+const closed = () => new Error('the client was closed');
 
 // What net.connect and tls.connect take of a target.
 function placeOf({ protocol, hostname, port, socketPath }) {

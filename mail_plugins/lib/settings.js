@@ -9,6 +9,12 @@ const DEFAULTS = Object.freeze({
     endpoint: 'http://127.0.0.1:4319',
     // Sent as `Authorization: Bearer`, which the agent asks for where it does not listen on loopback.
     token: '',
+    // Where the endpoint is https://, a file with the authority to trust, PEM; '': those that Node.js trusts.
+    tlsCa: '',
+    // A file with the certificate to show where the receiver asks for one, PEM, its key with it or in tlsClientKey.
+    tlsClientCertificate: '',
+    // A file with the key of tlsClientCertificate, PEM.
+    tlsClientKey: '',
     // Further HTTP headers.
     headers: {},
     // Seconds until a request without an answer is given up.
@@ -28,6 +34,7 @@ const DEFAULTS = Object.freeze({
     resource: {}
 });
 
+const TLS = ['tlsCa', 'tlsClientCertificate', 'tlsClientKey'];
 const ABOVE_ZERO = ['timeout', 'bufferSize', 'memorySize', 'heartbeatInterval'];
 
 // Settings with the defaults for what is not given; Error where one cannot be meant. Keys of `others` are the server's.
@@ -52,7 +59,20 @@ function readSettings(given, others, warn) {
         }
     }
     checkHeaders({ ...settings.headers, authorization: settings.token });
-    return { ...settings, target: target(settings.endpoint) };
+    const place = target(settings.endpoint);
+    checkTls(settings, place);
+    return { ...settings, target: place };
+}
+
+// Who sets them means TLS. What is in the files is looked at with each connection: they may come later, and change.
+function checkTls(settings, { protocol }) {
+    const given = TLS.filter(name => settings[name]);
+    if (given.length && protocol !== 'https:') {
+        throw new Error(`the setting ${given[0]} needs an endpoint of https://, not ${settings.endpoint}`);
+    }
+    if (settings.tlsClientKey && !settings.tlsClientCertificate) {
+        throw new Error('the setting tlsClientKey is of no tlsClientCertificate; set that too');
+    }
 }
 
 // What a header cannot be; those of a message's length and of the connection are the client's own (RFC 9112, 6 and 9).

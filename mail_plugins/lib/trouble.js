@@ -1,9 +1,12 @@
 'use strict';
 
-// Says in the server's log when something begins to go wrong and when it is over, and nothing for each event between.
+// Says in the server's log when something begins to go wrong, for which reasons, and when it is over, and nothing for each
+// event between.
 
 // What comes and goes faster than this is said once.
 const QUIET_MS = 60_000;
+// A trouble's reasons, each said once: a receiver that was away may show a wrong certificate when it is there.
+const MOST_REASONS = 5;
 
 class Trouble {
     constructor(log, now = Date.now) {
@@ -11,7 +14,7 @@ class Trouble {
         this.now = now;
         this.since = null;
         this.seen = -Infinity;
-        this.said = false;
+        this.said = new Set();
         this.lastSaid = -Infinity;
     }
 
@@ -19,8 +22,8 @@ class Trouble {
     begin(text) {
         this.seen = this.now();
         this.since ??= this.seen;
-        if (!this.said && this.seen - this.lastSaid >= QUIET_MS) {
-            this.said = true;
+        if (this.seen - this.lastSaid >= QUIET_MS && !this.said.has(text) && this.said.size < MOST_REASONS) {
+            this.said.add(text);
             this.lastSaid = this.seen;
             this.log.error(text);
         }
@@ -31,11 +34,11 @@ class Trouble {
         if (this.since === null || this.now() - this.seen < patience) {
             return;
         }
-        if (this.said) {
+        if (this.said.size) {
             this.log.info(`${text}, after ${Math.round((this.now() - this.since) / 1000)} s`);
         }
         this.since = null;
-        this.said = false;
+        this.said.clear();
     }
 }
 
