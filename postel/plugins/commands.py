@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from postel.errors import PostelError
+from postel.errors import PostelError, SettingsError
 from postel.listening import reachable
 from postel.plugins import haraka, zone_mta
 from postel.plugins.bundle import Bundle, bundles
@@ -53,18 +53,16 @@ def install(settings: Settings, where: Where, *, dry_run: bool) -> int:
         The exit code: 0, or 2 where one of the servers could not be given its plugin.
     """
     known = bundles()
-    endpoint = _endpoint(settings)
+    given = _given(settings.intake)
 
     def work(server: Server) -> bool:
-        plan = plan_install(server, known[server.kind], endpoint)
+        plan = plan_install(server, known[server.kind], given)
         _do(server, plan, dry_run=dry_run)
         if not plan.steps:
             return False
         click.echo(f"  undo: postel plugins uninstall {_options(server)}")
-        if settings.intake.socket:
-            click.echo(f"  the user that {server.title} runs as must be let to {settings.intake.socket}")
-        elif settings.intake.token:
-            click.echo(f"  the agent asks for a token: set token = ... in {server.config}, where [intake] token has it")
+        for hint in _hints(settings.intake, server, given):
+            click.echo(f"  {hint}")
         return True
 
     return _each(where, known, work, "loads the plugin", dry_run=dry_run)
@@ -156,12 +154,49 @@ def _loaded(server: Server) -> str:
     return "there when the server started; `postel doctor` tells whether it is heard"
 
 
-def _endpoint(settings: Settings) -> str:
+def _given(intake: Intake) -> dict[str, str]:
+    """The plugin's settings by which it reaches the agent, as far as they are not its defaults."""
     # Who gives the agent a socket wants it used: by TCP anybody of the host is heard.
-    if settings.intake.socket:
-        return f"unix:{settings.intake.socket}"
-    address = settings.intake.address
-    return "" if address == Intake().address else f"http://{reachable(address)}"
+    if intake.socket:
+        return {"endpoint": f"unix:{intake.socket}"}
+    if not intake.tls_certificate and intake.address == Intake().address:
+        return {}
+    given = {"endpoint": f"{intake.scheme}://{reachable(intake.address)}"}
+    if intake.tls_certificate:
+        given |= {name: str(file.absolute()) for name, file in _files(intake).items() if file}
+    return given
+
+
+def _files(intake: Intake) -> dict[str, Path | None]:
+    """The plugin's settings of files for TLS.
+
+    Raises:
+        SettingsError: a key is of no certificate.
+    """
+    if intake.tls_client_key and not intake.tls_client_certificate:
+        raise SettingsError(
+            f"[intake] tls_client_key: {intake.tls_client_key} is of no tls_client_certificate; set that too"
+        )
+    return {
+        "tlsCa": intake.tls_ca,
+        "tlsClientCertificate": intake.tls_client_certificate,
+        "tlsClientKey": intake.tls_client_key,
+    }
+
+
+def _hints(intake: Intake, server: Server, given: Mapping[str, str]) -> Iterator[str]:
+    """What the settings that were written leave to the user."""
+    paths = [str(intake.socket)] if intake.socket else [file for name, file in given.items() if name != "endpoint"]
+    if paths:
+        yield f"the user that {server.title} runs as must be let to {', '.join(paths)}"
+    if intake.token:
+        yield f"the agent asks for a token: set token = ... in {server.config}, where [intake] token has it"
+    if intake.socket:
+        return
+    if intake.tls_client_ca and not intake.tls_client_certificate:
+        yield f"the agent asks for a certificate: set tlsClientCertificate = ... in {server.config}"
+    if intake.tls_certificate and not intake.tls_ca:
+        yield f"where Node.js does not trust the agent's certificate: set tlsCa = ... in {server.config}"
 
 
 def _options(server: Server) -> str:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Self
 
 from postel.plugins.bundle import Bundle
@@ -35,7 +36,8 @@ _RECORD = PurePosixPath("postel-installed.json")
 # What a record may name as a file to be removed: it lies in a folder of the server's user, who is not root.
 _CONFIG_NAMES = ("postel.toml", "postel.ini", "default.toml")
 _SECTION = re.compile(r"^\[.+\]$", re.MULTILINE)
-_ENDPOINT = re.compile(r"""^[#;] ?(endpoint\s*=\s*)("?)[^"\n]*("?)$""", re.MULTILINE)
+# A setting that the sample shows with its default: a text in quotes, in a format that has them.
+_SHOWN = r"^[#;] ?({})[ \t]*=[ \t]*(\"?).*$"
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,13 @@ class Plan:
                 step.run()
 
 
-def plan_install(server: Server, bundle: Bundle, endpoint: str = "") -> Plan:
+def plan_install(server: Server, bundle: Bundle, given: Mapping[str, str] = MappingProxyType({})) -> Plan:
     """How this plugin gets into this server; no step where it is there already.
 
     Args:
         server: where to.
         bundle: the plugin.
-        endpoint: where it sends, '' for its own default.
+        given: settings of the plugin's that are not its defaults, such as ``endpoint``.
 
     Raises:
         PluginError: the same plugin is there by other means, or something else is in its place.
@@ -126,7 +128,7 @@ def plan_install(server: Server, bundle: Bundle, endpoint: str = "") -> Plan:
     _check_place(server, record)
     plan = Plan()
     makes_parent = not server.code.parent.is_dir()
-    config, sha256 = _plan_config(server, record, settings_text(server, bundle, endpoint), plan)
+    config, sha256 = _plan_config(server, record, settings_text(server, bundle, given), plan)
     adds_line = server.listed is not None and not server.listed.names()
     wanted = Record(
         version=bundle.version,
@@ -171,14 +173,24 @@ def plan_uninstall(server: Server) -> Plan:
     return plan
 
 
-def settings_text(server: Server, bundle: Bundle, endpoint: str) -> bytes:
+def settings_text(server: Server, bundle: Bundle, given: Mapping[str, str]) -> bytes:
     """The sample of the plugin's settings, for this server."""
     text = bundle.sample().read_text("utf-8")
     if server.header:
         text = _SECTION.sub(lambda _: server.header, text, count=1)
-    if endpoint:
-        text = _ENDPOINT.sub(lambda found: f"{found[1]}{found[2]}{endpoint}{found[3]}", text, count=1)
+    for name, value in given.items():
+        text = _with(text, name, value)
     return text.encode()
+
+
+def _with(sample: str, name: str, value: str) -> str:
+    """The sample with a setting in place of the line that shows its default."""
+
+    def line(shown: re.Match[str]) -> str:
+        # TOML's quoted texts are written as JSON's.
+        return f"{shown[1]} = {json.dumps(value) if shown[2] else value}"
+
+    return re.sub(_SHOWN.format(name), line, sample, count=1, flags=re.MULTILINE)
 
 
 def _check_place(server: Server, record: Record | None) -> None:

@@ -24,6 +24,8 @@ def test_its_settings_are_read(tmp_path: Path) -> None:
         (text,) = page.take("toml")
     (tmp_path / "postel.toml").write_text(text)
     settings = load_settings(tmp_path / "postel.toml")
+    assert (settings.intake.scheme, settings.intake.tls_ca) == ("https", Path("/etc/postel/authority.crt"))
+    assert settings.intake.tls_client_ca == Path("/etc/postel/senders.crt")
     assert settings.sink.uses_tls
     assert settings.sink.tls_client_ca == Path("/etc/postel/senders.crt")
     assert settings.serve.scheme == "https"
@@ -48,7 +50,8 @@ def test_its_commands_make_the_roles(postgres: str, tmp_path: Path) -> None:
 
 def test_its_figures_are_those_of_the_code() -> None:
     sink, page = Sink(), Serve()
-    assert f"{Intake().connections} connections; {intake.REQUEST_BYTES >> 20} MiB a body" in PAGE
+    assert f"{Intake().connections} connections at address and socket each" in PAGE
+    assert f" each; {intake.REQUEST_BYTES >> 20} MiB a body; the HTTP bounds" in PAGE
     assert f"{sink.connections} connections each; {sink.request_bytes >> 20} MiB a request after decompress" in PAGE
     in_work = f"{admission.ROOM_BYTES >> 20} and {admission.LARGE_ROOM_BYTES >> 20} MiB in work"
     assert f"{admission.PLACES} requests read at once, {admission._WAITING} wait, {in_work}" in PAGE

@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -82,14 +83,18 @@ def command(*arguments: str | Path) -> Result:
 
 def test_settings_and_plugin_go_where_the_configuration_includes_them(server: Server, tmp_path: Path) -> None:
     before = state(tmp_path)
-    plan_install(server, bundles()["zone-mta"], "http://127.0.0.1:9999").run()
+    plan_install(server, bundles()["zone-mta"], {"endpoint": "http://127.0.0.1:9999"}).run()
     settings = (tmp_path / "etc/plugins/postel.toml").read_text()
     assert f'\n["{server.code}"]\n' in settings
     assert '\nendpoint = "http://127.0.0.1:9999"\n' in settings
     assert (server.code / "node_modules/postel-emitter/index.js").is_file()
-    assert plan_install(server, bundles()["zone-mta"], "http://127.0.0.1:9999").steps == []
+    assert plan_install(server, bundles()["zone-mta"], {"endpoint": "http://127.0.0.1:9999"}).steps == []
     plan_uninstall(server).run()
     assert state(tmp_path) == before
+
+
+TLS = {"TLS_CERTIFICATE": "/etc/postel/tls.crt"}
+SHOWN = {"TLS_CLIENT_CERTIFICATE": "/etc/postel/c.crt", "TLS_CLIENT_KEY": "/etc/postel/c.key"}
 
 
 @pytest.mark.parametrize(
@@ -98,6 +103,14 @@ def test_settings_and_plugin_go_where_the_configuration_includes_them(server: Se
         ({}, '# endpoint = "http://127.0.0.1:4319"', ""),
         ({"ADDRESS": "127.0.0.1:4320"}, 'endpoint = "http://127.0.0.1:4320"', ""),
         ({"ADDRESS": "0.0.0.0:4319", "TOKEN": "t0"}, 'endpoint = "http://127.0.0.1:4319"', "asks for a token"),
+        ({"ADDRESS": "0.0.0.0:4319", **TLS, "TOKEN": "t0"}, 'endpoint = "https://127.0.0.1:4319"', "asks for a token"),
+        (TLS, 'endpoint = "https://127.0.0.1:4319"', "trust the agent's certificate: set tlsCa = ... in"),
+        ({**TLS, "TLS_CA": "/etc/postel/a.crt"}, 'tlsCa = "/etc/postel/a.crt"', "must be let to /etc/postel/a.crt\n"),
+        ({**TLS, "TLS_CLIENT_CA": "/b.crt"}, '# tlsClientCertificate = ""', "for a certificate: set tlsClientCertif"),
+        ({**TLS, **SHOWN}, 'tlsClientCertificate = "/etc/postel/c.crt"', "must be let to /etc/postel/c.crt, /etc/pos"),
+        ({**TLS, **SHOWN}, 'tlsClientKey = "/etc/postel/c.key"', ""),
+        ({**TLS, "SOCKET": "/run/postel/i.sock", "TLS_CA": "/a"}, '# tlsCa = ""', "let to /run/postel/i.sock\n"),
+        ({"SOCKET": "/run/postel/i.sock", "TOKEN": "t0"}, '# token = ""', "asks for a token"),
         ({"SOCKET": "/run/postel/i.sock"}, 'endpoint = "unix:/run/postel/i.sock"', "must be let to /run/postel/i.sock"),
     ],
 )
@@ -113,6 +126,27 @@ def test_the_plugin_sends_where_the_agent_listens(
     assert said in done.output
     # A secret goes into no file that others may read.
     assert "t0" not in settings
+
+
+def test_a_key_without_its_certificate_is_written_nowhere(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {**TLS, "TLS_CLIENT_KEY": "/etc/postel/c.key"}.items():
+        monkeypatch.setenv(f"POSTEL_INTAKE__{key}", value)
+    done = command("install", "--zone-mta", app)
+    assert done.exit_code == 2
+    assert "[intake] tls_client_key: /etc/postel/c.key is of no tls_client_certificate; set that too" in done.output
+
+
+def test_settings_of_both_samples_are_written_in_their_own_way(server: Server, instance: Path) -> None:
+    values = {"endpoint": "https://127.0.0.1:4319", "tlsCa": '/etc/"a" b.crt'}
+    (other,) = haraka.find(instance).servers
+    plan_install(server, bundles()["zone-mta"], values).run()
+    plan_install(other, bundles()["haraka"], values).run()
+    assert server.config
+    (section,) = tomllib.loads(server.config.read_text()).values()
+    assert {name: section[name] for name in values} == values
+    lines = (instance / "config/postel.ini").read_text().splitlines()
+    assert [f"{name} = {value}" for name, value in values.items()] == [line for line in lines if line[:1].isalpha()]
+    assert ";tlsClientCertificate =" in lines
 
 
 def test_a_later_version_replaces_what_is_unchanged(server: Server, tmp_path: Path) -> None:
