@@ -30,6 +30,8 @@ TICK = 15_000_000_000
 IN_REQUEST = 4000
 """Records: what a batch of the Collector's, of up to 2 MiB, holds."""
 SERIES = 4000
+_ODD = 0x9E3779B97F4A7C15
+"""Times this, modulo a power of two, numbers are as scattered as they can be (Knuth, volume 3, section 6.4)."""
 AT_ONCE = 4
 """Requests under way: the Collector's exporter has as many senders."""
 
@@ -69,8 +71,12 @@ def points(first: int, count: int) -> Iterator[bytes]:
         yield request.SerializeToString()
 
 
-def events(first: int, count: int) -> Iterator[bytes]:
-    """Requests of so many events of attempts to deliver, 2,000 a second of their own time, from this one on."""
+def events(first: int, count: int, *, scattered: bool = False) -> Iterator[bytes]:
+    """Requests of so many events of attempts to deliver, 2,000 a second of their own time, from this one on.
+
+    Their Message-IDs come in their order, or ``scattered`` as those of senders do, so that an index of them is written
+    everywhere.
+    """
     for start in range(first, first + count, IN_REQUEST):
         request = ExportLogsServiceRequest()
         above = request.resource_logs.add()
@@ -99,7 +105,7 @@ def events(first: int, count: int) -> Iterator[bytes]:
                     smtp__response__text="250 2.0.0 Ok: queued",
                     network__peer__address="192.0.2.17",
                     server__address=f"mx{number % 500}.example.net",
-                    email__message_id=f"<{number}@sender.test>",
+                    email__message_id=f"<{number * _ODD % 2**64 if scattered else number}@sender.test>",
                     zonemta__delivery__attempt=1,
                 )
             )
@@ -108,7 +114,7 @@ def events(first: int, count: int) -> Iterator[bytes]:
 
 def _uuid7(milliseconds: int, number: int) -> str:
     """Of the kind that Postel's plugins give: nearly in the order of time."""
-    scattered = number * 0x9E3779B97F4A7C15 & (1 << 62) - 1
+    scattered = number * _ODD & (1 << 62) - 1
     return str(uuid.UUID(int=milliseconds << 80 | 7 << 76 | (number & 0xFFF) << 64 | 2 << 62 | scattered))
 
 
