@@ -20,8 +20,11 @@ make() { # file, text
     fi
 }
 
+# Of the superuser, whom no service is.
 make database_password "$(random)"
-make database_url "postgresql://postel:$(cat secrets/database_password)@timescaledb:5432/postel"
+make database_owner_url "postgresql://postel:$(random)@timescaledb:5432/postel"
+make database_sink_url "postgresql://sink:$(random)@timescaledb:5432/postel"
+make database_serve_url "postgresql://serve:$(random)@timescaledb:5432/postel"
 make sink_token "$(random)"
 # Of who may look and of who may acknowledge and silence alerts too: lists, so that each person can have one.
 make read_tokens "[\"$(random)\"]"

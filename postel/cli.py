@@ -313,13 +313,16 @@ def roles(settings: Settings) -> None:
 
 @db.command("keep-house")
 @config_option
-def keep_house(settings: Settings) -> None:
+@click.option(
+    "--every", type=click.FloatRange(min=0, min_open=True), metavar="HOURS", help="Again and again, until it is ended."
+)
+def keep_house(settings: Settings, *, every: float | None) -> None:
     """Do once what a sink does each hour, where its role may not: as the tables' owner."""
     from postel import log
     from timescale_sink.store import commands
 
     log.configure("db")
-    asyncio.run(commands.keep_house(settings))
+    asyncio.run(commands.keep_house(settings, every))
 
 
 @db.command()

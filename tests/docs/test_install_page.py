@@ -37,6 +37,9 @@ def test_units_and_secrets(migrated_postgres: str, tmp_path: Path) -> None:
         "/opt/postel/bin/pip install --upgrade dist/postel-*.whl": "true",
         # No engine runs here; tests/packaging/test_compose.py reads the file as the engine would.
         "docker compose up --build --detach": "test -f compose/secrets.sh",
+        # What this runs in its container tests/packaging/test_compose_services.py runs.
+        "docker compose exec --user postgres timescaledb": "test -x compose/roles.sh && :",
+        "docker compose up --detach --force-recreate": "true",
     }
     # The wheel is built and installed by the other test here, which takes minutes, and by tests/packaging in seconds.
     with reading("docs/install.md", instead=instead, others={"sh wheel": "tests/docs/test_install_page.py"}) as page:
@@ -61,6 +64,8 @@ def test_units_and_secrets(migrated_postgres: str, tmp_path: Path) -> None:
         printed = run(containers, checkout, environment)
         for name in ("read_tokens", "grafana_admin_password"):
             assert (checkout / "secrets" / name).read_text().strip() in printed.splitlines()
+        (password,) = page.take("sh", "password")
+        run(password, checkout, environment)
 
 
 @pytest.mark.soak
@@ -73,7 +78,7 @@ def test_the_wheel_runs_from_its_folder(tmp_path: Path) -> None:
         for each in (Path(folder), opt):
             each.chmod(0o755)
         checkout = copy_project(tmp_path / "checkout")
-        done = "sh install", "sh parts", "sh upgrade", "sh systemd", "sh containers"
+        done = "sh install", "sh parts", "sh upgrade", "sh systemd", "sh containers", "sh password"
         others = dict.fromkeys(done, "tests/docs/test_install_page.py")
         with reading("docs/install.md", instead={"/opt/postel": f"{opt}/postel"}, others=others) as page:
             (wheel,) = page.take("sh", "wheel")

@@ -11,28 +11,24 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
-import psycopg
 import pytest
 import yaml
 from psycopg import conninfo
 
-from postel.cli import main
 from postel.collector_process import environment
 from postel.settings import Settings, load_settings
-from support.postgres import fresh_database, migrate_now
-from support.requirements import require
-from support.running_postel import running, until
 
 CHECKOUT = Path(__file__).parents[2]
 COMPOSE: Mapping[str, Any] = yaml.safe_load((CHECKOUT / "compose.yaml").read_text())
 SERVICES: Mapping[str, Mapping[str, Any]] = COMPOSE["services"]
+LOGINS = {"migrate": "postel", "housekeeping": "postel", "sink": "sink", "serve": "serve"}
+"""Who comes into the database as whom; Grafana is one of its own."""
 POSTEL = [name for name, service in SERVICES.items() if "build" in service]
 MOUNTED = "/run/secrets/"
 
@@ -96,7 +92,7 @@ def test_each_secret_is_made_by_the_script_and_given_to_who_reads_it(secrets: Pa
         read = set(re.findall(rf"{MOUNTED}(\w+)", text))
         if name == "timescaledb":
             # By the script that it mounts.
-            read |= set(re.findall(rf"{MOUNTED}(\w+)", (CHECKOUT / "compose" / "grafana-role.sh").read_text()))
+            read |= set(re.findall(r"\$\(password_of (\w+)\)", (CHECKOUT / "compose" / "roles.sh").read_text()))
         assert set(service["secrets"]) == read, name
         used |= read
     assert used == COMPOSE["secrets"].keys()
@@ -112,6 +108,12 @@ def test_the_script_keeps_the_secrets_that_are_there_and_nobody_else_comes_into_
     assert secrets.stat().st_mode & 0o777 == 0o700
     # A container reads them as another user than who made them.
     assert {path.stat().st_mode & 0o777 for path in before} == {0o644}
+
+
+def test_the_script_of_roles_is_where_it_is_told_to_be_run_again() -> None:
+    script = "/docker-entrypoint-initdb.d/100-roles.sh"
+    assert f"./compose/roles.sh:{script}:ro" in SERVICES["timescaledb"]["volumes"]
+    assert f"timescaledb {script}\n" in (CHECKOUT / "docs" / "install.md").read_text()
 
 
 def test_nothing_is_published_beyond_loopback_and_the_database_not_at_all() -> None:
@@ -132,17 +134,23 @@ def test_images_have_a_version() -> None:
 
 
 @pytest.mark.parametrize("service", POSTEL)
-def test_a_part_of_postel_is_a_command_with_settings_that_there_are(service: str, settings_of: SettingsOf) -> None:
-    (command,) = SERVICES[service]["command"]
-    assert command in main.commands
+def test_a_part_of_postel_has_settings_that_there_are(service: str, settings_of: SettingsOf) -> None:
     settings_of(service)
+
+
+def test_what_needs_the_schema_waits_until_it_is_there() -> None:
+    database = {name for name, service in SERVICES.items() if "database" in service["networks"]} - {"timescaledb"}
+    assert SERVICES["migrate"]["depends_on"] == {"timescaledb": {"condition": "service_healthy"}}
+    assert SERVICES["migrate"]["restart"] == "no"
+    for name in database - {"migrate"}:
+        assert SERVICES[name]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}, name
 
 
 def test_the_parts_reach_each_other(
     settings_of: SettingsOf, secrets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(COMPOSE["services"]["collector"]["environment"], "POSTEL_DATA_DIR", str(tmp_path))
-    sink, collector, serve = (settings_of(name) for name in ("sink", "collector", "serve"))
+    sink, collector = (settings_of(name) for name in ("sink", "collector"))
     of_collector = environment(collector)
     host, _, port = of_collector["POSTEL_SINK_GRPC"].partition(":")
     assert (host, f"0.0.0.0:{port}") == ("sink", sink.sink.grpc_address)
@@ -150,19 +158,19 @@ def test_the_parts_reach_each_other(
     assert of_collector["POSTEL_SINK_TOKEN"] == sink.sink.token.get_secret_value()
     assert of_collector["POSTEL_COLLECTOR_HTTP"] == "0.0.0.0:4318"
     assert sink.otlp.endpoint == "http://collector:4318"
-    for part in (sink, serve):
-        assert part.database.url
-        url = conninfo.conninfo_to_dict(part.database.url.get_secret_value())
-        database = SERVICES["timescaledb"]["environment"]
-        assert (url["host"], url["user"], url["dbname"]) == (
-            "timescaledb",
-            database["POSTGRES_USER"],
-            database["POSTGRES_DB"],
-        )
-        assert url["password"] == (secrets / "database_password").read_text()
+    assert {service: _login(settings_of(service), secrets) for service in LOGINS} == LOGINS
     for one, other, network in (("collector", "sink", "outside"), ("serve", "timescaledb", "database")):
         assert network in SERVICES[one]["networks"]
         assert network in SERVICES[other]["networks"]
+
+
+def _login(settings: Settings, secrets: Path) -> str:
+    """Who comes into the database with these settings, which are of that of compose.yaml."""
+    assert settings.database.url
+    url = conninfo.conninfo_to_dict(settings.database.url.get_secret_value())
+    assert (url["host"], url["dbname"]) == ("timescaledb", SERVICES["timescaledb"]["environment"]["POSTGRES_DB"])
+    assert url["password"] != (secrets / "database_password").read_text()
+    return str(url["user"])
 
 
 @pytest.mark.parametrize(
@@ -209,43 +217,6 @@ def test_grafana_is_told_what_its_provisioning_asks_for() -> None:
     assert (host in SERVICES, port) == (True, "5432")
 
 
-def test_the_role_of_grafana_reads_what_the_sink_makes_later_and_writes_nothing(secrets: Path, any_server: str) -> None:
-    psql = shutil.which("psql")
-    require("psql", available=psql, how="PostgreSQL's client; `make test` installs PostgreSQL")
-    password = (secrets / "grafana_password").read_text()
-    with fresh_database(any_server) as url:
-        _make_role(url, secrets / "grafana_password")
-        try:
-            migrate_now(url)
-            reader = conninfo.make_conninfo(url, user="grafana", password=password)
-            with psycopg.connect(reader, autocommit=True) as connection:
-                for table in ("metrics_system", "metrics_system_1h", "email_events", "node"):
-                    assert connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchall() == [(0,)]
-                with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    connection.execute("DELETE FROM metrics_system")
-                assert connection.execute("SHOW statement_timeout").fetchall() == [("1min",)]
-        finally:
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute("DROP OWNED BY grafana")
-                connection.execute("DROP ROLE grafana")
-
-
-def _make_role(url: str, password: Path) -> None:
-    """As the database's image runs the script."""
-    parts = {key: str(value) for key, value in conninfo.conninfo_to_dict(url).items()}
-    variables = {
-        "PGHOST": parts.get("host", ""),
-        "PGPORT": parts.get("port", ""),
-        "PGPASSWORD": parts.get("password", ""),
-        "POSTGRES_USER": parts["user"],
-        "POSTGRES_DB": parts["dbname"],
-        "GRAFANA_PASSWORD_FILE": str(password),
-    }
-    subprocess.run(
-        ["sh", CHECKOUT / "compose" / "grafana-role.sh"], env={**os.environ, **variables}, check=True, timeout=30
-    )
-
-
 def test_what_the_dockerfile_copies_is_there_and_not_left_out() -> None:
     left_out = [
         line
@@ -263,20 +234,3 @@ def test_what_the_dockerfile_copies_is_there_and_not_left_out() -> None:
     assert "secrets" in left_out
     assert 'ENTRYPOINT ["postel"]' in dockerfile
     assert "postel:checkout" in {SERVICES[name]["image"] for name in POSTEL}
-
-
-@pytest.mark.slow
-def test_health_checks_pass_while_it_runs_and_fail_once_it_does_not(tmp_path: Path) -> None:
-    tokens = {"POSTEL_SERVE__READ_TOKENS": '["a-token-of-the-test"]', "POSTEL_COLLECTOR": "none"}
-    with running(tmp_path, **tokens) as postel:
-        ports = {"sink": ("4418", postel.ports["sink_http"]), "serve": ("3001", postel.ports["page"])}
-
-        def healthy(service: str) -> bool:
-            script = SERVICES[service]["healthcheck"]["test"][-1].replace(ports[service][0], str(ports[service][1]))
-            return subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
-
-        until(lambda: healthy("sink"), 60, "the sink is well")
-        until(lambda: healthy("serve"), 60, "the page is well")
-        assert postel.stop() == 0
-        assert not healthy("sink")
-        assert not healthy("serve")

@@ -267,7 +267,7 @@ async def test_a_housekeeping_that_fails_harms_no_ingest(
             raise failure
         return True
 
-    monkeypatch.setattr(service, "keep_house", failing)
+    monkeypatch.setattr(housekeeping, "keep_house", failing)
     monkeypatch.setattr(service, "_FIRST_HOUSE_SECONDS", 0)
     monkeypatch.setattr(service, "_HOUSE_SECONDS", 0.01)
     settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(url)))

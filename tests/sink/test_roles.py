@@ -211,10 +211,10 @@ def test_who_may_not_make_roles_hears_who_may(
     def settings(url: str) -> Settings:
         return Settings(data_dir=tmp_path, database=Database(url=SecretStr(url)))
 
-    for command in (commands.make_roles, commands.keep_house):
+    for refused in (commands.make_roles(settings(urls[WRITE])), commands.keep_house(settings(urls[WRITE]), hours=1)):
         with pytest.raises(DatabaseError, match=r"does not own Postel's tables; run this as the one that migrates"):
-            asyncio.run(command(settings(urls[WRITE])))
+            asyncio.run(refused)
     asyncio.run(commands.make_roles(settings(urls["owner"])))
     assert f"{WRITE}: a sink: " in capsys.readouterr().out
-    asyncio.run(commands.keep_house(settings(urls["owner"])))
+    asyncio.run(commands.keep_house(settings(urls["owner"]), hours=None))
     assert capsys.readouterr().out == "done\n"

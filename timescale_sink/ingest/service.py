@@ -30,7 +30,7 @@ from postel.otlp.http_server import routes
 from postel.otlp.signal import ExportRequest, Signal
 from postel.otlp.tls_door import door_of
 from postel.settings import Settings, Sink
-from postel.signals import Declarations, load_all
+from postel.signals import load_all
 from timescale_sink.ingest import reporter
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.queue import IngestQueue
@@ -46,7 +46,7 @@ from timescale_sink.store.database import (
     create_pool,
     database_url,
 )
-from timescale_sink.store.housekeeping import keep_house
+from timescale_sink.store.housekeeping import keep_house_again
 from timescale_sink.store.migrate import migrate
 from timescale_sink.store.retention import Changes
 
@@ -141,7 +141,7 @@ class Service:
             helpers = [
                 asyncio.create_task(self._keep_database(stop)),
                 asyncio.create_task(self._probe(queue, writer)),
-                asyncio.create_task(_keep_house(url, declarations)),
+                asyncio.create_task(keep_house_again(url, declarations, _FIRST_HOUSE_SECONDS, _HOUSE_SECONDS)),
             ]
             self._queue = queue
             try:
@@ -233,19 +233,6 @@ class Service:
             await asyncio.sleep(5)
             with contextlib.suppress(DatabaseError):
                 await database_url(self._settings, stopping=stop.is_set)
-
-
-async def _keep_house(url: str, declarations: Declarations) -> None:
-    """Keep house now and then; what becomes of that is nothing that ingest could notice."""
-    await asyncio.sleep(_FIRST_HOUSE_SECONDS)
-    while True:
-        try:
-            await keep_house(url, declarations)
-        except (psycopg.Error, DatabaseError) as error:
-            _log.warning("the housekeeping did not end", reason=str(error).strip().partition("\n")[0])
-        except Exception:  # noqa: BLE001 - whatever it is, it is said, and ends nothing
-            _log.exception("the housekeeping failed")
-        await asyncio.sleep(_HOUSE_SECONDS)
 
 
 async def run(settings: Settings) -> None:

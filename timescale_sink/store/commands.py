@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import click
 import psycopg
+import structlog
 from psycopg import sql
 
 from postel.errors import DatabaseAwayError, DatabaseError
@@ -21,6 +24,7 @@ from timescale_sink.store.event_rollups import Events
 
 # A table of this size is counted within a second; a larger one's rows are the server's estimate.
 _COUNTED_BYTES = 64 << 20
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,30 @@ async def make_roles(settings: Settings) -> None:
     click.echo("a login of one of them: CREATE ROLE name LOGIN PASSWORD 'choose one' IN ROLE postel_write;")
 
 
-async def keep_house(settings: Settings) -> None:
-    """Do once what a sink does each hour, of which some is the owner's alone."""
+async def keep_house(settings: Settings, hours: float | None) -> None:
+    """Do what a sink does each hour, of which some is the owner's alone.
+
+    Args:
+        settings: which database.
+        hours: between one time and the next, until SIGINT or SIGTERM; None: it is done once.
+    """
     async with _migrated(settings) as connection:
         await roles.require_owner(connection)
-    done = await housekeeping.keep_house(await database_url(settings), load_all())
-    click.echo("done" if done else "another program does it now")
+    url = await database_url(settings)
+    if hours is None:
+        done = await housekeeping.keep_house(url, load_all())
+        click.echo("done" if done else "another program does it now")
+        return
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # By itself the first process of a container hears neither.
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _log.info("the house is kept from now on", hours=hours)
+    keeping = asyncio.create_task(housekeeping.keep_house_again(url, load_all(), 0, hours * 3600))
+    await stop.wait()
+    # What was under way is undone, and comes again with the next time.
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def rehearse(settings: Settings, seconds: float) -> int:

@@ -11,12 +11,13 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import psycopg
 import structlog
 
+from postel.errors import DatabaseError
 from postel.log import Throttle
 from postel.signals import Declarations
 from timescale_sink.store import retention, roles
@@ -54,6 +55,26 @@ async def keep_house(url: str, declarations: Declarations) -> bool:
     finally:
         # The lock goes with it.
         await connection.close()
+
+
+async def keep_house_again(url: str, declarations: Declarations, first: float, every: float) -> NoReturn:
+    """Keep house until cancelled; what goes wrong is in the log, and ends nothing.
+
+    Args:
+        url: of the database.
+        declarations: whose tables they are.
+        first: seconds until the first time.
+        every: seconds between the end of one time and the next.
+    """
+    await asyncio.sleep(first)
+    while True:
+        try:
+            await keep_house(url, declarations)
+        except (psycopg.Error, DatabaseError) as error:
+            _log.warning("the housekeeping did not end", reason=str(error).strip().partition("\n")[0])
+        except Exception:  # noqa: BLE001 - whatever it is, it is said, and ends nothing
+            _log.exception("the housekeeping failed")
+        await asyncio.sleep(every)
 
 
 async def make_pending_rollups(connection: Connection, declarations: Declarations) -> None:
