@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from postel.collector import Tier
 from postel.errors import PostelError
 
 if TYPE_CHECKING:
@@ -87,11 +88,18 @@ def agent(settings: Settings, *, once: bool) -> None:
 
 @main.command()
 @config_option
-def collector(settings: Settings) -> None:
-    """Run the OpenTelemetry Collector as `up` does, in the place of this program."""
+@click.option(
+    "--tier",
+    type=click.Choice([tier.value for tier in Tier]),
+    default=Tier.AGENT.value,
+    show_default=True,
+    help="Which one: that beside an agent, as `up` runs it, a gateway, or what reads from Kafka for a sink.",
+)
+def collector(settings: Settings, *, tier: str) -> None:
+    """Run an OpenTelemetry Collector of Postel's in the place of this program."""
     from postel.collector_process import run
 
-    run(settings)
+    run(settings, Tier(tier))
 
 
 @main.command()
@@ -244,7 +252,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
     "--part",
     "parts",
     multiple=True,
-    type=click.Choice(["up", "agent", "collector", "sink", "serve"]),
+    type=click.Choice(["up", "agent", "collector", "gateway", "kafka-member", "sink", "serve"]),
     help="What this host runs, again for each; without it: what is installed, else up, which is all of them.",
 )
 @_root

@@ -10,11 +10,31 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 
 from postel.errors import SettingsError
 
 PROGRAM = "postel-otelcol"
+
+
+class Tier(StrEnum):
+    """What a Collector of Postel's is."""
+
+    AGENT = "agent"
+    """Beside an agent: takes what this host tells."""
+    GATEWAY = "gateway"
+    """What other hosts send to (docs/gateway.md)."""
+    KAFKA_MEMBER = "kafka-member"
+    """What reads from Kafka for a sink (docs/kafka.md)."""
+
+
+_TIERS = {
+    Tier.AGENT: ("agent",),
+    Tier.GATEWAY: ("agent", "gateway"),
+    Tier.KAFKA_MEMBER: ("agent", "kafka"),
+}
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
 
@@ -60,20 +80,25 @@ def collector_config(name: str = "agent.yaml") -> Path:
     return _config_folder() / name
 
 
-def collector_configs(folder: Path | None) -> list[Path]:
-    """The files that make up the configuration beside the agent, each laid over those before it.
+def collector_configs(tier: Tier, layers: Iterable[str], folder: Path | None) -> list[Path]:
+    """The files that make up a configuration, each laid over those before it.
 
     Args:
+        tier: what it is to be. A member of the Kafka tier takes no OTLP, and has nothing of the other two.
+        layers: of the shipped files, without ``.yaml``: ``[otlp] collector_layers``.
         folder: of the user's own files, ``[otlp] collector_config_dir``; None: there are none.
 
     Raises:
         SettingsError: no such folder is there, or it cannot be read.
     """
-    shipped = collector_config()
+    shipped = [collector_config(f"{name}.yaml") for name in _TIERS[tier]]
+    if tier is Tier.KAFKA_MEMBER:
+        return shipped
+    shipped += (collector_config(f"{name}.yaml") for name in layers)
     if folder is None:
-        return [shipped]
+        return shipped
     try:
-        return [shipped, *sorted(path for path in folder.iterdir() if path.suffix == ".yaml")]
+        return [*shipped, *sorted(path for path in folder.iterdir() if path.suffix == ".yaml")]
     except OSError as error:
         raise SettingsError(f"[otlp] collector_config_dir is {folder}: {error.strerror}") from None
 

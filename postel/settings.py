@@ -13,7 +13,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from urllib.parse import unquote
 
 from pydantic import (
@@ -136,6 +136,10 @@ class Intervals(_Section):
     email_events: Literal["immediate"] | Seconds = Field("immediate", description='"immediate", or seconds')
 
 
+# What collector-config/ holds beside the configurations that `postel.collector.Tier` names.
+Layer = Literal["gateway-mtls", "mongodb", "redis", "to-gateway", "to-gateway-mtls", "to-kafka", "vendor"]
+
+
 class Otlp(_Section):
     """``[otlp]``: where agent and sink send, how much the agent keeps meanwhile, where `up` runs its Collector.
 
@@ -145,10 +149,16 @@ class Otlp(_Section):
     collector_grpc_address: Address = "127.0.0.1:4317"
     collector_http_address: Address = "127.0.0.1:4318"
     collector_health_address: Address = "127.0.0.1:13133"
+    collector_layers: tuple[Layer, ...] = Field(
+        (),
+        description="Postel's own files to lay over the Collector's agent.yaml or gateway.yaml, each over those before "
+        f"it: a list of {', '.join(get_args(Layer))}",
+    )
     collector_config_dir: Folder | None = Field(
         None,
-        description="a folder; `up` lays its *.yaml over the Collector's agent.yaml, in the order of their names",
+        description="a folder; its *.yaml are laid over these, in the order of their names",
     )
+    kafka_member_health_address: Address = "127.0.0.1:13134"
     endpoint: Endpoint = ""
     protocol: Literal["grpc", "http/protobuf"] = Field("http/protobuf", description='"grpc" or "http/protobuf"')
     headers: dict[str, SecretStr] = Field(default_factory=dict, description='a table such as {authorization = "..."}')
@@ -395,6 +405,7 @@ class Settings(BaseSettings):
             ("[otlp] collector_grpc_address", self.otlp.collector_grpc_address),
             ("[otlp] collector_http_address", self.otlp.collector_http_address),
             ("[otlp] collector_health_address", self.otlp.collector_health_address),
+            ("[otlp] kafka_member_health_address", self.otlp.kafka_member_health_address),
         ):
             for taken, its_setting in seen:
                 if overlap(address, taken):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from postel.collector import PROGRAM, find_collector
 from postel.services.install import Plan, plan_install, plan_uninstall
-from postel.services.units import DATA, PARTS, SETTINGS
+from postel.services.units import DATA, PARTS, SETTINGS, VARIABLES
 
 # Where systemd says that it runs (sd_booted(3)).
 _BOOTED = Path("/run/systemd/system")
@@ -61,14 +62,38 @@ def _do(plan: Plan, *, dry_run: bool) -> None:
 
 def _hints(parts: Sequence[str], root: Path) -> list[str]:
     """What the parts lack, as far as it can be seen now."""
-    settings = root / SETTINGS
+    settings, chosen = root / SETTINGS, set(parts)
     said = tomllib.loads(settings.read_text("utf-8"))
+    otlp = said.get("otlp", {})
     hints = []
-    if {"sink", "serve"} & set(parts) and not said.get("database", {}).get("url"):
+    if {"sink", "serve"} & chosen and not said.get("database", {}).get("url"):
         hints.append(f"[database] url in {settings}: sink and serve run apart, and share a PostgreSQL that is there")
-    if {"up", "collector"} & set(parts) and find_collector() is None:
-        without = "" if "collector" in parts else "; without one the agent sends straight to the sink"
+    if {"up", "collector", "gateway", "kafka-member"} & chosen and find_collector() is None:
+        without = "; without one the agent sends straight to the sink" if "up" in chosen else ""
         hints.append(f"the Collector as /usr/local/bin/{PROGRAM} (`make collector` in a checkout builds it){without}")
-    if "agent" in parts and "collector" not in parts and not said.get("otlp", {}).get("endpoint"):
+    if "agent" in chosen and not {"collector", "gateway"} & chosen and not otlp.get("endpoint"):
         hints.append(f"[otlp] endpoint in {settings}, unless a Collector listens on this host")
+    variables = root / VARIABLES
+    named = variables.read_text("utf-8") if variables.exists() else ""
+    if "gateway" in chosen:
+        hints += _of_gateway(root, otlp, named)
+    reads = "kafka-member" in chosen or "to-kafka" in otlp.get("collector_layers", ())
+    if reads and "POSTEL_KAFKA_BROKERS" not in named:
+        hints.append(f"POSTEL_KAFKA_BROKERS in {variables}: without it Kafka is looked for at 127.0.0.1:9092")
     return hints
+
+
+def _of_gateway(root: Path, otlp: Mapping[str, Any], named: str) -> Iterator[str]:
+    settings, folder = root / SETTINGS, root / "etc/postel/gateway"
+    proof = (
+        ("POSTEL_GATEWAY_CLIENT_CA", "clients.crt")
+        if "gateway-mtls" in otlp.get("collector_layers", ())
+        else ("POSTEL_GATEWAY_TOKENS", "tokens")
+    )
+    files = {"POSTEL_GATEWAY_CERTIFICATE": "tls.crt", "POSTEL_GATEWAY_KEY": "tls.key", **dict([proof])}
+    if lacks := [name for key, name in files.items() if key not in named and not (folder / name).exists()]:
+        yield f"{', '.join(lacks)} in {folder}, which the group postel may read (docs/gateway.md)"
+    if not {"collector_grpc_address", "collector_http_address"} & otlp.keys():
+        yield f"[otlp] collector_grpc_address and collector_http_address in {settings}: it listens on loopback else"
+    if not otlp.get("endpoint"):
+        yield f"[otlp] endpoint in {settings}: where agent and sink of this host tell of themselves"

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from postel.errors import PostelError
-from postel.services.units import PARTS, SYSTEMD, Wanted, wanted
+from postel.services.units import IN_UP, PARTS, SYSTEMD, Wanted, wanted
 from postel.steps import MakeFolder, PutFile, RemoveEmptyFolder, RemoveFile, Step, check_writable, explained
 
 RECORD = PurePosixPath("etc/postel/installed.json")
@@ -90,14 +90,20 @@ def plan_install(root: Path, parts: Iterable[str], python: Path) -> Plan:
         python: of the environment that Postel is installed in.
 
     Raises:
-        PostelError: ``up`` is to stand beside one of the parts that it runs itself, or services could not run.
+        PostelError: ``up`` is to stand beside one of the parts that it runs itself, or a gateway beside another
+            Collector that listens where it does, or services could not run.
     """
     record = Record.of(root) or Record()
     chosen = {*record.parts, *parts} or {"up"}
     plan = Plan([part for part in PARTS if part in chosen])
-    if "up" in chosen and len(chosen) > 1:
-        others = ", ".join(part for part in plan.parts if part != "up")
+    if "up" in chosen and (inside := [part for part in IN_UP if part in chosen]):
+        others = ", ".join(inside)
         raise PostelError(f"`up` runs {others} as well: have the one or the others, after `postel uninstall`")
+    if "gateway" in chosen and (other := chosen & {"up", "collector"}):
+        raise PostelError(
+            f"`{other.pop()}` has a Collector where the gateway would listen: have the one or the other, after "
+            "`postel uninstall`; an agent of this host can send to the gateway as all others do"
+        )
     files = wanted(plan.parts, python)
     folders = _missing(root, [*(file.place for file in files), RECORD])
     written = {}

@@ -19,13 +19,17 @@ PARTS = {
     "up": "postel.service",
     "agent": "postel-agent.service",
     "collector": "postel-collector.service",
+    "gateway": "postel-gateway.service",
+    "kafka-member": "postel-kafka-member.service",
     "sink": "postel-sink.service",
     "serve": "postel-serve.service",
 }
-"""What can be run as a service -> its unit. ``up`` is all of them at once."""
+"""What can be run as a service -> its unit. ``up`` is those of `IN_UP` at once."""
+IN_UP = ("agent", "collector", "sink", "serve")
 
 SYSTEMD = PurePosixPath("etc/systemd/system")
 SETTINGS = PurePosixPath("etc/postel/postel.toml")
+VARIABLES = PurePosixPath("etc/postel/environment")
 DATA = "/var/lib/postel"
 _USER = PurePosixPath("etc/sysusers.d/postel.conf")
 _INCLUDE = re.compile(r"^@([\w-]+\.conf)@$", re.MULTILINE)

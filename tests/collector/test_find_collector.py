@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from postel.collector import PROGRAM, built_collector, collector_config, find_collector
+from postel.collector import PROGRAM, Tier, built_collector, collector_config, collector_configs, find_collector
 from postel.errors import SettingsError
+from postel.settings import Layer
 
 
 def _checkout(folder: Path, manifest: str) -> Path:
@@ -83,3 +85,22 @@ def test_every_component_of_the_config_is_in_the_manifest() -> None:
         built = "".join(f"{entry.get('import', entry['gomod'])} " for entry in manifest[section])
         for component in config[section]:
             assert modules[component.partition("/")[0]] in built
+
+
+def test_every_shipped_file_is_a_layer_or_what_a_tier_is_made_of() -> None:
+    shipped = {path.stem for path in collector_config().parent.glob("*.yaml")} - {"builder"}
+    of_tiers = {path.stem for tier in Tier for path in collector_configs(tier, (), None)}
+    assert shipped - of_tiers == {*get_args(Layer)}
+    assert of_tiers == {"agent", "gateway", "kafka"}
+
+
+def test_each_file_lies_over_those_before_it(tmp_path: Path) -> None:
+    for name in ("b.yaml", "a.yaml", "notes.txt"):
+        (tmp_path / name).write_text("")
+
+    def files(tier: Tier) -> list[str]:
+        return [path.stem for path in collector_configs(tier, ("vendor", "to-kafka"), tmp_path)]
+
+    assert files(Tier.AGENT) == ["agent", "vendor", "to-kafka", "a", "b"]
+    assert files(Tier.GATEWAY) == ["agent", "gateway", "vendor", "to-kafka", "a", "b"]
+    assert files(Tier.KAFKA_MEMBER) == ["agent", "kafka"]

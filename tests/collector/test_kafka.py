@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from postel.otlp.signal import Signal
 from support.collector import is_healthy
 from support.gateway import AUTHORITY, TOKEN, Gateway
 from support.kafka import GROUP, LOGS, METRICS, KafkaGateway, Member
+from support.ports import free_port
 from support.running_postel import RunningPostel, until
 from support.sink import RunningSink, recount, running_sink
 from support.sink_load import IN_REQUEST, events, points, send_by
@@ -190,17 +190,20 @@ async def test_a_member_listens_to_nobody(program: Path, tmp_path: Path) -> None
 
 
 def test_postel_collector_runs_a_member(program: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "collector.d"
-    folder.mkdir()
-    shutil.copy(collector_config("kafka.yaml"), folder)
-    postel = RunningPostel(
-        tmp_path, {"POSTEL_OTLP__COLLECTOR_CONFIG_DIR": str(folder), "POSTEL_COLLECTOR": str(program)}
-    )
-    with subprocess.Popen([sys.executable, "-m", "postel.cli", "collector"], env=postel.variables) as process:
+    health = free_port()
+    its_own = {
+        "POSTEL_COLLECTOR": str(program),
+        "POSTEL_OTLP__KAFKA_MEMBER_HEALTH_ADDRESS": f"127.0.0.1:{health}",
+        # Of the host's other Collector.
+        "POSTEL_OTLP__COLLECTOR_LAYERS": '["to-kafka"]',
+    }
+    postel = RunningPostel(tmp_path, its_own)
+    command = [sys.executable, "-m", "postel.cli", "collector", "--tier", "kafka-member"]
+    with subprocess.Popen(command, env=postel.variables) as process:
         try:
-            health = postel.ports["col_health"]
             until(lambda: is_healthy(f"127.0.0.1:{health}"), 30, "it is well")
             assert _listening(process.pid) == {health}
+            assert list(postel.data.iterdir()) == []
         finally:
             process.terminate()
         assert process.wait(30) == 0

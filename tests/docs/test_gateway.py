@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import httpx
 import psycopg
 import pytest
 
-from postel.collector import find_collector
+from postel.collector import collector_config, find_collector
 from postel.otlp.client import sender_of
 from postel.otlp.sender import Sent
 from postel.otlp.signal import Signal
@@ -25,6 +26,7 @@ from support.otlp_thread import OtlpThread
 from support.ports import free_port, free_ports
 from support.requirements import require
 from support.running_postel import until
+from support.services import SYSTEMD, make_root, started_by
 
 
 @dataclass
@@ -62,6 +64,19 @@ class Following:
         """Run a block that ends; what it prints."""
         return run(self.here(block), CHECKOUT, self.variables)
 
+    def service(self, toml: str, block: str, unit: str) -> str:
+        """Follow how a service is set up; what systemd then starts, as a block."""
+        root = make_root(self.folder / unit)
+        for name, mine in SYSTEMD.items():
+            block = block.replace(name, mine)
+        # The user of that name is in that root alone.
+        block = block.replace("chgrp postel", f"chgrp {os.getgid()}")
+        run(self.here(block), CHECKOUT, {**self.variables, "ROOT": str(root)})
+        assert (root / "etc/systemd/system/multi-user.target.wants" / unit).is_symlink()
+        settings = self.folder / f"{unit}.toml"
+        settings.write_text(self.here(toml))
+        return started_by(root / "etc/systemd/system" / unit, settings, self.folder / "etc" / "environment")
+
     def running(
         self, block: str, name: str, after: str = "", **variables: str
     ) -> AbstractContextManager[Callable[[], str]]:
@@ -71,7 +86,9 @@ class Following:
         """
         known = re.findall(r"^export .*", after, re.MULTILINE)
         script = self.here("\n".join([*known, block]))
-        return running_block(script, {**self.variables, **variables}, self.folder / f"{name}.log")
+        by_settings = "postel.cli" in block
+        health = "POSTEL_OTLP__COLLECTOR_HEALTH_ADDRESS" if by_settings else "POSTEL_COLLECTOR_HEALTH"
+        return running_block(script, {**self.variables, **variables}, self.folder / f"{name}.log", health)
 
 
 def tell(collector: str, body: str) -> None:
@@ -103,8 +120,9 @@ def following(tmp_path: Path, sink: Sink, otlp_receiver: OtlpThread) -> Followin
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "postel-otelcol").symlink_to(program)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))}
-    path = f"{tmp_path / 'bin'}{os.pathsep}{kept['PATH']}"
-    return Following(tmp_path, otlp_receiver.endpoint, {**kept, "PATH": path, "POSTEL_SINK_GRPC": sink.address})
+    path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), kept["PATH"]])
+    sinks = {"POSTEL_SINK_GRPC": sink.address, "POSTEL_SINK__GRPC_ADDRESS": sink.address}
+    return Following(tmp_path, otlp_receiver.endpoint, {**kept, "PATH": path, **sinks})
 
 
 @pytest.mark.slow
@@ -154,6 +172,24 @@ async def follow(
         assert await sender.send(Signal.LOGS, log_request("by an agent").SerializeToString()) == Sent()
         await sender.close()
         until(lambda: "by an agent" in sink.bodies(), 30, log)
+
+    (toml,), (block,) = page.take("toml", "service-gateway"), page.take("sh", "service-gateway")
+    service = following.service(toml, block, "postel-gateway.service")
+    (toml,), (block,) = page.take("toml", "service-host"), page.take("sh", "service-host")
+    of_host = following.service(toml, block, "postel-collector.service")
+    files = {
+        name: following.here(path)
+        for shipped in collector_config().parent.glob("*.yaml")
+        for name, path in re.findall(r"\$\{env:(\w+):-(/etc/postel/[^}]*)\}", shipped.read_text())
+    }
+    addresses = {"POSTEL_OTLP__COLLECTOR_GRPC_ADDRESS": mine, "POSTEL_OTLP__COLLECTOR_HTTP_ADDRESS": its}
+    with (
+        following.running(service, "gateway-service", **files) as log,
+        following.running(of_host, "host-service", **files, **addresses) as host_log,
+    ):
+        tell(its, "by services")
+        until(lambda: "by services" in sink.bodies(), 30, lambda: log() + host_log())
+        assert {path.name for path in (following.folder / "var").iterdir()} == {"gateway", "collector"}
 
     (block,) = page.take("sh", "vendor")
     with following.running(block, "vendor", starting) as log, following.running(host, "host-again", **on_host):

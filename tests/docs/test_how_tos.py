@@ -25,26 +25,17 @@ from support.ports import free_port, free_ports
 from support.postgres import KillableServer
 from support.requirements import require
 from support.running_postel import until
+from support.services import SYSTEMD, make_root
 from tools.bootstrap.programs import find_postgres
 
 CERTIFICATES = CHECKOUT / "tests" / "support" / "certificates"
-# No systemd runs here: what it does to a host's files it does to a root of the test's.
-SYSTEMD = {
-    "/opt/postel/bin/postel install": "postel install --root $ROOT --python /opt/postel/bin/python",
-    "systemd-sysusers": "systemd-sysusers --root=$ROOT",
-    "systemctl daemon-reload": "true",
-    "systemctl enable --now": "systemctl --root=$ROOT enable",
-}
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    require("systemd", available=shutil.which("systemd-sysusers") and shutil.which("systemctl"))
     for name in [name for name in os.environ if name.startswith(("POSTEL_", "OTEL_"))]:
         monkeypatch.delenv(name)
-    root = tmp_path / "root"
-    (root / "etc/systemd/system").mkdir(parents=True)
-    return root
+    return make_root(tmp_path / "root")
 
 
 def settings(text: str, folder: Path) -> Settings:
@@ -96,9 +87,8 @@ def test_several_hosts(root: Path, tmp_path: Path) -> None:
         (data,), (mail,) = page.take("toml", "data"), page.take("toml", "mail")
         assert settings(data, tmp_path).serve.read_tokens
         assert settings(mail, tmp_path).discovery.zone_mta_queue_id == "outbound"
-        for kind, parts in (("data", {"sink", "serve"}), ("mail", {"agent"})):
-            host = root.with_name(kind)
-            (host / "etc/systemd/system").mkdir(parents=True)
+        for kind, parts in (("data", {"gateway", "sink", "serve"}), ("mail", {"agent"})):
+            host = make_root(root.with_name(kind))
             (block,) = page.take("sh", kind)
             run(block, tmp_path, variables(POSTEL_COLLECTOR="none", ROOT=str(host)))
             units = {path.name for path in (host / "etc/systemd/system").glob("*.service")}
@@ -111,7 +101,6 @@ async def test_a_vendor(otlp_receiver: OtlpThread, tmp_path: Path, monkeypatch: 
     for name in [name for name in os.environ if name.startswith(("POSTEL_", "OTEL_")) and name != "POSTEL_COLLECTOR"]:
         monkeypatch.delenv(name)
     instead = {
-        "/etc/postel": str(tmp_path),
         "https://otlp-gateway-prod-eu-west-2.grafana.net/otlp": otlp_receiver.endpoint,
         # Of all that it runs, what sends to a vendor.
         "postel up": "exec postel collector",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,20 @@ from support.markdown import CHECKOUT, reading, run, variables
 from support.ports import free_port, free_ports
 from support.requirements import require
 from support.running_postel import until
+from support.services import SYSTEMD, make_root, started_by
 from support.tls_listeners import CERTIFICATES
+
+
+def tell(port: int, body: str) -> None:
+    """A record for the gateway."""
+    answer = httpx.post(
+        f"https://localhost:{port}/v1/logs",
+        content=log_request(body).SerializeToString(),
+        headers={"content-type": "application/x-protobuf", "authorization": f"Bearer {TOKEN}"},
+        verify=ssl.create_default_context(cafile=str(AUTHORITY)),
+        timeout=30,
+    )
+    assert answer.status_code == httpx.codes.OK, answer.text
 
 
 @pytest.mark.slow
@@ -45,6 +59,7 @@ def test_the_page_leads_to_members_that_read(tmp_path: Path, kafka_broker: Kafka
         POSTEL_GATEWAY_TOKENS=str(tmp_path / "tokens"),
     )
     here = {
+        **SYSTEMD,
         "kafka-1.example.org:9092,kafka-2.example.org:9092": kafka_broker.address,
         "kafka-1.example.org:9092": kafka_broker.address,
         "--replication-factor 3": "--replication-factor 1",
@@ -64,16 +79,27 @@ def test_the_page_leads_to_members_that_read(tmp_path: Path, kafka_broker: Kafka
                 running_block(page.take("sh", "gateway")[0], environment, tmp_path / "gateway.log") as gateway,
                 running_block(page.take("sh", "member")[0], environment, tmp_path / "member.log") as member,
             ):
-                answer = httpx.post(
-                    f"https://localhost:{http_port}/v1/logs",
-                    content=log_request("by Kafka").SerializeToString(),
-                    headers={"content-type": "application/x-protobuf", "authorization": f"Bearer {TOKEN}"},
-                    verify=ssl.create_default_context(cafile=str(AUTHORITY)),
-                    timeout=30,
-                )
-                assert answer.status_code == httpx.codes.OK, answer.text
+                tell(http_port, "by Kafka")
                 until(lambda: sink.bodies() == ["by Kafka"], 60, lambda: gateway() + member())
                 printed = run(page.take("sh", "lag")[0], tmp_path, environment, 120)
+            # The same two by their units; `tests/docs/test_gateway.py` follows how a gateway's is set up.
+            (toml,), (install,) = page.take("toml", "service-gateway"), page.take("sh", "service-member")
+            root = make_root(tmp_path / "root")
+            run(install, tmp_path, {**environment, "ROOT": str(root)})
+            units = {path.name for path in (root / "etc/systemd/system/multi-user.target.wants").iterdir()}
+            assert units == {"postel-kafka-member.service", "postel-sink.service"}
+            settings = tmp_path / "postel.toml"
+            settings.write_text(f'data_dir = "{tmp_path / "data"}"\n{toml}\n[sink]\ngrpc_address = "{sink.address}"\n')
+            run("postel install --root $ROOT --part gateway", tmp_path, {**environment, "ROOT": str(root)})
+            with ExitStack() as running:
+                for unit, health in (("gateway", "COLLECTOR"), ("kafka-member", "KAFKA_MEMBER")):
+                    block = started_by(
+                        root / f"etc/systemd/system/postel-{unit}.service", settings, etc / "environment"
+                    )
+                    variable = f"POSTEL_OTLP__{health}_HEALTH_ADDRESS"
+                    running.enter_context(running_block(block, environment, tmp_path / f"{unit}-unit.log", variable))
+                tell(http_port, "by units")
+                until(lambda: sink.bodies() == ["by Kafka", "by units"], 60, "it is stored")
         finally:
             sink.stop()
     assert {line.split()[1] for line in printed.splitlines() if line.startswith(f"{GROUP} ")} == {LOGS, METRICS}

@@ -121,6 +121,46 @@ def test_all_at_once_and_a_part_of_it_are_not_had_together(host: Path) -> None:
     assert state(host) == before
 
 
+def test_a_gateway_stands_beside_no_other_collector_and_a_member_beside_any(host: Path) -> None:
+    done("install", host, "--part", "gateway", "--part", "kafka-member", "--part", "sink", "--part", "agent")
+    parts = ("gateway", "kafka-member", "sink", "agent")
+    assert units(host) == {f"postel-{part}.service" for part in parts}
+    before = state(host)
+    for part in ("collector", "up"):
+        assert run("install", host, "--part", part).exit_code == 2
+    assert "`collector` has a Collector where the gateway would" in run("install", host, "--part", "collector").output
+    assert state(host) == before
+    done("uninstall", host)
+    done("install", host, "--part", "up", "--part", "kafka-member")
+    assert "`up` has a Collector where the gateway would" in run("install", host, "--part", "gateway").output
+    assert units(host) == {"postel.service", "postel-kafka-member.service"}
+
+
+def test_what_a_gateway_or_a_member_lacks_is_said(host: Path) -> None:
+    said = done("install", host, "--part", "gateway")
+    gateway, settings, variables = host / "etc/postel/gateway", host / SETTINGS, host / "etc/postel/environment"
+    assert f"  tls.crt, tls.key, tokens in {gateway}, which the group postel may read" in said
+    assert f"  [otlp] collector_grpc_address and collector_http_address in {settings}" in said
+    assert f"  [otlp] endpoint in {settings}: where" in said
+    assert "KAFKA" not in said
+    settings.write_text(
+        '[otlp]\ncollector_grpc_address = "0.0.0.0:4317"\nendpoint = "http://127.0.0.1:4418"\n'
+        'collector_layers = ["gateway-mtls", "to-kafka"]\n'
+    )
+    gateway.mkdir()
+    (gateway / "tls.crt").touch()
+    variables.write_text("POSTEL_GATEWAY_KEY=/elsewhere/tls.key\n")
+    said = done("install", host, "--part", "serve")
+    assert f"  clients.crt in {gateway}, which" in said
+    assert "[otlp]" not in said
+    assert f"  POSTEL_KAFKA_BROKERS in {variables}: without it Kafka is looked for at 127.0.0.1:9092\n" in said
+    (gateway / "clients.crt").touch()
+    variables.write_text(f"{variables.read_text()}POSTEL_KAFKA_BROKERS=kafka-1.example.org:9092\n")
+    said = done("install", host, "--part", "kafka-member")
+    assert "clients.crt" not in said
+    assert "KAFKA" not in said
+
+
 def test_what_the_user_changed_stays_and_the_rest_is_replaced(host: Path) -> None:
     done("install", host, "--part", "agent", "--part", "sink")
     settings, agent, sink = (

@@ -35,12 +35,21 @@ def is_healthy(address: str) -> bool:
 
 
 @contextlib.contextmanager
-def running_block(block: str, environment: Mapping[str, str], log: Path) -> Iterator[Callable[[], str]]:
-    """Run a shell's block of a page, whose last command is the Collector, until it is there; gives its log's reader."""
+def running_block(
+    block: str, environment: Mapping[str, str], log: Path, health_variable: str = "POSTEL_COLLECTOR_HEALTH"
+) -> Iterator[Callable[[], str]]:
+    """Run a shell's block of a page, whose last command is the Collector, until it is there; gives its log's reader.
+
+    Args:
+        block: of the page.
+        environment: of the shell.
+        log: the file for what it says.
+        health_variable: which says to it where it is asked for its health.
+    """
     health = f"127.0.0.1:{free_port()}"
     script = block.replace("\npostel-otelcol", "\nexec postel-otelcol")
     with log.open("wb") as file:
-        variables = {**environment, "POSTEL_COLLECTOR_HEALTH": health}
+        variables = {**environment, health_variable: health}
         process = subprocess.Popen(["bash", "-e", "-c", script], env=variables, stdout=file, stderr=file)
     try:
         until(lambda: process.poll() is not None or is_healthy(health), 30, log.read_text)
