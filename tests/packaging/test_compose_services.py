@@ -234,6 +234,11 @@ def test_each_service_does_its_work_as_a_login_of_its_own(host: Host) -> None:
         process.terminate()
         assert process.wait(30) == 0, host.log(service)
     assert not any(host.healthy(service) for service in ("collector", "sink", "serve"))
+    # Who has no volume writes nothing, for its container is read-only; nor does anybody in the folder where it starts.
+    kept = {name for name in SERVICES if any(":/var/lib/postel" in each for each in SERVICES[name].get("volumes", ()))}
+    made_here = {path.name for path in host.folder.iterdir() if path.suffix != ".log"}
+    assert made_here - {"compose", "secrets"} <= kept
+    assert "collector" in made_here
     for service in ("sink", "serve", "housekeeping"):
         said = [line for line in host.log(service).splitlines() if "[warning" in line or "[error" in line]
         assert said == [], service
