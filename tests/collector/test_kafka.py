@@ -34,6 +34,9 @@ from support.running_postel import RunningPostel, until
 from support.sink import RunningSink, recount, running_sink
 from support.sink_load import IN_REQUEST, events, points, send_by
 
+LEFT_SECONDS = 3
+"""What to-kafka.yaml leaves the calls under way at the end."""
+
 
 @pytest.mark.parametrize(
     "files",
@@ -177,6 +180,50 @@ async def test_nothing_is_lost_when_kafka_refuses_or_is_away(tier: Tier) -> None
     assert tier.ask("SELECT count(DISTINCT event_id) FROM delivery_events") == 800
     assert tier.ask("SELECT count(*) FROM dead_letter") == 0
     assert await recount(tier.sink.url) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)  # the first run of all fetches Kafka
+async def test_a_gateway_ends_soon_with_a_message_that_kafka_may_have(tier: Tier) -> None:
+    broker = tier.broker
+    for topic in (LOGS, METRICS):
+        broker.make_topic(topic, 1, max__message__bytes=17825792)
+    tier.gateway.start()
+    with members(tier, "member") as (member,):
+
+        async def send_so_far(count: int) -> None:
+            # Written at once: the queue waits 0.2 s for more, and Kafka's client 10 ms.
+            await send(tier.gateway, Signal.LOGS, events(count - 100, 100))
+            await asyncio.sleep(2)
+
+        await send_so_far(100)
+        until(lambda: tier.events() == 100, 60, member.log)
+
+        # No broker says any more whether it has it.
+        broker.pause()
+        await send_so_far(200)
+        broker.kill()
+        assert _ends(tier.gateway) < LEFT_SECONDS + 5
+        broker.start()
+        tier.gateway.start()
+        until(lambda: tier.events() == 200, 60, lambda: tier.gateway.log() + member.log())
+
+        # Its connections stand.
+        broker.pause()
+        await send_so_far(300)
+        assert _ends(tier.gateway) < LEFT_SECONDS + 5
+        broker.resume()
+        tier.gateway.start()
+        until(lambda: tier.events() == 300, 60, lambda: tier.gateway.log() + member.log())
+    assert "panic" not in tier.gateway.log()
+    assert tier.ask("SELECT count(DISTINCT event_id) FROM delivery_events") == 300
+
+
+def _ends(gateway: Gateway) -> float:
+    """How long it takes to end by SIGTERM, seconds."""
+    began = time.monotonic()
+    assert gateway.stop() == 0, gateway.log()
+    return time.monotonic() - began
 
 
 async def test_a_member_listens_to_nobody(program: Path, tmp_path: Path) -> None:

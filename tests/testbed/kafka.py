@@ -7,6 +7,8 @@ use it, and with TLS and a password (SASL/PLAIN).
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import struct
 import subprocess
@@ -105,6 +107,14 @@ class KafkaBroker:
         """SIGKILL."""
         self.program.kill()
 
+    def pause(self) -> None:
+        """SIGSTOP: connections stay, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
     def tool(self, name: str, *arguments: str, text: str | None = None) -> str:
         """Run one of Kafka's command-line tools; what it prints.
 
@@ -149,6 +159,10 @@ class KafkaBroker:
             script = folder / name
             script.write_text(f'#!/bin/sh\nexec {command} {main} "$@"\n')
             script.chmod(0o755)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self.program.pids():
+            os.kill(pid, number)
 
     def _described(self, group: str) -> list[list[str]]:
         # GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID

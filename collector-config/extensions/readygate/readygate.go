@@ -7,6 +7,15 @@
 // (go.opentelemetry.io/collector, issue 14663; exporterhelper 0.155, persistentQueue.initClient). It needs a sender that
 // waits for the Collector to come back, which is what the agent does.
 //
+// Once they begin to stop, calls under way over gRPC have some seconds; then they get the same answer. The receiver stops
+// first, and waits for each of them without end (otlpreceiver 0.155, Shutdown: GracefulStop). But Kafka's client, which
+// is idempotent, gives up no message that was written and not answered (franz-go 1.21, sink.go, canFailFromLoadErrs),
+// whatever the call's deadline, until it is closed; and its exporter is closed after the receivers. So a Collector in
+// front of a Kafka that is gone would never end. The sender has the request still, and what did arrive is stored once.
+//
+// A handshake over gRPC has ten seconds, for the same reason and at any time: grpc-go gives it two minutes, and the
+// receiver waits for these too. Over HTTP read_header_timeout is the handshake's bound as well (net/http, tlsHandshakeTimeout).
+//
 // Name it in the `middlewares` of a receiver's gRPC and HTTP servers. Until the gate opens they answer with what OTLP
 // defines as retryable: UNAVAILABLE, and 503 with Retry-After.
 package readygate
@@ -14,7 +23,9 @@ package readygate
 import (
 	"context"
 	"net/http"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/extension"
@@ -28,6 +39,10 @@ import (
 const (
 	refusal           = "the Collector's pipelines are starting or stopping"
 	retryAfterSeconds = "1"
+	// More than any call takes that comes to an end: a queue syncs its disk in milliseconds, Kafka answers as soon.
+	leave = 3 * time.Second
+	// TLS, and the first words of HTTP/2.
+	handshake = 10 * time.Second
 )
 
 var (
@@ -45,7 +60,7 @@ func NewFactory() extension.Factory {
 		component.MustNewType("ready_gate"),
 		func() component.Config { return &Config{} },
 		func(context.Context, extension.Settings, component.Config) (extension.Extension, error) {
-			return &gate{}, nil
+			return newGate(leave), nil
 		},
 		component.StabilityLevelStable,
 	)
@@ -54,7 +69,15 @@ func NewFactory() extension.Factory {
 type gate struct {
 	component.StartFunc
 	component.ShutdownFunc
-	open atomic.Bool
+	open  atomic.Bool
+	leave time.Duration
+	// Closed when calls under way have had their time.
+	over chan struct{}
+	once sync.Once
+}
+
+func newGate(leave time.Duration) *gate {
+	return &gate{leave: leave, over: make(chan struct{})}
 }
 
 // Ready is called when all pipelines have started.
@@ -66,6 +89,7 @@ func (g *gate) Ready() error {
 // NotReady is called before the first pipeline stops.
 func (g *gate) NotReady() error {
 	g.open.Store(false)
+	g.once.Do(func() { time.AfterFunc(g.leave, func() { close(g.over) }) })
 	return nil
 }
 
@@ -83,14 +107,28 @@ func (g *gate) GetHTTPHandler(context.Context) (extensionmiddleware.WrapHTTPHand
 	}, nil
 }
 
-// GetGRPCServerOptions returns the interceptor of a gRPC server; OTLP has unary calls only.
+// GetGRPCServerOptions returns the interceptor of a gRPC server, and its bound of handshakes; OTLP has unary calls only.
 func (g *gate) GetGRPCServerOptions(context.Context) ([]grpc.ServerOption, error) {
-	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(
-		func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-			if !g.open.Load() {
-				return nil, status.Error(codes.Unavailable, refusal)
-			}
-			return next(ctx, request)
-		},
-	)}, nil
+	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(g.call), grpc.ConnectionTimeout(handshake)}, nil
+}
+
+func (g *gate) call(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if !g.open.Load() {
+		return nil, status.Error(codes.Unavailable, refusal)
+	}
+	type answer struct {
+		response any
+		err      error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		response, err := next(ctx, request)
+		answered <- answer{response, err}
+	}()
+	select {
+	case its := <-answered:
+		return its.response, its.err
+	case <-g.over:
+		return nil, status.Error(codes.Unavailable, refusal)
+	}
 }
