@@ -79,6 +79,7 @@ def test_every_component_of_the_config_is_in_the_manifest() -> None:
         "sure_storage": "/extensions/surestorage ",
         "patient_client": "/extensions/patientclient ",
         "body_limit": "/extensions/bodylimit ",
+        "connection_limit": "/extensions/connectionlimit ",
         "health_check": "/healthcheckextension ",
     }
     for section in ("receivers", "processors", "exporters", "extensions"):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import psycopg
+import yaml
 
 from otel_receivers import intake
 from postel import bounded_http, serving
+from postel.collector import collector_config
 from postel.otlp import admission, grpc_server, http_server
 from postel.settings import Intake, Serve, Sink, load_settings
 from support.markdown import CHECKOUT, blocks, reading
@@ -46,6 +48,21 @@ def test_its_commands_make_the_roles(postgres: str, tmp_path: Path) -> None:
                 for role in ROLES:
                     connection.execute(f"DROP OWNED BY {role}".encode())
                     connection.execute(f"DROP ROLE {role}".encode())
+
+
+def test_its_figures_of_the_collector_are_those_of_its_files() -> None:
+    config = yaml.safe_load(collector_config().read_text())
+    grpc, http = (config["receivers"]["otlp"]["protocols"][name] for name in ("grpc", "http"))
+    connections = config["extensions"]["connection_limit"]["connections"]
+    (row,) = [line for line in PAGE.splitlines() if line.startswith("| Collector 4317")]
+    assert f"{connections.removeprefix('${env:POSTEL_COLLECTOR_CONNECTIONS:-').rstrip('}')} connections each" in row
+    head, body = (http[name].rstrip("s") for name in ("read_header_timeout", "read_timeout"))
+    assert f"{head} s a head, {body} s a body over HTTP" in row
+    idle = grpc["keepalive"]["server_parameters"]["max_connection_idle"].rstrip("m")
+    assert f"{grpc['max_concurrent_streams']} calls of a gRPC connection, 10 s for its handshake, {idle} minutes" in row
+    assert (
+        f"{grpc['max_recv_msg_size_mib']} MiB a request; {config['processors']['memory_limiter']['limit_mib']}" in row
+    )
 
 
 def test_its_figures_are_those_of_the_code() -> None:

@@ -39,6 +39,9 @@ import (
 // sender have a few hundred bytes.
 const headerBytes = 16 << 10
 
+// A message over gRPC must be there, and answered, in that time: as read_timeout over HTTP (gateway.yaml).
+const callTime = 60 * time.Second
+
 var (
 	errNoServer = errors.New("is no extension that authenticates senders")
 
@@ -119,15 +122,24 @@ func (d *door) Authenticate(ctx context.Context, sources map[string][]string) (c
 	return inside, err
 }
 
-// GetGRPCServerOptions returns what asks when the headers of a call have come, and lets few of them come.
+// GetGRPCServerOptions returns what asks when the headers of a call have come, lets few of them come, and bounds the time
+// of what follows: grpc-go waits for a message as long as its sender likes.
 func (d *door) GetGRPCServerOptions(context.Context) ([]grpc.ServerOption, error) {
 	ask := func(ctx context.Context, call *tap.Info) (context.Context, error) {
 		if _, err := d.Authenticate(ctx, call.Header); err != nil {
 			return ctx, status.Error(codes.Unauthenticated, err.Error())
 		}
-		return ctx, nil
+		return within(ctx, callTime), nil
 	}
 	return []grpc.ServerOption{grpc.InTapHandle(ask), grpc.MaxHeaderListSize(headerBytes)}, nil
+}
+
+// within is a context of a call that ends after that time at the latest.
+func within(ctx context.Context, most time.Duration) context.Context {
+	inside, end := context.WithTimeout(ctx, most)
+	// With the call, which ends the context around it.
+	context.AfterFunc(inside, end)
+	return inside
 }
 
 // sender is the address that a request comes from, without the port.

@@ -136,6 +136,20 @@ func TestHandshakesAreHeardAndNothingElseOfWhatGrpcTells(t *testing.T) {
 	}
 }
 
+func TestACallEndsInItsTimeOrWithWhatItIsPartOf(t *testing.T) {
+	around, leave := context.WithCancel(context.Background())
+	short, long := within(around, time.Millisecond), within(around, time.Hour)
+	<-short.Done()
+	if !errors.Is(short.Err(), context.DeadlineExceeded) || long.Err() != nil {
+		t.Error(short.Err(), long.Err())
+	}
+	leave()
+	<-long.Done()
+	if !errors.Is(long.Err(), context.Canceled) {
+		t.Error(long.Err())
+	}
+}
+
 func TestWhatTheOtherSideChoseIsNoReason(t *testing.T) {
 	d, logs := newDoor(t, &Config{})
 	l := newListener(d.book)

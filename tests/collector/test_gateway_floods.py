@@ -1,0 +1,221 @@
+"""A flood at the real gateway: connections that say nothing, half of a handshake or of a head, or nothing after it.
+
+Meanwhile an agent by HTTP and the Collector of a host by gRPC get through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+import pytest
+from grpc import aio
+
+from postel.otlp.signal import Signal
+from support.collector import Collector, Sink, log_request
+from support.gateway import AUTHORITY, TOKEN, Gateway, send_to
+from support.ports import free_port
+from support.running_agent import KillableAgent
+from support.running_postel import until
+
+MOST = 40
+FLOOD = 150
+# TLS 1.2's record and handshake headers of a ClientHello of 512 bytes, and no more of it.
+HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+# RFC 9113 section 3.4: with an empty SETTINGS frame after it a connection of HTTP/2 stands, and may be idle.
+PREFACE, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0"
+HALF_HEAD = b"POST /v1/logs HTTP/1.1\r\nhost: localhost\r\nx-slow: "
+# net/http and ready_gate give each that long.
+HANDSHAKE_SECONDS = HEAD_SECONDS = 10
+# And what door and agent.yaml give.
+CALL_SECONDS = 60
+
+
+@pytest.fixture
+def gateway(program: Path, tmp_path: Path, sink: Sink) -> Iterator[Gateway]:
+    """Not started."""
+    sink.start()
+    gateway = Gateway(program, tmp_path / "gateway", int(sink.address.rpartition(":")[2]))
+    yield gateway
+    gateway.end()
+
+
+def _trusting(protocol: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(AUTHORITY))
+    context.set_alpn_protocols([protocol])
+    return context
+
+
+Opened = AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
+def _way(port: int, words: bytes, context: ssl.SSLContext | None) -> Callable[[], Opened]:
+    async def opened() -> Opened:
+        name = "localhost" if context else None
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
+        try:
+            writer.write(words)
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+    return opened
+
+
+def _ways(gateway: Gateway, *, slow: bool) -> list[Callable[[], Opened]]:
+    """The kinds of connection that hold something for nothing; `slow`: none that may stay for minutes."""
+    return [
+        _way(gateway.grpc_port, b"", None),
+        _way(gateway.grpc_port, HALF_HELLO, None),
+        _way(gateway.grpc_port, PREFACE if slow else PREFACE + SETTINGS, _trusting("h2")),
+        _way(gateway.http_port, b"", None),
+        _way(gateway.http_port, HALF_HELLO, None),
+        _way(gateway.http_port, HALF_HEAD, _trusting("http/1.1")),
+    ]
+
+
+async def _hold(way: Callable[[], Opened]) -> float:
+    """Open one and wait until the gateway ends it; seconds."""
+    began = time.monotonic()
+    with contextlib.suppress(OSError):
+        async with contextlib.aclosing(way()) as opening:
+            reader, _ = await anext(opening)
+            while await reader.read(1 << 10):
+                pass
+    return time.monotonic() - began
+
+
+@contextlib.asynccontextmanager
+async def flood(gateway: Gateway, count: int, *, without_end: bool) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """So many connections of each port, of all kinds in turns; those that are closed are opened again, or not."""
+    ways = _ways(gateway, slow=False)
+
+    async def one(number: int) -> None:
+        while True:
+            await _hold(ways[number % len(ways)])
+            if not without_end:
+                return
+
+    # Each port has half of the ways.
+    tasks = [asyncio.create_task(one(number)) for number in range(2 * count)]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _connections(gateway: Gateway) -> list[int]:
+    """How many each of the two ports has."""
+    assert gateway.process
+    found = [
+        each.laddr.port
+        for each in psutil.Process(gateway.process.pid).net_connections("tcp")
+        if each.status != psutil.CONN_LISTEN
+    ]
+    return [found.count(port) for port in (gateway.grpc_port, gateway.http_port)]
+
+
+async def test_of_more_connections_than_are_allowed_the_silent_ones_are_closed(gateway: Gateway) -> None:
+    gateway.environment["POSTEL_COLLECTOR_CONNECTIONS"] = str(MOST)
+    gateway.start()
+    async with flood(gateway, FLOOD, without_end=False) as held, asyncio.timeout(HANDSHAKE_SECONDS - 2):
+        while sum(task.done() for task in held) < 2 * (FLOOD - MOST):  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.1)
+        counted = await asyncio.to_thread(_connections, gateway)
+    # None is closed that could have stayed.
+    assert counted == [MOST, MOST]
+    assert "Connections were closed, those that were silent longest" in gateway.log()
+
+
+@pytest.mark.slow
+async def test_who_is_slower_than_a_bound_is_cut_off(gateway: Gateway) -> None:
+    gateway.start()
+    took = await asyncio.gather(*[_hold(way) for way in _ways(gateway, slow=True)])
+    for seconds in took:
+        assert HANDSHAKE_SECONDS - 1 < seconds < HANDSHAKE_SECONDS + 5, took
+
+
+@pytest.mark.slow
+async def test_a_message_that_does_not_come_is_not_waited_for(gateway: Gateway) -> None:
+    """Of senders with a token: over gRPC a call without its message, over HTTP a request without its body."""
+    gateway.start()
+    request = f"POST /v1/logs HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n"
+    request += "content-type: application/x-protobuf\r\ncontent-length: 100\r\n\r\n"
+    for seconds in await asyncio.gather(
+        _call_without_message(gateway), _hold(_way(gateway.http_port, request.encode(), _trusting("http/1.1")))
+    ):
+        assert CALL_SECONDS - 1 < seconds < CALL_SECONDS + 10
+
+
+async def _call_without_message(gateway: Gateway) -> float:
+    began = time.monotonic()
+    credentials = grpc.ssl_channel_credentials(AUTHORITY.read_bytes())
+    async with aio.secure_channel(f"localhost:{gateway.grpc_port}", credentials) as channel:
+        call: Any = channel.stream_unary(Signal.LOGS.method)(metadata=(("authorization", f"Bearer {TOKEN}"),))
+        with pytest.raises(grpc.RpcError) as caught:
+            await call
+    assert caught.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+    return time.monotonic() - began
+
+
+@pytest.mark.slow
+async def test_senders_get_through_a_flood_and_the_gateway_ends_amid_it(
+    program: Path, tmp_path: Path, gateway: Gateway, sink: Sink
+) -> None:
+    gateway.environment["POSTEL_COLLECTOR_CONNECTIONS"] = str(MOST)
+    gateway.start()
+    host = Collector(program, _made(tmp_path / "host"), free_port())
+    agent = KillableAgent(
+        _made(tmp_path / "agent"),
+        f"https://localhost:{gateway.http_port}",
+        code=None,
+        OTLP__CERTIFICATE=AUTHORITY,
+        OTLP__HEADERS=f'{{"authorization": "Bearer {TOKEN}"}}',
+        NODE__ID="agent",
+    )
+    try:
+        async with flood(gateway, FLOOD, without_end=True):
+            await asyncio.sleep(2)
+            await asyncio.to_thread(_send_amid, host, agent, gateway, sink)
+            began = time.monotonic()
+            assert await asyncio.to_thread(gateway.stop) == 0, gateway.log()
+            assert time.monotonic() - began < HANDSHAKE_SECONDS
+    finally:
+        agent.kill()
+        host.end()
+
+
+def _send_amid(host: Collector, agent: KillableAgent, gateway: Gateway, sink: Sink) -> None:
+    host.start(files=send_to(host, gateway))
+    agent.spawn()
+    for number in range(5):
+        assert host.send(log_request(f"{number}")) == httpx.codes.OK
+        # It has its turns with connections that were idle for a while, too.
+        until(lambda: f"{number}" in sink.bodies(), 15, gateway.log)  # noqa: B023 - used at once
+        time.sleep(1)
+    until(lambda: "agent" in _nodes(sink), 30, agent.log)
+
+
+def _nodes(sink: Sink) -> set[str]:
+    return {
+        attribute.value.string_value
+        for request in list(sink.taken)
+        for resource in getattr(request, "resource_metrics", ())
+        for attribute in resource.resource.attributes
+        if attribute.key == "host.id"
+    }
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
