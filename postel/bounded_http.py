@@ -11,7 +11,7 @@ Source: RFC 6585 section 5 (431); RFC 9110 sections 15.5.14 (413) and 15.6.4 (50
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -22,6 +22,13 @@ HEAD_SECONDS = 10.0
 # The largest body, 16 MiB, at 300 KiB a second. Who takes OTLP asks for it sooner itself, and says so.
 BODY_SECONDS = 60.0
 UNREAD_SECONDS = 60.0
+
+
+class Waits(Protocol):
+    """A connection without a request under way."""
+
+    def cut(self) -> None:
+        """End it at once."""
 
 
 class Bounds:
@@ -36,7 +43,25 @@ class Bounds:
         self.connections = connections
         self.body = body
         # Without a request under way, longest first.
-        self.waiting: dict[BoundedHttp, None] = {}
+        self.waiting: dict[Waits, None] = {}
+        # Those of them whose TLS is not there yet, which uvicorn does not know of.
+        self.shaking: set[Waits] = set()
+
+    def make_room(self, beside: int) -> bool:
+        """Close the one that waits longest, where there are as many as are allowed.
+
+        Args:
+            beside: connections that uvicorn knows of, without the new one.
+
+        Returns:
+            Whether there is room for the new one.
+        """
+        if beside + len(self.shaking) < self.connections:
+            return True
+        if not self.waiting:
+            return False
+        next(iter(self.waiting)).cut()
+        return True
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -53,14 +78,11 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Take it, where there is room or one that waits."""
-        bounds = self.bounds
-        full = len(self.connections) >= bounds.connections
+        has_room = self.bounds.make_room(len(self.connections))
         super().connection_made(transport)
-        if full:
-            if not bounds.waiting:
-                self._refuse(b"503 Service Unavailable", b"retry-after: 2\r\n")
-                return
-            next(iter(bounds.waiting))._cut()  # noqa: SLF001 - of the same class
+        if not has_room:
+            self._refuse(b"503 Service Unavailable", b"retry-after: 2\r\n")
+            return
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,14 +155,15 @@ class BoundedHttp(HttpToolsProtocol):
     def _set(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if seconds is None else self.loop.call_later(seconds, self._cut)
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self.cut)
 
     def _readable(self, *, is_read: bool) -> None:
         if self._unread is not None:
             self._unread.cancel()
-        self._unread = None if is_read else self.loop.call_later(UNREAD_SECONDS, self._cut)
+        self._unread = None if is_read else self.loop.call_later(UNREAD_SECONDS, self.cut)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """End it at once."""
         self.bounds.waiting.pop(self, None)
         self._set(None)
         # Not closed: what is still to be written would be waited for.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -11,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from postel.bounded_http import Bounds, bounded
+from postel.bounded_tls import BoundedTls
 from postel.otlp.tls_door import TlsDoor
 
 # As long as a connection of OTLP may stay idle. A sender that begins a request while it is closed gets no answer; so
@@ -23,7 +27,45 @@ _OTHER_FILES = 512
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's own handlers would end the process, by the signal again, before its program has done its last work."""
+    """Uvicorn's own handlers would end the process, by the signal again, before its program has done its last work.
+
+    Args:
+        config: uvicorn's.
+        bounds: of its connections.
+        context: of TLS; None: it speaks none.
+    """
+
+    def __init__(self, config: uvicorn.Config, bounds: Bounds, context: ssl.SSLContext | None) -> None:
+        super().__init__(config)
+        self._bounds, self._context = bounds, context
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with bounds of handshakes."""
+        if self._context is None:
+            await super().startup(sockets)
+            return
+        # All but the sockets.
+        await super().startup([])
+        context, loop = self._context, asyncio.get_running_loop()
+
+        def take() -> asyncio.Protocol:
+            return BoundedTls(context, self._bounds, self.server_state.connections, self._make)
+
+        for each in sockets or ():
+            self.servers.append(await loop.create_server(take, sock=each, backlog=self.config.backlog))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, which knows nothing of handshakes."""
+        for each in list(self._bounds.shaking):
+            each.cut()
+        await super().shutdown(sockets)
+
+    def _make(self) -> asyncio.Protocol:
+        # As uvicorn's own startup makes it.
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     def stop(self) -> None:
         """Stop gracefully; called again, at once."""
@@ -58,10 +100,11 @@ def create_server(
         tls: what it shows; None: no TLS.
     """
     _allow_files(connections)
+    bounds = Bounds(connections, body)
     return Server(
         uvicorn.Config(
             app,
-            http=bounded(Bounds(connections, body)),
+            http=bounded(bounds),
             # A listener's requests are small; NiceGUI's own bound is the same.
             ws_max_size=_MESSAGE_BYTES,
             log_config=None,
@@ -70,8 +113,9 @@ def create_server(
             lifespan=lifespan,
             timeout_keep_alive=idle,
             timeout_graceful_shutdown=grace,
-            ssl_context_factory=(lambda _config, _default: tls.context()) if tls else None,
-        )
+        ),
+        bounds,
+        tls.context() if tls else None,
     )
 
 

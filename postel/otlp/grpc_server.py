@@ -27,6 +27,7 @@ from postel.otlp import token as bearer
 from postel.otlp.admission import ADMISSION, Admission, Body
 from postel.otlp.answers import Failure, Ingest, Outcome
 from postel.otlp.errors import Malformed, Retryable
+from postel.otlp.handshakes import Handshakes
 from postel.otlp.refusals import Refusals
 from postel.otlp.signal import TRACE_METHOD, Signal
 from postel.otlp.tls_door import Shown, TlsDoor
@@ -93,8 +94,9 @@ def create_server(
         ]
     )
     refusals = Refusals()
+    handshakes = Handshakes(setting, 2 * _HANDSHAKE_MS / 1000) if tls else None
     for signal in Signal:
-        receive = _receiver(ingest, signal, refusals, admission, limit=limit, token=token)
+        receive = _receiver(ingest, signal, refusals, admission, handshakes, limit=limit, token=token)
         handler: Handler = grpc.stream_unary_rpc_method_handler(receive)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(signal.service, {"Export": handler}),))
     service = TRACE_METHOD.split("/")[1]
@@ -104,18 +106,22 @@ def create_server(
     # first; what takes the port between the two lines is told less well.
     listen(address, setting).close()
     try:
-        port = server.add_secure_port(address, _credentials(tls)) if tls else server.add_insecure_port(address)
+        if tls and handshakes:
+            port = server.add_secure_port(address, _credentials(tls, handshakes))
+        else:
+            port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise AddressInUseError(address, setting) from error
     return server, port
 
 
-def _credentials(tls: TlsDoor) -> grpc.ServerCredentials:
+def _credentials(tls: TlsDoor, handshakes: Handshakes) -> grpc.ServerCredentials:
     """What is asked at each handshake what it shows."""
     given = tls.shown()
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
         nonlocal given
+        handshakes.begun()
         shown = tls.shown()
         if shown is given:
             return None
@@ -134,9 +140,18 @@ def _configuration(shown: Shown) -> grpc.ServerCertificateConfiguration:
 
 
 def _receiver(
-    ingest: Ingest, signal: Signal, refusals: Refusals, admission: Admission, *, limit: int, token: str | None
+    ingest: Ingest,
+    signal: Signal,
+    refusals: Refusals,
+    admission: Admission,
+    handshakes: Handshakes | None,
+    *,
+    limit: int,
+    token: str | None,
 ) -> Any:
     async def receive(_messages: object, context: Context) -> bytes:
+        if handshakes:
+            handshakes.called(context.peer())
         answer: Outcome | Failure
         try:
             answer = await take(context)

@@ -8,7 +8,7 @@ import psycopg
 import yaml
 
 from otel_receivers import intake
-from postel import bounded_http, serving
+from postel import bounded_http, bounded_tls, serving
 from postel.collector import collector_config
 from postel.otlp import admission, grpc_server, http_server
 from postel.settings import Intake, Serve, Sink, load_settings
@@ -76,5 +76,6 @@ def test_its_figures_are_those_of_the_code() -> None:
     assert f"{grpc_server._STREAMS} calls of a gRPC connection, {handshake}" in PAGE
     assert f"{page.connections} connections; {serving._MESSAGE_BYTES >> 20} MiB a body and a WebSocket's" in PAGE
     assert f"{live._MOST_LISTENERS} listeners of `/api/v1/live`, {live._MOST_SUBSCRIPTIONS} subscriptions" in PAGE
+    assert f"a handshake of TLS within {bounded_tls.HANDSHAKE_SECONDS:g} s" in PAGE
     assert f"a head of {bounded_http.HEAD_BYTES >> 10} KiB within {bounded_http.HEAD_SECONDS:g} s, a body" in PAGE
     assert f"within {bounded_http.BODY_SECONDS:g} s (OTLP: {http_server._READ_SECONDS:g} s)" in PAGE

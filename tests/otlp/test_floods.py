@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,13 +16,17 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
-from postel import bounded_http, serving
+from postel import bounded_http, bounded_tls, serving
 from postel.listening import listen
 from postel.otlp import grpc_server
 from postel.otlp.client import create_sender
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import Signal
+from postel.otlp.tls_door import TlsDoor
+from postel.otlp.tls_files import TlsFiles
+from support.gateway import AUTHORITY
 from support.otlp_receiver import running_receiver
+from support.tls_listeners import CERTIFICATES
 
 MOST = 40
 FLOOD = 200
@@ -43,8 +48,12 @@ async def flood(port: int, count: int, words: bytes = b"") -> AsyncIterator[list
         await asyncio.gather(*ends, return_exceptions=True)
 
 
+def door() -> TlsDoor:
+    return TlsDoor("[sink]", CERTIFICATES / "gateway.pem")
+
+
 async def send(endpoint: str, protocol: Any) -> None:
-    sender = create_sender(endpoint, protocol, timeout=5)
+    sender = create_sender(endpoint, protocol, timeout=5, tls=TlsFiles(AUTHORITY))
     try:
         await sender.send(Signal.METRICS, b"")
     finally:
@@ -60,6 +69,81 @@ async def test_a_sender_gets_through_to_http_beside_a_flood(words: bytes) -> Non
         assert len(receiver.taken) == 5
         # Of the flood the last ones are there still.
         assert await _ended(ends) >= FLOOD - MOST
+
+
+# The headers of a ClientHello of 512 bytes, and no more of it.
+HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+
+
+@pytest.mark.parametrize("words", [b"", HALF_HELLO], ids=["silent", "half"])
+async def test_a_sender_gets_through_to_https_beside_a_flood_of_handshakes(words: bytes) -> None:
+    async with (
+        running_receiver(connections=MOST, tls=door()) as receiver,
+        flood(receiver.http_port, FLOOD, words) as ends,
+    ):
+        async with asyncio.timeout(bounded_tls.HANDSHAKE_SECONDS - 2):
+            for _ in range(5):
+                await send(f"https://localhost:{receiver.http_port}", "http/protobuf")
+            assert len(receiver.taken) == 5
+            # Each of the five took the place of one.
+            while await _ended(ends) < FLOOD - MOST:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.02)
+            assert await _ended(ends) <= FLOOD - MOST + 5
+
+
+async def test_a_handshake_that_stands_still_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_tls, "HANDSHAKE_SECONDS", 0.3)
+    async with served(App(), tls=door()) as port:
+        for words in (b"", HALF_HELLO):
+            began = asyncio.get_running_loop().time()
+            assert await ask(port, words) in (b"", b"reset")
+            assert 0.2 < asyncio.get_running_loop().time() - began < 2
+
+
+async def test_a_server_that_stops_waits_for_no_handshake() -> None:
+    async with served(App(), tls=door()) as port:
+        waiting = [asyncio.create_task(ask(port, HALF_HELLO)) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        assert not any(task.done() for task in waiting)
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < 2
+    assert set(await asyncio.gather(*waiting)) <= {b"", b"reset"}
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_request_may_come_with_the_end_of_the_handshake(version: ssl.TLSVersion) -> None:
+    context = ssl.create_default_context(cafile=AUTHORITY)
+    context.maximum_version = version
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    async with served(App(), tls=door()) as port, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+                break
+            writer.write(outgoing.read())
+            incoming.write(await reader.read(1 << 16))
+        client.write(GET + b"connection: close\r\n\r\n")
+        # In TLS 1.3 with this side's last word of the handshake.
+        writer.write(outgoing.read())
+        # Until the other side closes, which waits for this one's word, and not long.
+        incoming.write(await reader.read())
+        assert client.read(1 << 16).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_a_websocket_over_tls_has_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_tls, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(bounded_http, "HEAD_SECONDS", 0.3)
+    context = ssl.create_default_context(cafile=AUTHORITY)
+    async with (
+        served(App(), tls=door()) as port,
+        connect(f"wss://localhost:{port}/ws", ssl=context) as socket,
+    ):
+        await asyncio.sleep(0.5)
+        await socket.send("still")
+        assert await socket.recv() == "still"
 
 
 async def test_a_sender_gets_through_to_grpc_once_those_who_say_nothing_are_cut_off(
@@ -120,8 +204,10 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def served(app: App, connections: int = MOST, body: int | None = None) -> AsyncIterator[int]:
-    server = serving.create_server(Starlette(routes=app.routes), grace=1, connections=connections, body=body)
+async def served(
+    app: App, connections: int = MOST, body: int | None = None, tls: TlsDoor | None = None
+) -> AsyncIterator[int]:
+    server = serving.create_server(Starlette(routes=app.routes), grace=1, connections=connections, body=body, tls=tls)
     with listen("127.0.0.1:0", "a test") as listener:
         running = asyncio.create_task(server.serve([listener]))
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
