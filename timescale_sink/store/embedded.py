@@ -3,7 +3,7 @@
 Every program that needs it asks for it; the first one starts the server, the last one that ends stops it, where that is
 not ``postel db url`` or ``doctor``: these leave it running. The server listens on a Unix socket only, which is its
 user's alone: who reaches it is the database's superuser. It comes back by itself after any of them, or all of them with
-the server, were killed.
+the server, were killed. In a folder of another user's root has it by :mod:`~timescale_sink.store.as_owner`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import fasteners
 import psutil
 
 from postel.errors import DatabaseError
+from timescale_sink.store import as_owner
 
 # The wheel gives pg_ctl 10 s; recovery after a crash may take longer, and goes on meanwhile.
 RECOVERY_SECONDS = 120.0
@@ -65,6 +66,8 @@ def start(data_dir: Path, *, leave_running: bool = False, stopping: Callable[[],
         raise DatabaseError(
             f"data_dir {data_dir} cannot be made: {error.strerror}; set another one, or [database] url"
         ) from None
+    if user := as_owner.owner(data_dir):
+        return as_owner.start(data_dir, user, leave_running=leave_running, stopping=stopping)
     deadline = time.monotonic() + RECOVERY_SECONDS
     attempts = 0
     while True:
@@ -97,7 +100,26 @@ def _check_length(data_dir: Path) -> None:
         )
 
 
+def _check_owner(folder: Path) -> None:
+    """Say what PostgreSQL, or the system, would say without a word of what to do."""
+    if not folder.exists() or os.geteuid() in (0, folder.stat().st_uid):
+        return
+    me, other = _name(os.geteuid()), _name(folder.stat().st_uid)
+    raise DatabaseError(
+        f"{folder} belongs to {other}, and PostgreSQL runs for its owner alone: if it is to be that of {me}, as root "
+        f"`chown -R {me} {folder}`; else run this as {other}, or as root"
+    )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def _start(folder: Path, *, leave_running: bool) -> str:
+    _check_owner(folder)
     with warnings.catch_warnings():
         # platformdirs warns where no XDG_RUNTIME_DIR is set, and falls back to the folder that is meant.
         warnings.simplefilter("ignore")
