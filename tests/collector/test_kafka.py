@@ -26,13 +26,14 @@ from testbed.kafka import PASSWORD, USER, KafkaBroker
 
 from postel.collector import collector_config
 from postel.otlp.signal import Signal
-from support.collector import is_healthy
+from support.collector import Sink, is_healthy, log_request
 from support.gateway import AUTHORITY, TOKEN, Gateway
 from support.kafka import GROUP, LOGS, METRICS, KafkaGateway, Member
 from support.ports import free_port
 from support.running_postel import RunningPostel, until
 from support.sink import RunningSink, recount, running_sink
 from support.sink_load import IN_REQUEST, events, points, send_by
+from support.tls_listeners import CERTIFICATES
 
 LEFT_SECONDS = 3
 """What to-kafka.yaml leaves the calls under way at the end."""
@@ -224,6 +225,40 @@ def _ends(gateway: Gateway) -> float:
     began = time.monotonic()
     assert gateway.stop() == 0, gateway.log()
     return time.monotonic() - began
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)  # the first run of all fetches Kafka
+async def test_a_sink_with_tls_and_a_token_is_reached_by_kafka(
+    program: Path, tmp_path: Path, kafka_broker: KafkaBroker
+) -> None:
+    """The gateway knows the sink too, which it tells of itself; its own door to Kafka is another."""
+    for topic in (METRICS, LOGS):
+        kafka_broker.make_topic(topic, 1)
+    sink = Sink(free_port(), CERTIFICATES / "gateway.pem")
+    port = int(sink.address.rpartition(":")[2])
+    gateway = KafkaGateway(program, tmp_path / "gateway", kafka_broker.address, port)
+    member = Member(program, tmp_path / "member", kafka_broker.address, port)
+    sink.start()
+    try:
+        for collector in (gateway, member):
+            collector.environment |= {
+                "POSTEL_SINK_INSECURE": "false",
+                "POSTEL_SINK_CA": str(AUTHORITY),
+                "POSTEL_SINK_TOKEN": "of-the-sink",
+            }
+            collector.start()
+        await send(gateway, Signal.LOGS, [log_request("by Kafka").SerializeToString()])
+        until(lambda: sink.bodies() == ["by Kafka"], 60, lambda: gateway.log() + member.log())
+        assert member.stop() == 0
+        # What it tells of itself it tells at its end, too.
+        assert gateway.stop() == 0
+        assert any("postel-gateway" in str(request) for request in sink.taken)
+        assert sink.authorizations == {"Bearer of-the-sink"}
+    finally:
+        gateway.end()
+        member.end()
+        sink.stop()
 
 
 async def test_a_member_listens_to_nobody(program: Path, tmp_path: Path) -> None:

@@ -61,10 +61,14 @@ def running_block(
 
 
 class Sink(metrics_grpc.MetricsServiceServicer, logs_grpc.LogsServiceServicer):
-    """Remembers what it took. ``answer`` may refuse a request with a status; what is refused is not remembered."""
+    """Remembers what it took. ``answer`` may refuse a request with a status; what is refused is not remembered.
 
-    def __init__(self, port: int) -> None:
+    With a ``certificate``, a file of PEM with its key, it speaks TLS alone.
+    """
+
+    def __init__(self, port: int, certificate: Path | None = None) -> None:
         self.address = f"127.0.0.1:{port}"
+        self._certificate = certificate
         self.answer: Callable[[Request], grpc.StatusCode | None] = lambda _request: None
         self.taken: list[Request] = []
         self.authorizations: set[str] = set()
@@ -75,7 +79,11 @@ class Sink(metrics_grpc.MetricsServiceServicer, logs_grpc.LogsServiceServicer):
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", 16 << 20)])
         metrics_grpc.add_MetricsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         logs_grpc.add_LogsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        self._server.add_insecure_port(self.address)
+        if self._certificate:
+            shown = self._certificate.read_bytes()
+            self._server.add_secure_port(self.address, grpc.ssl_server_credentials([(shown, shown)]))
+        else:
+            self._server.add_insecure_port(self.address)
         self._server.start()
 
     def stop(self) -> None:
