@@ -448,8 +448,8 @@ def load_settings(config: Path | None = None) -> Settings:
     Raises:
         SettingsError: the file cannot be read, or a key or value is wrong.
     """
-    path = config or _default_config()
-    values = _read(path) if path else {}
+    path = config or config_file()
+    values = read_file(path) if path else {}
     _check_sections()
     standard = _default_otlp(values)
     try:
@@ -471,7 +471,12 @@ def _check_sections() -> None:
             )
 
 
-def _default_config() -> Path | None:
+def config_file() -> Path | None:
+    """The file that is read where none is named to `load_settings`; None: there is none.
+
+    Raises:
+        SettingsError: whether there is one cannot be seen.
+    """
     if named := os.environ.get("POSTEL_CONFIG"):
         return Path(named)
     try:
@@ -480,7 +485,12 @@ def _default_config() -> Path | None:
         raise SettingsError(f"{error.filename}: cannot be read: {error.strerror}; name another with --config") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """What stands in a settings file, unchecked.
+
+    Raises:
+        SettingsError: it cannot be read, or is no TOML.
+    """
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

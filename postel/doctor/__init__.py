@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import click
 
-from postel.doctor import database, network, on_disk
+from postel.doctor import database, files, network, on_disk
 from postel.doctor.result import Check, Result, Verdict
 from postel.errors import PostelError
 from postel.settings import Settings
@@ -23,6 +23,8 @@ async def run(settings: Settings) -> int:
         The exit code: 0, or 1 when a check failed.
     """
     checks: dict[str, Check] = {
+        "settings": files.settings_file,
+        "files": files.named,
         "data folder": on_disk.folder,
         "database": database.check,
         "sink": network.sink,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import click
 
 from postel.collector import PROGRAM, find_collector
+from postel.errors import SettingsError
 from postel.services.install import Plan, plan_install, plan_uninstall
 from postel.services.units import DATA, PARTS, SETTINGS, VARIABLES
+from postel.settings import load_settings, read_file
 
 # Where systemd says that it runs (sd_booted(3)).
 _BOOTED = Path("/run/systemd/system")
@@ -63,7 +64,11 @@ def _do(plan: Plan, *, dry_run: bool) -> None:
 def _hints(parts: Sequence[str], root: Path) -> list[str]:
     """What the parts lack, as far as it can be seen now."""
     settings, chosen = root / SETTINGS, set(parts)
-    said = tomllib.loads(settings.read_text("utf-8"))
+    try:
+        load_settings(settings)
+        said = read_file(settings)
+    except SettingsError as error:
+        return [f"correct {line}" for line in str(error).splitlines()]
     otlp = said.get("otlp", {})
     hints = []
     if {"sink", "serve"} & chosen and not said.get("database", {}).get("url"):

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from postel.errors import PostelError
+from postel.rights import readers
 from postel.services.units import IN_UP, PARTS, SYSTEMD, Wanted, wanted
 from postel.steps import MakeFolder, PutFile, RemoveEmptyFolder, RemoveFile, Step, check_writable, explained
 
@@ -156,6 +157,8 @@ def _plan_file(root: Path, file: Wanted, before: str | None, plan: Plan) -> str 
     if there is None:
         plan.steps.append(PutFile(path, file.content, file.rights))
         return digest
+    if file.rights is not None and (who := readers(path, root)):
+        plan.notes.append(f"{path} may be read by {who}: chmod {file.rights:o} {path}")
     if before is None:
         plan.notes.append(f"{path} was there before and stays as it is")
         return None

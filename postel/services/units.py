@@ -33,6 +33,10 @@ VARIABLES = PurePosixPath("etc/postel/environment")
 DATA = "/var/lib/postel"
 _USER = PurePosixPath("etc/sysusers.d/postel.conf")
 _INCLUDE = re.compile(r"^@([\w-]+\.conf)@$", re.MULTILINE)
+_VARIABLES = b"""\
+# Variables that Postel's services shall have, NAME=value in a line each (systemd.exec(5), EnvironmentFile=): what is no
+# setting, such as POSTEL_COLLECTOR, or the token of a vendor's. They win over postel.toml.
+"""
 # Where ProtectHome= and PrivateTmp= let nobody look.
 _UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - none of them is written to
 # A name with anything else would have to be quoted in three ways (systemd.syntax(7), systemd.service(5)).
@@ -69,6 +73,7 @@ def wanted(parts: Iterable[str], python: Path) -> list[Wanted]:
     return [
         Wanted(_USER, _text("postel.conf").encode()),
         Wanted(SETTINGS, settings_reference.sample(data_dir=DATA).encode(), rights=0o600, is_settings=True),
+        Wanted(VARIABLES, _VARIABLES, rights=0o600, is_settings=True),
         *(Wanted(SYSTEMD / PARTS[part], _unit(PARTS[part], python)) for part in parts),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -160,6 +161,11 @@ async def follow(
         assert "A sender is refused" in log()
         (host,) = page.take("sh", "host")
         with following.running(host, "host", **on_host) as host_log:
+            # The agent's service reads the one; the other is root's, who brought it.
+            assert [oct(stat.S_IMODE((etc / name).stat().st_mode)) for name in ("authority.crt", "gateway-token")] == [
+                "0o644",
+                "0o600",
+            ]
             tell(its, "by a token")
             until(lambda: "by a token" in sink.bodies(), 30, host_log)
         (toml,) = page.take("toml")

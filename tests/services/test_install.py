@@ -15,6 +15,7 @@ from postel.settings import Settings, load_settings
 PYTHON = "/opt/postel/bin/python"
 SYSTEMD = "etc/systemd/system"
 SETTINGS = "etc/postel/postel.toml"
+VARIABLES = "etc/postel/environment"
 
 
 @pytest.fixture
@@ -80,6 +81,45 @@ def test_the_settings_are_roots_alone_and_say_only_where_data_is(
     assert {key: value for key, value in said.items() if value} == {"data_dir": "/var/lib/postel"}
     monkeypatch.chdir(tmp_path)
     assert load_settings(file) == Settings(data_dir=Path("/var/lib/postel"))
+
+
+def test_the_variables_are_roots_alone_and_say_nothing(host: Path) -> None:
+    done("install", host)
+    file = host / VARIABLES
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert all(line.startswith("#") for line in file.read_text().splitlines())
+
+
+@pytest.mark.parametrize("name", [SETTINGS, VARIABLES])
+def test_what_others_may_read_is_said_and_left(host: Path, name: str) -> None:
+    """It was written by hand before, or by a page's block; it holds passwords and tokens."""
+    file = host / name
+    file.parent.mkdir()
+    file.touch(0o644)
+    said = f"{file} may be read by every user: chmod 600 {file}\n"
+    assert said in done("install", host)
+    assert said in done("install", host)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+    file.chmod(0o600)
+    assert "may be read" not in done("install", host)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[database\n", "is not TOML"),
+        ("database = 1\n", "database = a value that is not shown is wrong; accepted: a section"),
+        ('[otlp]\nendpont = "http://gateway.example.org:4318"\n', "[otlp] endpont is not a known key"),
+    ],
+)
+def test_settings_that_no_service_would_take_are_said(host: Path, text: str, what: str) -> None:
+    file = host / SETTINGS
+    file.parent.mkdir()
+    file.write_text(text)
+    said = done("install", host)
+    assert units(host) == {"postel.service"}
+    assert f"  correct {file}: " in said
+    assert what in said
 
 
 def test_its_sample_shows_every_key_with_its_default(host: Path, tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ import pytest
 from pydantic import SecretStr
 
 from postel import doctor
-from postel.doctor import database, network, on_disk
+from postel.doctor import database, files, network, on_disk
 from postel.doctor.result import Check, Result, Verdict
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Malformed, Retryable
-from postel.settings import Database, Otlp, Serve, Settings
+from postel.settings import Database, Otlp, Serve, Settings, Sink
 from support.otlp_receiver import running_receiver
 from support.ports import free_port, free_ports
 from support.postgres import fresh_database
+from support.requirements import require
 
 
 @pytest.fixture
@@ -231,3 +232,100 @@ async def test_an_address_on_which_nobody_can_listen_names_its_setting(tmp_path:
     assert page.verdict is Verdict.FAIL
     assert page.mend.startswith("cannot listen on nobody.invalid:3001: ")
     assert "set [serve] address to another address" in page.mend
+
+
+@pytest.fixture
+def etc(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for settings, with what a host has in /etc/postel; others may look into it, unlike into pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="postel-"))
+    folder.chmod(0o755)
+    monkeypatch.setenv("POSTEL_CONFIG", str(folder / "postel.toml"))
+    monkeypatch.setattr(files, "VARIABLES", (folder / "environment").relative_to("/"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def written(file: Path, text: str, mode: int) -> Path:
+    file.write_text(text)
+    file.chmod(mode)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "secret", "other"),
+    [
+        ("postel.toml", '[sink]\ntoken = "abc"\n', "[sink]\nconnections = 100\n"),
+        ("environment", "POSTEL_VENDOR_HEADERS={a: b}\n", "# POSTEL_VENDOR_HEADERS={a: b}\n"),
+    ],
+)
+def test_secrets_that_others_may_read(etc: Path, name: str, secret: str, other: str) -> None:
+    def verdict(text: str, mode: int) -> tuple[Verdict, str]:
+        written(etc / name, text, mode)
+        (found,) = asyncio.run(results_of(files.settings_file, Settings()))
+        return found.verdict, found.text
+
+    assert verdict(secret, 0o600) == (Verdict.OK, str(etc / name))
+    failed = Verdict.FAIL, f"{etc / name} may be read by every user, and holds what only services shall know"
+    assert verdict(secret, 0o644) == failed
+    assert verdict(other, 0o644) == (Verdict.OK, str(etc / name))
+    # Of its owner's own group, in which nobody else is.
+    assert verdict(secret, 0o640) == (Verdict.OK, str(etc / name))
+    if os.geteuid() == 0:
+        shutil.chown(etc / name, group="daemon")
+        assert "may be read by the group daemon" in verdict(secret, 0o640)[1]
+    etc.chmod(0o700)
+    assert verdict(secret, 0o644) == (Verdict.OK, str(etc / name))
+
+
+async def test_files_that_the_services_user_cannot_read(etc: Path) -> None:
+    """Root reads all of them: the doctor looks as whose the data folder is."""
+    require("root", available=os.geteuid() == 0, how="only root becomes another user")
+    data, closed = etc / "data", etc / "closed"
+    data.mkdir()
+    closed.mkdir(0o700)
+    nobody = pwd.getpwnam("nobody")
+    os.chown(data, nobody.pw_uid, nobody.pw_gid)
+    key = written(etc / "tls.key", "-----BEGIN PRIVATE KEY-----", 0o600)
+    authority = written(closed / "authority.crt", "-----BEGIN CERTIFICATE-----", 0o644)
+    settings = Settings(
+        data_dir=data,
+        sink=Sink(tls_certificate=written(etc / "tls.crt", "-----BEGIN CERTIFICATE-----", 0o644), tls_key=key),
+        otlp=otlp("https://gateway.example.org:4318", "http/protobuf", certificate=authority, client_key=etc / "none"),
+    )
+
+    async def said() -> dict[str, str]:
+        found = await results_of(files.named, settings)
+        assert {result.verdict for result in found} <= {Verdict.FAIL}
+        return {result.text: result.mend for result in found}
+
+    user = "the user nobody, whose the data folder is,"
+    share = f"chgrp {nobody.pw_gid} {key} && chmod 640 {key}"
+    assert await said() == {
+        f"[otlp] certificate: {user} may not pass through {closed}": f"chmod o+x {closed}",
+        f"[otlp] client_key: {etc / 'none'}: No such file or directory": "put it there, or correct [otlp] client_key",
+        f"[sink] tls_key: {user} cannot read {key}": share,
+    }
+    assert os.geteuid() == 0, "it is root again"
+    closed.chmod(0o711)
+    written(etc / "none", "", 0o644)
+    key.chmod(0o644)
+    assert await said() == {f"[sink] tls_key: every user may read the key in {key}": share}
+    key.chmod(0o640)
+    os.chown(key, 0, nobody.pw_gid)
+    assert await said() == {}
+
+
+def test_it_looks_at_each_file_that_settings_name(tmp_path: Path) -> None:
+    """Every setting that is a path is one, but for what is said to be none."""
+    paths = {
+        (section, key)
+        for section, field in Settings.model_fields.items()
+        for key, kind in getattr(field.annotation, "model_fields", {}).items()
+        if "Path" in str(kind.annotation) and key not in files._NO_FILES
+    }
+    given: dict[str, dict[str, str]] = {}
+    for section, key in paths:
+        given.setdefault(section, {})[key] = str(tmp_path / key)
+    found = {setting for setting, _ in files._named(Settings.model_validate(given))}
+    assert found == {f"[{section}] {key}" for section, key in paths}
+    assert len(found) >= 12
