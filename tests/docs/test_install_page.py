@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from support.bootstrap import copy_project
-from support.markdown import reading, run, variables
+from support.markdown import blocks, reading, run, variables
 from support.requirements import require
 from support.running_postel import RunningPostel, until
 
@@ -33,16 +34,15 @@ def test_units_and_secrets(migrated_postgres: str, tmp_path: Path) -> None:
         "systemd-sysusers": "systemd-sysusers --root=$ROOT",
         "systemctl daemon-reload": "true",
         "systemctl enable --now": "systemctl --root=$ROOT enable",
-        # What it runs is here already.
-        "/opt/postel/bin/pip install --upgrade dist/postel-*.whl": "true",
         # No engine runs here; tests/packaging/test_compose.py reads the file as the engine would.
         "docker compose up --build --detach": "test -f compose/secrets.sh",
         # What this runs in its container tests/packaging/test_compose_services.py runs.
         "docker compose exec --user postgres timescaledb": "test -x compose/roles.sh && :",
         "docker compose up --detach --force-recreate": "true",
     }
-    # The wheel is built and installed by the other test here, which takes minutes, and by tests/packaging in seconds.
-    with reading("docs/install.md", instead=instead, others={"sh wheel": "tests/docs/test_install_page.py"}) as page:
+    # The wheel is built and installed by the other tests here.
+    others = dict.fromkeys(("sh wheel", "sh later"), "tests/docs/test_install_page.py")
+    with reading("docs/install.md", instead=instead, others=others) as page:
         root, apart = roots
         environment = variables(POSTEL_COLLECTOR="none", ROOT=str(root))
         (install,), (systemd,), (parts,) = (page.take("sh", kind) for kind in ("install", "systemd", "parts"))
@@ -68,6 +68,39 @@ def test_units_and_secrets(migrated_postgres: str, tmp_path: Path) -> None:
         run(password, checkout, environment)
 
 
+@pytest.mark.slow
+def test_a_later_wheel_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    """Also with the same number, and where files of both are in dist."""
+    checkout, opt = copy_project(tmp_path / "checkout"), tmp_path / "opt"
+    instead = {
+        "/opt/postel": str(opt),
+        # These are here already.
+        "python3 -m tools.bootstrap runtime": "true",
+        ".venv/bin/python": sys.executable,
+        f"{opt}/bin/postel up": "true",
+    }
+    others = {
+        f"{block.language} {block.kind}": "tests/docs/test_install_page.py"
+        for block in blocks("docs/install.md")
+        if block.kind not in ("wheel", "later")
+    }
+    # What it depends on comes with the wheel that the test below installs.
+    environment = variables(PIP_NO_DEPS="1")
+    with reading("docs/install.md", instead=instead, others=others) as page:
+        (wheel,), (later,) = page.take("sh", "wheel"), page.take("sh", "later")
+        run(wheel, checkout, environment, seconds=300)
+        (installed,) = opt.glob("lib/python*/site-packages/postel/errors.py")
+        assert "of a later version" not in installed.read_text()
+        errors = checkout / "postel" / "errors.py"
+        errors.write_text(f"{errors.read_text()}\n# of a later version\n")
+        run(later, checkout, environment, seconds=300)
+        assert installed.read_text() == errors.read_text()
+        project = checkout / "pyproject.toml"
+        project.write_text(project.read_text().replace('\nversion = "0.1.0.dev0"', '\nversion = "0.2.0"'))
+        run(later, checkout, environment, seconds=300)
+        assert (installed.parents[1] / "postel-0.2.0.dist-info").is_dir()
+
+
 @pytest.mark.soak
 def test_the_wheel_runs_from_its_folder(tmp_path: Path) -> None:
     postel = RunningPostel(tmp_path, {"POSTEL_INTERVALS__SYSTEM_METRICS": "1", "POSTEL_INTERVALS__SEND_METRICS": "1"})
@@ -88,6 +121,8 @@ def test_the_wheel_runs_from_its_folder(tmp_path: Path) -> None:
                 rows = "SELECT count(*) FROM metrics_system WHERE cpu_load IS NOT NULL"
                 until(lambda: postel.query(rows) > [(0,)], 120, log.read_text)
                 assert httpx.get(postel.page, timeout=20, trust_env=False).status_code == httpx.codes.OK
+            (later,) = page.take("sh", "later")
+            run(later, checkout, variables(), seconds=900)
     shutil.rmtree(postel.data, ignore_errors=True)
 
 
