@@ -81,6 +81,7 @@ def test_the_page_leads_to_members_that_read(tmp_path: Path, kafka_broker: Kafka
             ):
                 tell(http_port, "by Kafka")
                 until(lambda: sink.bodies() == ["by Kafka"], 60, lambda: gateway() + member())
+                assert "Bearer the-token" in sink.authorizations, "the member shows the sink's"
                 printed = run(page.take("sh", "lag")[0], tmp_path, environment, 120)
             # The same two by their units; `tests/docs/test_gateway.py` follows how a gateway's is set up.
             (toml,), (install,) = page.take("toml", "service-gateway"), page.take("sh", "service-member")
