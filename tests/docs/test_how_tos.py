@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -79,20 +80,46 @@ def test_several_hosts(root: Path, tmp_path: Path) -> None:
     authority = tmp_path / "authority.crt"
     shutil.copy(CERTIFICATES / "authority.pem", authority)
     instead = {
-        "/opt/postel/bin/postel install": SYSTEMD["/opt/postel/bin/postel install"],
+        **SYSTEMD,
+        "systemctl restart zone-mta haraka": "true",
         "/opt/postel/bin/postel plugins install": f"postel plugins install --haraka {haraka(tmp_path / 'haraka')}",
         "/etc/postel/authority.crt": str(authority),
+        "/etc/postel/gateway": "$ROOT/etc/postel/gateway",
+        "/var/lib/postel": str(tmp_path / "data"),
+        "chgrp postel": f"chgrp {os.getgid()}",
+        # Nothing is started here: it has to say so, and that is what its exit code is.
+        "/opt/postel/bin/postel doctor": "postel doctor --config $ROOT/etc/postel/postel.toml || test $? = 1",
     }
     with reading("docs/cluster.md", instead=instead) as page:
-        (data,), (mail,) = page.take("toml", "data"), page.take("toml", "mail")
-        assert settings(data, tmp_path).serve.read_tokens
-        assert settings(mail, tmp_path).discovery.zone_mta_queue_id == "outbound"
-        for kind, parts in (("data", {"gateway", "sink", "serve"}), ("mail", {"agent"})):
+
+        def follow_host(kind: str, parts: set[str]) -> str:
+            """What the last block of a host prints."""
             host = make_root(root.with_name(kind))
-            (block,) = page.take("sh", kind)
-            run(block, tmp_path, variables(POSTEL_COLLECTOR="none", ROOT=str(host)))
-            units = {path.name for path in (host / "etc/systemd/system").glob("*.service")}
-            assert units == {f"postel-{part}.service" for part in parts}
+            environment = variables(POSTEL_COLLECTOR="none", ROOT=str(host))
+            (block,), (toml,), (start,) = (
+                page.take("sh", kind),
+                page.take("toml", kind),
+                page.take("sh", f"{kind}-start"),
+            )
+            run(block, tmp_path, environment)
+            # As an editor does: what it writes keeps the file's rights.
+            written = host / "etc/postel/postel.toml"
+            written.write_text(toml)
+            for name in ("tls.key", "tokens") if "gateway" in parts else ():
+                (written.parent / "gateway").mkdir(exist_ok=True)
+                (written.parent / "gateway" / name).touch(0o600)
+            said = run(start, tmp_path, environment)
+            assert f"ok    settings: {written}\n" in said, "others may not read it"
+            for names in ("*.service", "multi-user.target.wants/*.service"):
+                units = {path.name for path in (host / "etc/systemd/system").glob(names)}
+                assert units == {f"postel-{part}.service" for part in parts}
+            return said
+
+        assert "[database] url" in follow_host("data", {"gateway", "sink", "serve"})
+        assert stat.S_IMODE((root.with_name("data") / "etc/postel/gateway/tls.key").stat().st_mode) == 0o640
+        said = follow_host("mail", {"agent"})
+        assert "https://gateway.example.org:4318 takes no OTLP" in said
+        assert (tmp_path / "haraka/plugins/postel").is_dir(), "without it nothing of messages comes"
 
 
 @pytest.mark.slow
