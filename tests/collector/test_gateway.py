@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -112,6 +113,24 @@ def _nodes(sink: Sink) -> set[str]:
 def _said(log: str, *words: str) -> bool:
     """Whether one line has all of these."""
     return any(all(word in line for word in words) for line in log.splitlines())
+
+
+def test_a_request_may_be_larger_over_grpc_than_over_http(gateway: Gateway, sink: Sink) -> None:
+    """As docs/security.md says it: a host's Collector comes by the one, an agent alone by the other."""
+    large = log_request("large", padding=5 << 20).SerializeToString()
+    refused = httpx.post(
+        f"https://localhost:{gateway.http_port}/v1/logs",
+        content=large,
+        headers={"content-type": "application/x-protobuf", "authorization": f"Bearer {TOKEN}"},
+        verify=ssl.create_default_context(cafile=str(AUTHORITY)),
+        timeout=30,
+    )
+    assert refused.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    credentials = grpc.ssl_channel_credentials(AUTHORITY.read_bytes())
+    with grpc.secure_channel(f"localhost:{gateway.grpc_port}", credentials) as channel:
+        call: Any = channel.unary_unary(Signal.LOGS.method)
+        call(large, timeout=30, metadata=(("authorization", f"Bearer {TOKEN}"),))
+    until(lambda: sink.bodies() == ["large"], 30, gateway.log)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import yaml
@@ -50,21 +53,6 @@ def test_its_commands_make_the_roles(postgres: str, tmp_path: Path) -> None:
                     connection.execute(f"DROP ROLE {role}".encode())
 
 
-def test_its_figures_of_the_collector_are_those_of_its_files() -> None:
-    config = yaml.safe_load(collector_config().read_text())
-    grpc, http = (config["receivers"]["otlp"]["protocols"][name] for name in ("grpc", "http"))
-    connections = config["extensions"]["connection_limit"]["connections"]
-    (row,) = [line for line in PAGE.splitlines() if line.startswith("| Collector 4317")]
-    assert f"{connections.removeprefix('${env:POSTEL_COLLECTOR_CONNECTIONS:-').rstrip('}')} connections each" in row
-    head, body = (http[name].rstrip("s") for name in ("read_header_timeout", "read_timeout"))
-    assert f"{head} s a head, {body} s a body over HTTP" in row
-    idle = grpc["keepalive"]["server_parameters"]["max_connection_idle"].rstrip("m")
-    assert f"{grpc['max_concurrent_streams']} calls of a gRPC connection, 10 s for its handshake, {idle} minutes" in row
-    assert (
-        f"{grpc['max_recv_msg_size_mib']} MiB a request; {config['processors']['memory_limiter']['limit_mib']}" in row
-    )
-
-
 def test_its_figures_are_those_of_the_code() -> None:
     sink, page = Sink(), Serve()
     assert f"{Intake().connections} connections at address and socket each" in PAGE
@@ -79,3 +67,66 @@ def test_its_figures_are_those_of_the_code() -> None:
     assert f"a handshake of TLS within {bounded_tls.HANDSHAKE_SECONDS:g} s" in PAGE
     assert f"a head of {bounded_http.HEAD_BYTES >> 10} KiB within {bounded_http.HEAD_SECONDS:g} s, a body" in PAGE
     assert f"within {bounded_http.BODY_SECONDS:g} s (OTLP: {http_server._READ_SECONDS:g} s)" in PAGE
+
+
+def row(door: str) -> str:
+    """The row of a door in the table."""
+    (found,) = [line for line in PAGE.splitlines() if line.startswith(f"| {door}")]
+    return found
+
+
+def configuration(*names: str) -> dict[str, Any]:
+    """The Collector's, of shipped files each laid over those before it: maps are merged, all else is replaced."""
+
+    def over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+        both = {
+            key: over(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+            for key, value in above.items()
+        }
+        return {**below, **both}
+
+    read = [yaml.safe_load(collector_config(name).read_text("utf-8")) for name in names]
+    return functools.reduce(over, read)
+
+
+def default(value: str) -> int:
+    """That of ``${env:NAME:-default}``."""
+    (found,) = re.findall(r"^\$\{env:\w+:-(\d+)\}$", value)
+    return int(found)
+
+
+def test_its_figures_of_the_collector_are_those_of_its_files() -> None:
+    config = configuration("agent.yaml")
+    grpc, http = (config["receivers"]["otlp"]["protocols"][name] for name in ("grpc", "http"))
+    connections = default(config["extensions"]["connection_limit"]["connections"])
+    head, body = (http[name].rstrip("s") for name in ("read_header_timeout", "read_timeout"))
+    idle = grpc["keepalive"]["server_parameters"]["max_connection_idle"].rstrip("m")
+    size = config["extensions"]["body_limit"]["bytes"] >> 20
+    assert grpc["max_recv_msg_size_mib"] == size, "one figure is said of both"
+    memory = config["processors"]["memory_limiter"]["limit_mib"]
+    queue = config["exporters"]["otlp_grpc/sink"]["sending_queue"]["queue_size"] >> 20
+    bounds = (
+        f"{connections} connections each; {head} s a head, {body} s a body over HTTP; "
+        f"{grpc['max_concurrent_streams']} calls of a gRPC connection, 10 s for its handshake, {idle} minutes idle; "
+        f"{size} MiB a request; {memory} MiB of memory; a queue of {queue} MiB on disk |"
+    )
+    assert row("Collector 4317").endswith(bounds)
+
+
+def test_its_figures_of_the_gateway_are_those_of_its_files() -> None:
+    agent, config = configuration("agent.yaml"), configuration("agent.yaml", "gateway.yaml")
+    before, after = (each["receivers"]["otlp"]["protocols"] for each in (agent, config))
+    for protocol, of_its_own in (
+        ("grpc", {"max_recv_msg_size_mib", "tls", "auth", "middlewares"}),
+        ("http", {"tls", "auth"}),
+    ):
+        changed = {key for key, value in after[protocol].items() if before[protocol].get(key) != value}
+        assert changed == of_its_own, "the rest is the same, as the row says"
+    assert config["exporters"] == agent["exporters"]
+    # What is over HTTP refuses what is larger than this, as the Collector's does.
+    assert {"id": "body_limit"} in after["http"]["middlewares"]
+    assert {"id": "body_limit"} not in after["grpc"]["middlewares"]
+    over_http = config["extensions"]["body_limit"]["bytes"] >> 20
+    sizes = f"{after['grpc']['max_recv_msg_size_mib']} MiB a request over gRPC, {over_http} MiB over HTTP"
+    memory = default(config["processors"]["memory_limiter"]["limit_mib"]) >> 10
+    assert row("gateway").endswith(f"{sizes}; {memory} GiB of memory |")
