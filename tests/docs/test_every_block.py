@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 
 import click
 import psycopg
@@ -35,21 +36,33 @@ def test_each_block_says_its_language_and_no_command_hides_in_a_picture() -> Non
     assert not wrong, "a shell's is ```sh, and a test runs it"
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    for page in OF_TODAY:
-        for span in spans(page):
-            said = re.sub(r"^(\S*/)?postel ", "postel ", span)
-            if said.startswith("postel ") and "=" not in said:
-                # `postel up [--demo]` and `postel db migrate|status` of the table of commands are several.
-                first, *others = said.replace("[", "").replace("]", "").split("|")
-                yield page, first
-                yield from ((page, f"{first.rpartition(' ')[0]} {other}") for other in others)
+def commands(page: str) -> Iterator[str]:
+    for span in spans(page):
+        said = re.sub(r"^(\S*/)?postel ", "postel ", span)
+        if said.startswith("postel ") and "=" not in said:
+            # `postel up [--demo]` and `postel db migrate|status` of the table of commands are several.
+            first, *others = said.replace("[", "").replace("]", "").split("|")
+            yield first
+            yield from (f"{first.rpartition(' ')[0]} {other}" for other in others)
 
 
 def test_a_command_in_the_text_is_one() -> None:
-    said = sorted(set(commands()))
+    said = sorted({(page, command) for page in OF_TODAY for command in commands(page)})
     assert len(said) > 50
     assert [f"{page}: {command}" for page, command in said if not is_one(command)] == []
+
+
+def test_each_command_is_on_the_first_page() -> None:
+    named = {" ".join(takewhile(re.compile("[a-z]").match, said.split())) for said in commands("README.md")}
+    assert {f"postel {name}" for name in sub_commands(main)} <= named
+
+
+def sub_commands(group: click.Group, before: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from sub_commands(command, f"{before}{name} ")
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield f"{before}{name}"
 
 
 def is_one(command: str) -> bool:
