@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -107,15 +107,16 @@ def plan_install(root: Path, parts: Iterable[str], python: Path) -> Plan:
         )
     files = wanted(plan.parts, python)
     folders = _missing(root, [*(file.place for file in files), RECORD])
-    written = {}
+    written = _plan_leftovers(root, record, {str(file.place) for file in files}, plan)
+    leftovers = len(plan.steps)
     for file in files:
         digest = _plan_file(root, file, record.files.get(str(file.place)), plan)
         if digest:
             written[str(file.place)] = digest
     kept = Record(tuple(plan.parts), written, (*record.folders, *map(str, folders)))
     if _content(root / RECORD) != kept.text():
-        # Before the files that it names: a command that breaks off is gone on with, or undone.
-        plan.steps.insert(0, PutFile(root / RECORD, kept.text()))
+        # After what it names no more, before what it names: a command that breaks off is gone on with, or undone.
+        plan.steps.insert(leftovers, PutFile(root / RECORD, kept.text()))
     plan.steps[:0] = [MakeFolder(root / folder) for folder in folders]
     return plan
 
@@ -130,10 +131,8 @@ def plan_uninstall(root: Path) -> Plan:
     plan = Plan([])
     if record is None:
         return plan
-    units = [PARTS[part] for part in record.parts if part in PARTS]
-    wants = list((root / SYSTEMD).glob("*.wants"))
-    # Links of `systemctl enable`, which would lead nowhere; in an image they do already.
-    if enabled := [unit for unit in units if any((folder / unit).is_symlink() for folder in wants)]:
+    units = {PARTS[part] for part in record.parts if part in PARTS} | {Path(place).name for place in record.files}
+    if enabled := sorted(unit for unit in units if _is_enabled(root, unit)):
         raise PostelError(f"systemd starts what is to go: systemctl disable --now {' '.join(enabled)}")
     for place, digest in record.files.items():
         content = _content(root / place)
@@ -144,6 +143,34 @@ def plan_uninstall(root: Path) -> Plan:
     plan.steps.append(RemoveFile(root / RECORD))
     plan.steps += [RemoveEmptyFolder(root / folder) for folder in reversed(record.folders)]
     return plan
+
+
+def _plan_leftovers(root: Path, record: Record, places: Container[str], plan: Plan) -> dict[str, str]:
+    """Plan what an earlier Postel wrote and this one has no more.
+
+    Returns:
+        What of it stays, as in a record.
+    """
+    kept = {}
+    for place, digest in record.files.items():
+        path = root / place
+        if place in places or (content := _content(path)) is None:
+            continue
+        if _sha256(content) != digest:
+            plan.notes.append(f"{path} was changed and stays as it is; this Postel has none")
+            kept[place] = digest
+        elif _is_enabled(root, path.name):
+            disable = f"systemctl disable --now {path.name}, then `postel install` again"
+            plan.notes.append(f"{path} is an earlier Postel's, and systemd starts it: {disable}")
+            kept[place] = digest
+        else:
+            plan.steps.append(RemoveFile(path))
+    return kept
+
+
+def _is_enabled(root: Path, unit: str) -> bool:
+    """Whether there is a link of `systemctl enable`, which would lead nowhere; in an image it does already."""
+    return any((folder / unit).is_symlink() for folder in (root / SYSTEMD).glob("*.wants"))
 
 
 def _plan_file(root: Path, file: Wanted, before: str | None, plan: Plan) -> str | None:

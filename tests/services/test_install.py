@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import stat
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from click.testing import CliRunner, Result
 
 from postel.cli import main
+from postel.services import install
+from postel.services.units import Wanted, wanted
 from postel.settings import Settings, load_settings
 
 PYTHON = "/opt/postel/bin/python"
@@ -242,6 +244,41 @@ def test_what_a_part_lacks_is_said(host: Path) -> None:
     assert "[database]" not in said
     assert "[otlp]" not in said
     assert "  the Collector as /usr/local/bin/postel-otelcol" in said
+
+
+@pytest.fixture
+def earlier(host: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The unit of a part that this Postel has no more, as the one before installed it beside the agent's."""
+    unit = Wanted(PurePosixPath(SYSTEMD) / "postel-former.service", b"[Service]\nExecStart=/bin/true\n")
+    with monkeypatch.context() as before:
+        before.setattr(install, "wanted", lambda parts, python: [*wanted(parts, python), unit])
+        done("install", host, "--part", "agent")
+    assert units(host) == {"postel-agent.service", "postel-former.service"}
+    return host / unit.place
+
+
+def test_what_an_earlier_version_wrote_and_this_one_does_not_goes(host: Path, earlier: Path) -> None:
+    assert f"would remove {earlier}\n" in done("install", host, "--dry-run")
+    assert f"done: remove {earlier}\n" in done("install", host)
+    assert units(host) == {"postel-agent.service"}
+    assert done("install", host) == "nothing to do\n"
+
+
+def test_what_of_it_the_user_changed_or_systemd_starts_stays_and_is_not_forgotten(host: Path, earlier: Path) -> None:
+    written = earlier.read_bytes()
+    earlier.write_bytes(written + b"# mine\n")
+    assert f"{earlier} was changed and stays as it is; this Postel has none\n" in done("install", host)
+    earlier.write_bytes(written)
+    wants = host / SYSTEMD / "multi-user.target.wants"
+    wants.mkdir()
+    (wants / earlier.name).symlink_to(f"/etc/systemd/system/{earlier.name}")
+    assert f"systemctl disable --now {earlier.name}" in done("install", host)
+    refused = run("uninstall", host)
+    assert refused.exit_code == 2
+    assert f"systemctl disable --now {earlier.name}" in refused.output
+    (wants / earlier.name).unlink()
+    done("uninstall", host)
+    assert units(host) == set()
 
 
 def test_a_service_that_systemd_starts_at_boot_is_not_taken_out(host: Path) -> None:
