@@ -2,10 +2,11 @@
 
 Contract: of more connections than are allowed the one that waits longest without a request is closed, so that somebody
 who opens them without end keeps nobody else out; where each has a request under way, the new one hears 503. A head that
-is too large hears 431, a body that is too large 413. Who is slower than the times says, or does not read an answer, is
-cut off. A WebSocket counts as a connection and is never closed for another.
+is too large hears 431, and so do trailers and extensions of chunks; a body that is too large hears 413. Trailers are of
+no use to any route, and are dropped. Who is slower than the times says, or does not read an answer, is cut off. A
+WebSocket counts as a connection and is never closed for another.
 
-Source: RFC 6585 section 5 (431); RFC 9110 sections 15.5.14 (413) and 15.6.4 (503).
+Source: RFC 6585 section 5 (431); RFC 9110 sections 6.5.1 (trailers), 15.5.14 (413) and 15.6.4 (503).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # A browser's cookies and the page's own addresses are a tenth of it. What comes in one piece, up to 256 KiB, is read
-# before it is counted.
+# before it is counted. The same holds for what else is no body: trailers, and what frames chunks.
 HEAD_BYTES = 64 << 10
 HEAD_SECONDS = 10.0
 # The largest body, 16 MiB, at 300 KiB a second. Who takes OTLP asks for it sooner itself, and says so.
@@ -74,7 +75,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._in_head = True
-        self._head_bytes = self._body_bytes = 0
+        # Since the head began, or since the last byte of a body; and of the body.
+        self._other_bytes = self._body_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Take it, where there is room or one that waits."""
@@ -94,24 +96,29 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand it on, and see that a head ends some time."""
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._timer is None:
-                self._set(HEAD_SECONDS)
+        self._other_bytes += len(data)
+        if self._in_head and self._timer is None:
+            self._set(HEAD_SECONDS)
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if self._other_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep it, where it is of the head: uvicorn would add trailers to the head's, for as long as they come."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """A request is under way."""
         self._in_head = False
-        self._head_bytes = self._body_bytes = 0
+        self._other_bytes = self._body_bytes = 0
         self.bounds.waiting.pop(self, None)
         self._set(BODY_SECONDS)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Count it."""
+        self._other_bytes = 0
         self._body_bytes += len(body)
         if self.bounds.body is not None and self._body_bytes > self.bounds.body:
             if not self.transport.is_closing():
@@ -171,9 +178,10 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _refuse(self, status: bytes, headers: bytes = b"") -> None:
         self._set(None)
-        # An answer that has begun is not another one's place. Before the first request there is no cycle.
+        # An answer that has begun is not another one's place, nor is a request that has its answer. Before the first
+        # request there is no cycle.
         cycle: Any = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
+        if cycle is None or not cycle.response_started or (cycle.response_complete and self._in_head):
             self.transport.write(
                 b"HTTP/1.1 " + status + b"\r\n" + headers + b"connection: close\r\ncontent-length: 0\r\n\r\n"
             )

@@ -177,6 +177,7 @@ class App:
         self.go = asyncio.Event()
         self.routes = [
             Route("/quick", self.quick, methods=["GET", "POST"]),
+            Route("/told", self.told, methods=["GET", "POST"]),
             Route("/waits", self.waits),
             Route("/much", self.much),
             WebSocketRoute("/ws", self.listens),
@@ -184,6 +185,10 @@ class App:
 
     async def quick(self, request: Request) -> Response:
         return PlainTextResponse(f"{len(await request.body())}")
+
+    async def told(self, request: Request) -> Response:
+        await request.body()
+        return PlainTextResponse(",".join(request.headers))
 
     async def waits(self, _request: Request) -> Response:
         await self.go.wait()
@@ -270,6 +275,31 @@ async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so() -
             answer = await ask(port, post + told)
             # What was still on its way may cost the answer.
             assert answer == b"reset" or answer.startswith(b"HTTP/1.1 413 ")
+
+
+CHUNKED = b" HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n"
+FIELD = b"t: " + bytes([97]) * 10_000 + b"\r\n"
+LAST = b"GET /told HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+MANY, LONG, FRAMES = [FIELD] * 60, [b"t: ", *[bytes([97]) * 10_000] * 60], [b"1;x=" + bytes([97]) * 600_000]
+
+
+@pytest.mark.parametrize("path", [b"/quick", b"/nowhere"], ids=["awaited", "answered"])
+@pytest.mark.parametrize("words", [[b"0\r\n", *MANY], [b"0\r\n", *LONG], FRAMES], ids=["many", "long", "frames"])
+async def test_trailers_without_end_are_refused(path: bytes, words: list[bytes]) -> None:
+    async with served(App()) as port:
+        answer = await ask(port, b"POST " + path + CHUNKED, *words, pause=0.001)
+        # What was still on its way may cost the answer; and a request that has one gets no other.
+        if answer != b"reset":
+            assert answer.startswith(b"HTTP/1.1 431 " if path == b"/quick" else b"HTTP/1.1 404 ")
+            assert answer.count(b"HTTP/1.1 ") == 1
+
+
+async def test_trailers_are_no_headers() -> None:
+    async with served(App()) as port:
+        answer = await ask(port, b"POST /told" + CHUNKED + b"0\r\nauthorization: Bearer x\r\n\r\n" + LAST)
+        assert answer.count(b"HTTP/1.1 200 ") == 2
+        assert b"\r\n\r\nhost,transfer-encodingHTTP" in answer
+        assert answer.endswith(b"\r\n\r\nhost,connection")
 
 
 @pytest.mark.parametrize(
