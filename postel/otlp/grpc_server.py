@@ -116,14 +116,19 @@ def create_server(
 
 
 def _credentials(tls: TlsDoor, handshakes: Handshakes) -> grpc.ServerCredentials:
-    """What is asked at each handshake what it shows."""
+    """What is asked at each handshake what it shows.
+
+    Where senders show certificates, each handshake is given a configuration of its own. gRPC has no switch for
+    sessions, and one that is taken up again shows no certificate: an expired one would be taken for days. With another
+    configuration gRPC forgets the keys of the tickets that it gave.
+    """
     given = tls.shown()
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
         nonlocal given
         handshakes.begun()
         shown = tls.shown()
-        if shown is given:
+        if shown is given and not tls.wants_certificates:
             return None
         given = shown
         return _configuration(shown)

@@ -166,9 +166,12 @@ class TlsDoor:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        # A session that is taken up again shows no certificate: one that has expired since would go on being taken.
+        # A session that is taken up again shows no certificate: one that has expired since, or whose authority is gone,
+        # would go on being taken. TLS 1.2 knows sessions by ids too, and Python has no switch for OpenSSL's store.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
+        if self._clients:
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
         try:
             # A key with a password would be asked for at the terminal; so it cannot be used.
             context.load_cert_chain(self._certificate, self._key, password=lambda: "")

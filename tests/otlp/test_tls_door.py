@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -151,6 +152,51 @@ async def test_the_authority_of_senders_is_renewed_too(tmp_path: Path, protocol:
         assert len(receiver.taken) == 1
 
 
+def greet(
+    port: int, alpn: str, context: ssl.SSLContext, session: ssl.SSLSession | None
+) -> tuple[bool, ssl.SSLSession | None]:
+    """Have an answer and end in order; whether the session was taken up, and the one of this connection."""
+    words = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname="localhost", session=session) as made,
+    ):
+        made.sendall(words if alpn == "h2" else b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        if not made.recv(4096):
+            raise ConnectionError("closed without a word")
+        said = bool(made.session_reused), made.session
+        with contextlib.suppress(OSError):
+            made.unwrap()
+        return said
+
+
+@pytest.mark.parametrize(
+    ("alpn", "version"), [("h2", "TLSv1_2"), ("h2", "TLSv1_3"), ("http/1.1", "TLSv1_2"), ("http/1.1", "TLSv1_3")]
+)
+async def test_a_kept_session_stands_for_no_certificate(tmp_path: Path, alpn: str, version: str) -> None:
+    """It shows none, so whoever had one that has expired, or whose authority is gone, would come in for days."""
+    context = ssl.create_default_context(cafile=AUTHORITY)
+    context.load_cert_chain(CERTIFICATES / "host.pem")
+    context.maximum_version = ssl.TLSVersion[version]
+    context.set_alpn_protocols([alpn])
+    clients = tmp_path / "clients.pem"
+    shutil.copyfile(AUTHORITY, clients)
+    async with serving(tmp_path, clients=clients) as receiver:
+        port = receiver.grpc_port if alpn == "h2" else receiver.http_port
+        if (alpn, version) == ("http/1.1", "TLSv1_2"):
+            # Where certificates are asked for, 1.2 is not spoken.
+            with pytest.raises(OSError), capture_logs() as log:  # noqa: PT011 - the reason is in the server's log
+                await asyncio.to_thread(greet, port, alpn, context, None)
+            assert [line["reason"] for line in log] == ["[SSL: UNSUPPORTED_PROTOCOL] unsupported protocol"]
+            return
+        _, kept = await asyncio.to_thread(greet, port, alpn, context, None)
+        taken_up, kept = await asyncio.to_thread(greet, port, alpn, context, kept)
+        assert not taken_up
+        shutil.copyfile(CERTIFICATES / "lasting.pem", clients)
+        with pytest.raises(OSError, match=r"EOF|reset|closed|ALERT"):
+            await asyncio.to_thread(greet, port, alpn, context, kept)
+
+
 @PROTOCOLS
 async def test_a_plain_connection_gets_nothing(tmp_path: Path, protocol: Any) -> None:
     async with serving(tmp_path) as receiver:
@@ -194,7 +240,7 @@ def test_a_key_may_be_in_the_same_file_or_another() -> None:
 async def test_the_own_host_trusts_the_file_itself(tmp_path: Path) -> None:
     """Whatever name it is of; but no other certificate."""
 
-    async def greet(port: int, certificate: str) -> None:
+    async def come(port: int, certificate: str) -> None:
         context = pinned("[sink]", CERTIFICATES / f"{certificate}.pem")
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         writer.close()
@@ -202,6 +248,6 @@ async def test_the_own_host_trusts_the_file_itself(tmp_path: Path) -> None:
             await writer.wait_closed()
 
     async with serving(tmp_path) as receiver:
-        await greet(receiver.http_port, "gateway")
+        await come(receiver.http_port, "gateway")
         with pytest.raises(ssl.SSLCertVerificationError):
-            await greet(receiver.http_port, "lasting")
+            await come(receiver.http_port, "lasting")
