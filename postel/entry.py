@@ -3,12 +3,11 @@
 A program sends its token (RFC 6750, section 2.1); a person gives it once to the form that stands in the place of each
 page, and has a cookie then that no script reads. It says what its owner may do and until when, signed with a key that
 is made of the tokens: it holds over restarts and in every process with the same tokens, and none of before is taken
-once one of them is changed.
+once one of them is changed. Who shows none yet holds little of the server (`postel.strangers`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import html
@@ -23,17 +22,17 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from postel.otlp import token as bearer
+from postel.strangers import Forms, TooSlowError, WrongTokens
 
 Access = Literal["read", "admin"]
 COOKIE = "postel_session"
 _SESSION_S = 7 * 86400
 _LOGIN, _LOGOUT = "/login", "/logout"
-_LARGEST_FORM = 4096
-# What a wrong token costs who guesses.
-_WRONG_S = 1.0
 _READING = ("GET", "HEAD", "OPTIONS")
 # Where pages hear of their own elements, which are made by what their viewer may do.
 _OF_PAGES = "/_nicegui"
+# Who is slow has a connection no longer.
+_LATER = {"Retry-After": "2", "Connection": "close"}
 _SAYS = "send the header 'Authorization: Bearer <token>' with one of [serve]'s tokens"
 
 
@@ -86,11 +85,17 @@ class Entry:
     """ASGI middleware that answers 401 to who shows no token, and 403 to who may not change what they would.
 
     What the viewer may do is ``request.state.access`` for all behind it.
+
+    Args:
+        tokens: that are taken.
+        connections: of the server at most.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, connections: int) -> None:
         self.app = app
         self._tokens = tokens
+        self._forms = Forms(connections)
+        self._wrong = WrongTokens(connections)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -100,7 +105,7 @@ class Entry:
             answer = await self._come_or_go(Request(scope, receive))
             return await answer(scope, receive, send)
         asked = HTTPConnection(scope)
-        access = self._access(asked)
+        access = await self._access(asked)
         if access is None:
             return await _refuse(asked)(scope, receive, send)
         reads = scope["type"] == "websocket" or scope["method"] in _READING or scope["path"].startswith(_OF_PAGES)
@@ -109,11 +114,17 @@ class Entry:
         scope.setdefault("state", {})["access"] = access
         return await self.app(scope, receive, send)
 
-    def _access(self, asked: HTTPConnection) -> Access | None:
+    async def _access(self, asked: HTTPConnection) -> Access | None:
         if authorization := asked.headers.get("authorization"):
             token = bearer.shown(authorization)
-            return None if token is None else self._tokens.access(token)
+            return None if token is None else await self._access_of(token, asked)
         return self._tokens.access_of_session(asked.cookies.get(COOKIE, ""))
+
+    async def _access_of(self, token: str, asked: HTTPConnection) -> Access | None:
+        access = self._tokens.access(token)
+        if access is None:
+            await self._wrong.pause(asked)
+        return access
 
     async def _come_or_go(self, request: Request) -> Response:
         if request.url.path == _LOGOUT:
@@ -122,13 +133,17 @@ class Entry:
             return answer
         if request.method != "POST":
             return RedirectResponse("/", 303)
-        form = parse_qs(await _body(request), keep_blank_values=True)
+        try:
+            form = parse_qs(await self._forms.read(request), keep_blank_values=True)
+        except TooSlowError:
+            return JSONResponse({"detail": "the form did not come in time"}, 503, headers=_LATER)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
         token, wanted = form.get("token", [""])[0], form.get("next", ["/"])[0]
         # An address of this server alone: who follows a foreign link must not be sent on to a foreign page.
         target = wanted if wanted.startswith("/") and wanted[1:2] not in ("/", "\\") else "/"
-        access = self._tokens.access(token)
+        access = await self._access_of(token, request)
         if access is None:
-            await asyncio.sleep(_WRONG_S)
             return _form(target, wrong=True)
         answer = RedirectResponse(target, 303)
         answer.set_cookie(
@@ -140,18 +155,6 @@ class Entry:
             secure=request.url.scheme == "https",
         )
         return answer
-
-
-async def _body(request: Request) -> str:
-    read = b""
-    try:
-        async for part in request.stream():
-            read += part
-            if len(read) > _LARGEST_FORM:
-                return ""
-    except ClientDisconnect:
-        return ""
-    return read.decode("utf-8", "replace")
 
 
 def _refuse(asked: HTTPConnection) -> Response:

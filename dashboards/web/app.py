@@ -25,7 +25,7 @@ from postel.errors import DatabaseError, PostelError
 from postel.guard import Guard
 from postel.listening import is_loopback, listen, reachable
 from postel.otlp.tls_door import door_of
-from postel.serving import create_server
+from postel.serving import CONNECTIONS, create_server
 from postel.settings import Settings
 from postel.signals import load_all
 from timescale_sink.api import routes
@@ -49,11 +49,13 @@ def create_app(
     *,
     loopback_only: bool = True,
     tokens: Tokens | None = None,
+    connections: int = CONNECTIONS,
     runbooks: Mapping[str, str] = MappingProxyType({}),
 ) -> FastAPI:
     """The API and the pages over the same readers; where there are tokens, for who shows one.
 
-    ``runbooks``: rule -> the address of its runbook, where that is not one of this server's pages.
+    ``connections``: of the server at most. ``runbooks``: rule -> the address of its runbook, where that is not one of
+    this server's pages.
 
     NiceGUI's application is one of the process: pages of a second call take the place of those of the first.
     """
@@ -76,7 +78,7 @@ def create_app(
 
     # The last is asked first.
     if tokens:
-        app.add_middleware(Entry, tokens=tokens)
+        app.add_middleware(Entry, tokens=tokens, connections=connections)
     app.add_middleware(Guard, loopback_only=loopback_only)
     pages.add(readers, runbooks)
     # No link is bound between elements, so no loop needs to look for changes; Tailwind's compiler is not used.
@@ -128,12 +130,15 @@ async def run(settings: Settings, beside: Beside, runbooks: Mapping[str, str]) -
         readers = Readers(load_all())
         readers.start()
         opening = asyncio.create_task(_begin(settings, readers.access, beside))
-        app = create_app(readers, loopback_only=loopback_only, tokens=tokens, runbooks=runbooks)
+        connections = settings.serve.connections
+        app = create_app(
+            readers, loopback_only=loopback_only, tokens=tokens, connections=connections, runbooks=runbooks
+        )
         server = create_server(
             app,
             grace=_GRACE_S,
             idle=_IDLE_S,
-            connections=settings.serve.connections,
+            connections=connections,
             body=_BODY_BYTES,
             lifespan="auto",
             tls=tls,

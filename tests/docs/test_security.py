@@ -11,7 +11,7 @@ import psycopg
 import yaml
 
 from otel_receivers import intake
-from postel import bounded_http, bounded_tls, serving
+from postel import bounded_http, bounded_tls, serving, strangers
 from postel.collector import collector_config
 from postel.otlp import admission, grpc_server, http_server
 from postel.settings import Intake, Serve, Sink, load_settings
@@ -62,7 +62,9 @@ def test_its_figures_are_those_of_the_code() -> None:
     assert f"{admission.PLACES} requests read at once, {admission._WAITING} wait, {in_work}" in PAGE
     handshake = f"{grpc_server._HANDSHAKE_MS // 1000} s for its handshake"
     assert f"{grpc_server._STREAMS} calls of a gRPC connection, {handshake}" in PAGE
-    assert f"{page.connections} connections; {serving._MESSAGE_BYTES >> 20} MiB a body and a WebSocket's" in PAGE
+    assert strangers._SHARE == 4
+    assert f"{page.connections} connections, of which those who have shown no token hold half at most" in PAGE
+    assert f"a form for {strangers.FORM_SECONDS:g} s; {serving._MESSAGE_BYTES >> 20} MiB a body and" in PAGE
     assert f"{live._MOST_LISTENERS} listeners of `/api/v1/live`, {live._MOST_SUBSCRIPTIONS} subscriptions" in PAGE
     assert f"a handshake of TLS within {bounded_tls.HANDSHAKE_SECONDS:g} s" in PAGE
     assert f"a head of {bounded_http.HEAD_BYTES >> 10} KiB within {bounded_http.HEAD_SECONDS:g} s, a body" in PAGE

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -20,6 +25,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from postel.entry import COOKIE, Tokens
+from postel.strangers import FORM_SECONDS, WRONG_SECONDS
 from support.page import complaints, serving
 from support.postgres import fresh_database
 from support.running_postel import until
@@ -31,6 +37,7 @@ WRONG: Sequence[dict[str, str]] = (
     {"Authorization": f"Basic {READ}"},
     {"Cookie": f"{COOKIE}=a.b.c"},
 )
+TOKENS = {"POSTEL_SERVE__READ_TOKENS": json.dumps([READ]), "POSTEL_SERVE__ADMIN_TOKENS": json.dumps([ADMIN])}
 SILENCE = {"ends": "2999-01-01T00:00:00Z", "author": "me", "reason": "a test"}
 
 
@@ -48,9 +55,8 @@ def database(server: str, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def page(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    tokens = {"POSTEL_SERVE__READ_TOKENS": json.dumps([READ]), "POSTEL_SERVE__ADMIN_TOKENS": json.dumps([ADMIN])}
     folder = tmp_path_factory.mktemp("serve")
-    with serving(folder, database, **tokens) as address:
+    with serving(folder, database, **TOKENS) as address:
         yield address
     said = (folder / "serve.log").read_text("utf-8")
     assert READ not in said
@@ -79,11 +85,16 @@ def test_no_route_answers_without_a_token(client: httpx.Client, headers: dict[st
     asked += [("GET", path) for path in ("/", "/alerts", "/trace", "/runbooks/host-cpu", "/healthz", "/nonsense")]
     asked += [("GET", path) for path in ("/api/v1/openapi.json", "/api/nonsense", "/_nicegui/nonsense", "/favicon.ico")]
     asked += [("POST", "/_nicegui_ws/socket.io/"), ("TRACE", "/api/v1/nodes"), ("DELETE", "/")]
-    for method, path in asked:
-        answer = client.request(method, path, headers=headers)
-        assert (method, path, answer.status_code) == (method, path, 401)
-        assert answer.headers["www-authenticate"].startswith("Bearer")
-        assert "token" in answer.json()["detail"]
+
+    def ask(said: tuple[str, str]) -> httpx.Response:
+        return client.request(*said, headers=headers)
+
+    # Side by side: a wrong token waits for its answer.
+    with ThreadPoolExecutor(20) as threads:
+        for said, answer in zip(asked, threads.map(ask, asked), strict=True):
+            assert (*said, answer.status_code) == (*said, 401)
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert "token" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/api/v1/live", "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"])
@@ -137,6 +148,68 @@ def test_a_token_is_given_once_to_the_form(client: httpx.Client, wanted: str, ta
     assert client.post("/api/v1/silences", json=SILENCE).status_code == 403
     client.get("/logout")
     assert client.get("/api/v1/nodes").status_code == 401
+
+
+MOST = 60
+HALF_A_FORM = b"POST /login HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99\r\n\r\ntoken="
+
+
+@contextmanager
+def flood(page: str) -> Iterator[list[socket.socket]]:
+    """Connections, more than the server takes, that begin a form and wait."""
+    with ExitStack() as opened:
+        sockets = []
+        for _ in range(2 * MOST):
+            host, port = page.removeprefix("http://").rstrip("/").split(":")
+            sockets.append(opened.enter_context(socket.create_connection((host, int(port)))))
+            sockets[-1].sendall(HALF_A_FORM)
+        yield sockets
+
+
+def test_who_is_known_gets_through_beside_a_flood_of_strangers(tmp_path: Path, database: str) -> None:
+    """And so does who sends a whole form with a right token; all of a burst are there at once, so it may take a try."""
+
+    def retried(method: str, address: str, **named: Any) -> int:
+        for _ in range(20):
+            with suppress(httpx.TransportError):
+                answer = httpx.request(method, address, timeout=20, trust_env=False, **named)
+                if answer.status_code != 503:
+                    return answer.status_code
+            time.sleep(0.1)
+        return 503
+
+    with serving(tmp_path, database, POSTEL_SERVE__CONNECTIONS=str(MOST), **TOKENS) as page, flood(page):
+        assert retried("GET", f"{page}/api/v1/nodes", headers=bearer(READ)) == 200
+        assert retried("POST", f"{page}/login", data={"token": READ}) == 303
+
+
+def test_a_form_that_does_not_come_is_given_up(page: str) -> None:
+    with flood(page) as sockets:
+        began = time.monotonic()
+        sockets[0].settimeout(FORM_SECONDS + 10)
+        assert sockets[0].recv(4096).startswith(b"HTTP/1.1 503 ")
+        assert time.monotonic() - began == pytest.approx(FORM_SECONDS, abs=3)
+
+
+def test_a_wrong_token_costs_a_second_and_is_in_the_log(tmp_path: Path, database: str) -> None:
+    def took(client: httpx.Client, headers: Mapping[str, str]) -> float:
+        began = time.monotonic()
+        assert client.get("/api/v1/nodes", headers=headers).status_code == 401
+        return time.monotonic() - began
+
+    with (
+        serving(tmp_path, database, **TOKENS) as page,
+        httpx.Client(base_url=page, timeout=20, trust_env=False) as client,
+    ):
+        took(client, {})
+        assert took(client, bearer("nonsense")) >= WRONG_SECONDS
+        assert took(client, bearer("more nonsense")) >= WRONG_SECONDS
+        # Who shows none, such as a browser before its user signs in, has the form at once.
+        assert took(client, {}) < WRONG_SECONDS
+    lines = [line for line in (tmp_path / "serve.log").read_text("utf-8").splitlines() if "wrong tokens" in line]
+    assert len(lines) == 1
+    assert "sender=127.0.0.1" in lines[0]
+    assert "nonsense" not in lines[0]
 
 
 def test_a_session_ends_and_goes_with_its_tokens() -> None:
