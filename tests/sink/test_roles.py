@@ -6,6 +6,7 @@ That every route of the API answers under `postel_serve` tests/page/test_openapi
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +36,7 @@ from timescale_sink.store import commands
 from timescale_sink.store import migrate as migrations
 from timescale_sink.store.database import connect
 from timescale_sink.store.housekeeping import keep_house
-from timescale_sink.store.migrate import Script, scripts
+from timescale_sink.store.migrate import Script, relations, scripts
 from timescale_sink.store.roles import READ, ROLES, SERVE, WRITE
 
 TIME = 1_768_471_200_000_000_000
@@ -203,6 +204,49 @@ def test_a_later_migration_keeps_them(urls: Mapping[str, str], monkeypatch: pyte
             ask(urls[role], "UPDATE later_view SET x = 2")
     # A second time there is nothing to make.
     assert make_roles(urls["owner"]) == []
+
+
+# Beside TimescaleDB's, which are an extension's.
+THERE = """
+    SELECT relname::text FROM pg_class
+    WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relnamespace = current_schema()::regnamespace
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')
+"""
+
+
+def test_every_script_that_makes_a_relation_is_understood() -> None:
+    """However a script says it, and on servers that are not here too."""
+    lines = [
+        line
+        for folder in ("migrations", "views")
+        for script in scripts(folder)
+        for line in script.text.splitlines()
+        if re.match(r"\s*create\b.*\b(table|view)\b", line, re.IGNORECASE)
+    ]
+    assert len(lines) > 60
+    assert [line for line in lines if not relations(load_all()) & set(re.findall(r"\w+", line))] == []
+
+
+def test_every_relation_that_is_made_is_known(migrated_database: str) -> None:
+    there = {name for (name,) in ask(migrated_database, THERE)}
+    assert there <= relations(load_all())
+    # On TimescaleDB Community there are all of them.
+    if ask(migrated_database, "SELECT FROM pg_class WHERE relname = 'metrics_system_5m_1'"):
+        assert there == relations(load_all())
+
+
+def test_what_others_have_in_the_schema_stays_theirs(urls: Mapping[str, str]) -> None:
+    """A table and a view of the same owner: neither by `db roles` nor after a migration."""
+    foreign = "CREATE TABLE invoice (x int); CREATE VIEW invoice_view AS SELECT x FROM invoice"
+    ask(urls["owner"], foreign)
+    make_roles(urls["owner"])
+    ask(urls["owner"], "UPDATE postel_migration SET checksum = '' WHERE name = 'views'")
+    assert migrate_now(urls["owner"]) == ["views"]
+    for role in ROLES:
+        for statement in ("SELECT FROM invoice", "SELECT FROM invoice_view", "INSERT INTO invoice VALUES (1)"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                ask(urls[role], statement)
+        assert ask(urls[role], "SELECT count(*) FROM node") == [(0,)]
 
 
 def test_who_may_not_make_roles_hears_who_may(

@@ -13,6 +13,7 @@ from psycopg import conninfo
 from postel.signals import load_all
 from timescale_sink.store import roles
 from timescale_sink.store.database import connect
+from timescale_sink.store.migrate import relations
 
 
 def make_roles(url: str) -> list[str]:
@@ -21,7 +22,7 @@ def make_roles(url: str) -> list[str]:
     async def run() -> list[str]:
         connection = await connect(url)
         try:
-            return await roles.make(connection, load_all())
+            return await roles.make(connection, load_all(), relations(load_all()))
         finally:
             await connection.close()
 

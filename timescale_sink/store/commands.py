@@ -64,7 +64,7 @@ async def migrate(settings: Settings) -> None:
 async def make_roles(settings: Settings) -> None:
     """Make the roles that may do less than the owner, and say how a login becomes one of them."""
     async with _migrated(settings) as connection:
-        made = await roles.make(connection, load_all())
+        made = await roles.make(connection, load_all(), migrations.relations(load_all()))
     for role, what in roles.ROLES.items():
         click.echo(f"{role}: {what}{'; made' if role in made else ''}")
     click.echo("a login of one of them: CREATE ROLE name LOGIN PASSWORD 'choose one' IN ROLE postel_write;")

@@ -12,6 +12,7 @@ one program at a time do this.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from timescale_sink.store.database import Connection, Tier, ask_server
 # Any number that no other program uses for an advisory lock: "postel" in ASCII.
 SCHEMA_LOCK = 0x706F7374656C
 _VIEWS = "views"
+_MADE = re.compile(r"\bCREATE (?:TABLE|(?:OR REPLACE |MATERIALIZED )?VIEW) (\w+)")
 _log = structlog.get_logger()
 
 Begin = Callable[[str], Awaitable[None]]
@@ -158,8 +160,19 @@ async def apply_missing(connection: Connection, begin: Begin = _unheard) -> list
         done.append(_VIEWS)
     if done:
         # Tables that are new, and views that were made anew.
-        await roles.renew(connection, load_all())
+        await roles.renew(connection, load_all(), relations(load_all()))
     return done
+
+
+def relations(declarations: Declarations) -> frozenset[str]:
+    """The names of all tables and views that are Postel's, on whatever server: others may stand beside them."""
+    texts = [script.text for folder in ("migrations", _VIEWS) for script in scripts(folder)]
+    made = {found[1] for text in (*texts, *_increases(declarations)) for found in _MADE.finditer(text)}
+    return frozenset({"postel_migration", *made, *rollup_views.names(declarations)})
+
+
+def _increases(declarations: Declarations) -> list[str]:
+    return [increase.view(table, counters) for table, counters in increase.counters_of(declarations).items()]
 
 
 async def _make_views(
@@ -168,8 +181,7 @@ async def _make_views(
     """Apply the files of ``sql/views`` and make the views of the declarations, where that is due."""
     views = [script.text for script in scripts(_VIEWS) if script.fits(tier)]
     tables = increase.counters_of(declarations)
-    made = [increase.view(table, counters) for table, counters in tables.items()]
-    made.append(rollup_views.declared(declarations))
+    made = [*_increases(declarations), rollup_views.declared(declarations)]
     checksum = hashlib.sha256("".join([*views, *made]).encode()).hexdigest()
     if not anew and known == checksum:
         return False

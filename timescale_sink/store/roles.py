@@ -2,12 +2,13 @@
 
 The owner, who migrates, is a login of the user's own: TimescaleDB runs its jobs as the tables' owner, and starts none
 as a role that cannot log in. What each of the three may do is granted table by table and no further, again after each
-migration; so none of them makes, changes or drops a table, nor writes into one through a view.
+migration; so none of them makes, changes or drops a table, nor writes into one through a view. Of what else is in the
+schema they get nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import psycopg
 from psycopg import sql
@@ -31,8 +32,13 @@ _OF_OWNER = ("postel_migration", "retention")
 _DELETED = ("otel_series", "dead_letter", "dead_letter_part", "ingest_ledger")
 
 
-async def make(connection: Connection, declarations: Declarations) -> list[str]:
+async def make(connection: Connection, declarations: Declarations, ours: Collection[str]) -> list[str]:
     """Make the roles that are not there, and grant them what they need.
+
+    Args:
+        connection: as the tables' owner.
+        declarations: which tables there are.
+        ours: Postel's tables and views, and those of other servers.
 
     Returns:
         The names of those that were made.
@@ -48,7 +54,7 @@ async def make(connection: Connection, declarations: Declarations) -> list[str]:
         async with connection.transaction():
             for role in missing:
                 await connection.execute(f"CREATE ROLE {role} NOLOGIN".encode())
-            await _grant(connection, declarations, [*ROLES])
+            await _grant(connection, declarations, ours, [*ROLES])
     except psycopg.errors.InsufficientPrivilege as error:
         if not missing:
             raise
@@ -60,8 +66,13 @@ async def make(connection: Connection, declarations: Declarations) -> list[str]:
     return missing
 
 
-async def renew(connection: Connection, declarations: Declarations) -> None:
+async def renew(connection: Connection, declarations: Declarations, ours: Collection[str]) -> None:
     """Grant to those roles that may read in this database what they need now, after a migration.
+
+    Args:
+        connection: as the tables' owner.
+        declarations: which tables there are.
+        ours: Postel's tables and views, and those of other servers.
 
     Raises:
         psycopg.errors.InsufficientPrivilege: this role does not own the tables.
@@ -72,11 +83,13 @@ async def renew(connection: Connection, declarations: Declarations) -> None:
         ([*ROLES],),
     )
     if known := [name for (name,) in await found.fetchall()]:
-        await _grant(connection, declarations, known)
+        await _grant(connection, declarations, ours, known)
 
 
-async def _grant(connection: Connection, declarations: Declarations, roles: Sequence[str]) -> None:
-    tables, views = await _relations(connection)
+async def _grant(
+    connection: Connection, declarations: Declarations, ours: Collection[str], roles: Sequence[str]
+) -> None:
+    tables, views = await _relations(connection, ours)
     tier = (await ask_server(connection)).tier
     rows = (*declarations.tables, *declarations.event_tables, "otel_metric_point", "otel_log")
     deleted = {*_DELETED, *(rows if tier is Tier.PLAIN else ())}
@@ -124,16 +137,16 @@ async def owns(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-async def _relations(connection: Connection) -> tuple[list[str], list[str]]:
-    """The names of Postel's tables, and of its views."""
+async def _relations(connection: Connection, ours: Collection[str]) -> tuple[list[str], list[str]]:
+    """The names of Postel's tables that are there, and of its views."""
     found = await connection.execute(
         """
         SELECT relname::text, relkind IN ('r', 'p') FROM pg_class
         WHERE relkind IN ('r', 'p', 'v', 'm') AND relnamespace = current_schema()::regnamespace
-            AND pg_has_role(relowner, 'USAGE')
-            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')
+            AND pg_has_role(relowner, 'USAGE') AND relname = ANY (%s)
         ORDER BY relname
-        """
+        """,
+        ([*ours],),
     )
     rows = await found.fetchall()
     return [name for name, is_table in rows if is_table], [name for name, is_table in rows if not is_table]
