@@ -138,6 +138,35 @@ async def test_what_takes_longer_is_given_up_and_named(
         connection.execute("LOCK TABLE email_events IN ROW EXCLUSIVE MODE")
 
 
+@pytest.mark.parametrize("then", [None, "second"], ids=["the last", "another"])
+async def test_each_script_is_told_of_once_when_the_time_ends_with_it(migrated_postgres: str, then: str | None) -> None:
+    observer = await connect(migrated_postgres)
+    try:
+        found = Rehearsal({})
+        watch = rehearsal._Watch(observer, observer.info.backend_pid, found)
+        await watch.begin("first")
+        ends = asyncio.create_task(watch.begin(then) if then else watch.end())
+        await asyncio.sleep(0)
+        await watch.end(done=False)
+        await ends
+    finally:
+        await observer.close()
+    assert [(step.name, step.seconds is None) for step in found.steps] == [
+        ("first", False),
+        *([(then, True)] if then else []),
+    ]
+
+
+async def test_a_time_in_which_nothing_is_found_out_is_no_answer(
+    migrated_postgres: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(data_dir=tmp_path, database=Database(url=SecretStr(migrated_postgres)))
+    assert await commands.rehearse(settings, 0.0) == 1
+    said = capsys.readouterr().out
+    assert "up to date" not in said
+    assert "not within 0 s: give it more (--seconds)" in said
+
+
 async def test_a_table_that_another_holds_is_not_waited_for(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "_LOCK_SECONDS", 1)
     with psycopg.connect(slow) as other:

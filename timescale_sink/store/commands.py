@@ -102,7 +102,7 @@ async def rehearse(settings: Settings, seconds: float) -> int:
         found = await rehearsal.rehearse(connection, observer, settings.database, load_all(), seconds)
     for line in found.lines():
         click.echo(line)
-    if not found.steps:
+    if found.complete and not found.steps:
         click.echo("the schema is up to date")
         return 0
     if found.pending:

@@ -85,16 +85,13 @@ class Rehearsal:
     Attributes:
         sizes: bytes of each table.
         pending: tables and rollups that are filled, in pieces, once the schema is there.
+        complete: all of it was done in time.
     """
 
     sizes: Mapping[str, int]
     steps: list[Step] = field(default_factory=list)
     pending: Sequence[str] = ()
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of it was done in time."""
-        return all(step.seconds is not None for step in self.steps)
+    complete: bool = False
 
     def lines(self) -> Iterator[str]:
         """For who asked."""
@@ -123,15 +120,23 @@ class _Watch:
         self._rehearsal = rehearsal
         self._known: dict[str, Held] = {}
         self._name, self._began = "", 0.0
+        # The time may end while a script does: it is told of by who comes first.
+        self._telling = asyncio.Lock()
 
     async def begin(self, name: str) -> None:
         """A script begins, and with it ends the one before."""
-        await self.end()
-        self._name, self._began = name, time.monotonic()
+        seconds = time.monotonic() - self._began
+        async with self._telling:
+            await self._tell(seconds)
+            self._name, self._began = name, time.monotonic()
 
     async def end(self, *, done: bool = True) -> None:
         """The script that ran has ended, or its time has."""
         seconds = time.monotonic() - self._began
+        async with self._telling:
+            await self._tell(seconds if done else None)
+
+    async def _tell(self, seconds: float | None) -> None:
         if self._name:
             found = await self._held()
             new = {
@@ -140,7 +145,7 @@ class _Watch:
                 if name not in self._known or self._known[name].waits < held.waits
             }
             self._known |= found
-            self._rehearsal.steps.append(Step(self._name, seconds if done else None, new))
+            self._rehearsal.steps.append(Step(self._name, seconds, new))
         self._name = ""
 
     async def _held(self) -> dict[str, Held]:
@@ -180,6 +185,7 @@ async def rehearse(
         task.cancel()
         await asyncio.wait({task})
     if done:
+        rehearsal.complete = True
         try:
             task.result()
         except psycopg.errors.LockNotAvailable:
