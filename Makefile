@@ -9,7 +9,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test lint lock bench soak collector clean
+.PHONY: help up demo test lint lock audit bench soak collector clean
 
 help: ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ lint: ## Style, types and walls.
 
 lock: ## Resolve requirements/*.txt anew.
 	$(BOOTSTRAP) runtime lock
+
+audit: ## Ask for known faults in dependencies (docs/security.md).
+	$(BOOTSTRAP) dev collector
+	@$(BIN)/python -m tools.audit $(ARGS)
 
 bench: ## The benchmarks (docs/benchmarks.md).
 	$(BOOTSTRAP) dev collector system
