@@ -6,9 +6,10 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -27,8 +28,11 @@ from support.otlp_thread import OtlpThread
 from support.silent_server import silent_server
 from support.sink import RunningSink, running_sink
 
-# An answer of the vendor's is waited for as long, so that a test sees several tries.
-_SHORT = "exporters::otlp_http/vendor: {timeout: 2s, retry_on_failure: {initial_interval: 200ms, max_interval: 1s}}"
+# An answer of the vendor's is waited for as long, so that a test sees several tries. What had to wait with it would be
+# later by that, which is more than a busy machine makes of a record.
+_TRY_S = 5.0
+_RETRY = "retry_on_failure: {initial_interval: 200ms, max_interval: 1s}"
+_SHORT = f"exporters::otlp_http/vendor: {{timeout: {_TRY_S:g}s, {_RETRY}}}"
 _MIB = 1 << 20
 
 
@@ -161,6 +165,41 @@ def two(program: Path, tmp_path: Path, migrated_postgres: str, otlp_receiver: Ot
         yield Two(gateway, sink, otlp_receiver, tmp_path)
 
 
+@dataclass(frozen=True)
+class Delays:
+    """How long the records of a turn took, in seconds."""
+
+    median: float
+    p95: float
+    longest: float
+
+    @classmethod
+    async def of(cls, agent: Host, rounds: int) -> Delays:
+        found = [await agent.delay() for _ in range(rounds)]
+        return cls(statistics.median(found), statistics.quantiles(found, n=20, method="inclusive")[-1], max(found))
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} {self.p95:.3f} {self.longest:.3f} s"
+
+
+def hold_nothing(there: Sequence[Delays], hanging: Sequence[Delays]) -> None:
+    """See that no record waited for the vendor, neither many for a little nor one for long.
+
+    Each turn in which it hangs is held against the worse of the turns before and after it: what else the machine did at
+    that time was in one of them too. A single record may be half a try later than theirs.
+
+    Args:
+        there: of the turns with the vendor, one more than of those without.
+        hanging: of the turns between.
+    """
+    for (before, after), turn in zip(pairwise(there), hanging, strict=True):
+        figures = f"median, 95th percentile and longest delay: {before}, then hanging {turn}, then {after}"
+        print(figures)  # noqa: T201 - what a run is for
+        assert turn.median < 1.3 * max(before.median, after.median) + 0.05, figures
+        assert turn.p95 < max(before.p95, after.p95) + 0.2 * _TRY_S, figures
+        assert turn.longest < max(before.longest, after.longest) + 0.5 * _TRY_S, figures
+
+
 async def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -180,19 +219,13 @@ async def test_a_vendor_that_hangs_is_not_noticed_and_lacks_nothing_when_it_is_b
     two: Two, rounds: int, overrides: list[str]
 ) -> None:
     async with two.started(*overrides) as agent:
-        there: list[float] = []
-        away: list[float] = []
-        # In turns: the machine's own moods are in both.
+        there, hanging = [await Delays.of(agent, rounds)], []
         for _ in range(2):
-            there += [await agent.delay() for _ in range(rounds)]
             with two.hanging():
-                away += [await agent.delay() for _ in range(rounds)]
+                hanging.append(await Delays.of(agent, rounds))
+            there.append(await Delays.of(agent, rounds))
         await until(lambda: set(two.vendor.bodies()) == set(agent.bodies), "the vendor has all")
-        print(  # noqa: T201 - the figures
-            f"median and longest delay: vendor there {statistics.median(there):.3f} {max(there):.3f} s, "
-            f"hanging {statistics.median(away):.3f} {max(away):.3f} s"
-        )
-        assert statistics.median(away) < 1.3 * statistics.median(there) + 0.05
+        hold_nothing(there, hanging)
         assert sorted(two.vendor.bodies()) == sorted(agent.bodies), "nothing twice"
         assert await agent.is_stored()
         assert agent.link.failures == []
@@ -209,17 +242,19 @@ async def test_a_vendor_that_hangs_is_not_noticed_and_lacks_nothing_when_it_is_b
 async def test_what_the_vendors_queue_had_no_room_for_is_counted_in_the_sink(two: Two) -> None:
     two.gateway.environment["POSTEL_VENDOR_QUEUE_BYTES"] = "200000"
     async with two.started(_SHORT) as agent:
+        before = await Delays.of(agent, 15)
         with two.hanging():
             for _ in range(60):
                 await agent.tell(padding=10_000)
                 await asyncio.sleep(0.05)
             # Full by now, and the sink's pipeline is as it was.
-            assert await agent.delay() < 10
+            full = await Delays.of(agent, 15)
+        hold_nothing([before, await Delays.of(agent, 15)], [full])
         last = await agent.tell()
         await until(lambda: last in two.vendor.bodies(), "the vendor is heard again")
         await asyncio.sleep(2)
         missing = set(agent.bodies) - set(two.vendor.bodies())
-        assert 0 < len(missing) < 60
+        assert 0 < len(missing) < 75
         assert await agent.is_stored(), "the sink lacks nothing"
         assert agent.link.failures == []
         assert await agent.ask("SELECT sum(duplicate) FROM ingest_ledger") == [(0,)]
