@@ -229,7 +229,14 @@ class Database(_Section):
         description='"postgresql://user:password@host/name" with @ and / of the password as %40 and %2F; '
         "unset: an embedded one",
     )
-    connections: Whole = Field(4, ge=1, le=100, description="connections per process at most, 1 to 100")
+    read_url: DatabaseUrl | None = Field(
+        None,
+        description="the same of a streaming replica of that database, which then tells `serve` all but alerts; "
+        "unset: url does",
+    )
+    connections: Whole = Field(
+        4, ge=1, le=100, description="connections per process at most, to each of them, 1 to 100"
+    )
     # Rollups are refreshed over the last nine days, and what they are refreshed from must be there.
     raw_days: Whole = Field(
         30,
@@ -422,6 +429,15 @@ class Settings(BaseSettings):
             kept = f"{raw} days" if raw else "for ever"
             raise ValueError(
                 f"[database] rollup_days is {rollup} and raw_days keeps rows {kept}; rollups are kept as long or longer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _replica_of_one_of_ones_own(self) -> Self:
+        if self.database.read_url is not None and self.database.url is None:
+            raise ValueError(
+                "[database] read_url is set and url is not; the embedded database has no replica: set url, that of "
+                "the primary"
             )
         return self
 

@@ -31,7 +31,7 @@ from postel.signals import load_all
 from timescale_sink.api import routes
 from timescale_sink.api.access import Access
 from timescale_sink.api.readers import Readers
-from timescale_sink.store.database import create_pool, database_url
+from timescale_sink.store.database import READ_URL, create_pool, database_url
 
 # An open page holds its connection until it is told; browsers come back by themselves after a restart.
 _GRACE_S = 3
@@ -127,9 +127,9 @@ async def run(settings: Settings, beside: Beside, runbooks: Mapping[str, str]) -
         )
     tls = door_of("[serve]", settings.serve.tls_certificate, settings.serve.tls_key, settings.serve.tls_client_ca)
     with listen(address, "[serve] address") as listener:
-        readers = Readers(load_all())
+        readers = Readers(load_all(), replica=settings.database.read_url is not None)
         readers.start()
-        opening = asyncio.create_task(_begin(settings, readers.access, beside))
+        opening = asyncio.create_task(_begin(settings, readers, beside))
         connections = settings.serve.connections
         app = create_app(
             readers, loopback_only=loopback_only, tokens=tokens, connections=connections, runbooks=runbooks
@@ -157,8 +157,25 @@ async def run(settings: Settings, beside: Beside, runbooks: Mapping[str, str]) -
             await readers.close()
 
 
-async def _begin(settings: Settings, access: Access, beside: Beside) -> None:
-    await beside(await _open(settings, access))
+async def _begin(settings: Settings, readers: Readers, beside: Beside) -> None:
+    await _open_replica(settings, readers.access)
+    await beside(await _open(settings, readers.primary))
+
+
+async def _open_replica(settings: Settings, access: Access) -> None:
+    """Give the readers the pool of a replica, where there is one."""
+    if settings.database.read_url is None:
+        return
+    try:
+        pool = create_pool(settings.database.read_url.get_secret_value(), settings.database.connections, READ_URL)
+    except DatabaseError as error:
+        # The URL is none, which no waiting mends; alerts are evaluated all the same.
+        access.fault = str(error)
+        _log.error("the replica cannot be asked", reason=str(error))
+        return
+    await pool.open()
+    access.pool = pool
+    _log.info("a replica answers what is read; alerts stay the primary's", setting=READ_URL)
 
 
 async def _open(settings: Settings, access: Access) -> str:

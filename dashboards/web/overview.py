@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from nicegui import ui
@@ -91,8 +92,17 @@ class Overview(RangePage):
             self._firing = _AlertsLink()
             self._nodes = ui.element("div").classes("nodes")
 
+    async def show(self) -> None:
+        """Show alerts and all else, each where the other cannot be told: a replica answers without its primary."""
+        for failed in await asyncio.gather(super().show(), self._show_alerts(), return_exceptions=True):
+            if failed is not None:
+                raise failed
+
+    async def _show_alerts(self) -> None:
+        self._firing.show(firing((await self._alerts.latest()).alerts))
+
     async def show_above(self, nodes: Sequence[Node]) -> None:
-        """Show how many alerts fire, and how long ago each node was heard of."""
+        """Show how long ago each node was heard of."""
         hosts = names(nodes)
         if hosts != self._hosts or not self._node_labels:
             self._hosts = hosts
@@ -101,7 +111,6 @@ class Overview(RangePage):
                 self._node_labels = {node.id: _NodeLabel(node, hosts[node.id]) for node in nodes}
         for node in nodes:
             self._node_labels[node.id].show(node)
-        self._firing.show(firing((await self._alerts.latest()).alerts))
 
 
 def add(opened: OpenPages, readers: Readers, board: Board) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import click
 
-from postel.doctor import database, files, network, on_disk
+from postel.doctor import database, files, network, on_disk, replica
 from postel.doctor.result import Check, Result, Verdict
 from postel.errors import PostelError
 from postel.settings import Settings
@@ -27,6 +27,7 @@ async def run(settings: Settings) -> int:
         "files": files.named,
         "data folder": on_disk.folder,
         "database": database.check,
+        "replica": replica.check,
         "sink": network.sink,
         "collector": network.collector,
         "endpoint": network.endpoint,

@@ -38,7 +38,7 @@ def ask(api: httpx.Client, table: str, *columns: str, **parameters: Any) -> dict
 def test_health_and_nodes(api: httpx.Client, rows: Rows) -> None:
     rows.node(NODE, "mx1.example.org", seen=time.time() - 40, sources=["system", "zone_mta"])
     rows.node("demo", "mail.demo.test", seen=time.time(), demo=True)
-    assert api.get("/healthz").json() == {"status": "ok"}
+    assert api.get("/healthz").json() == {"status": "ok", "replica": False, "age": None}
     nodes = api.get("/nodes").json()["nodes"]
     assert [(node["id"], node["host"], node["demo"]) for node in nodes] == [
         (NODE, "mx1.example.org", False),

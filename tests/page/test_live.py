@@ -5,63 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
 
 import orjson
 import psycopg
 import pytest
 from psycopg import sql
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
+from support.listener import Listener, listening
 from support.page import Rows, name_of, serving
 
 NOW = float(int(time.time()))
 ATTEMPT = "zonemta.delivery.accepted"
-
-
-class Listener:
-    """A client that keeps what it gets."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
-        self.got: list[dict[str, Any]] = []
-
-    def ask(self, **request: Any) -> None:
-        self.socket.send(orjson.dumps(request), text=True)
-
-    def subscribe(self, id_: str = "a", table: str = "delivery_events", **more: Any) -> str:
-        """Subscribe to events and wait until that is so; its `at`."""
-        self.ask(type="events", id=id_, table=table, **more)
-        return str(self.next("subscribed")["at"])
-
-    def next(self, kind: str, seconds: float = 10) -> dict[str, Any]:
-        """The next message of a kind."""
-        deadline = time.monotonic() + seconds
-        while True:
-            message: dict[str, Any] = orjson.loads(self.socket.recv(deadline - time.monotonic()))
-            self.got.append(message)
-            if message["type"] == kind:
-                return message
-
-    def numbers(self, count: int, id_: str = "a", seconds: float = 10) -> list[int]:
-        """The events' numbers of a subscription, once so many are there."""
-        deadline = time.monotonic() + seconds
-        while len(found := self._numbers(id_)) < count:
-            self.next("events", deadline - time.monotonic())
-        return found
-
-    def _numbers(self, id_: str) -> list[int]:
-        told = [message for message in self.got if message["type"] == "events" and message["id"] == id_]
-        return [UUID(event["id"]).int for message in told for event in message["events"]]
-
-
-@contextmanager
-def listening(page: str, **options: Any) -> Iterator[Listener]:
-    with connect(page.replace("http", "ws") + "/api/v1/live", max_size=None, proxy=None, **options) as socket:
-        yield Listener(socket)
 
 
 @pytest.fixture

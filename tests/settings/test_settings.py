@@ -250,6 +250,15 @@ def test_what_libpq_takes_is_taken(tmp_path: Path, url: str) -> None:
     assert conninfo_to_dict(url)
 
 
+def test_a_replica_is_one_of_a_database_of_ones_own(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"\[database\] read_url is set and url is not") as error:
+        load_settings(write(tmp_path, '[database]\nread_url = "postgresql://user:hidden@db.test/x"'))
+    assert "hidden" not in str(error.value)
+    settings = load_settings(write(tmp_path, '[database]\nurl = "postgresql://a/x"\nread_url = "postgresql://b/x"'))
+    assert settings.database.read_url
+    assert settings.database.read_url.get_secret_value() == "postgresql://b/x"
+
+
 def test_two_listeners_on_one_address_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, '[sink]\ngrpc_address = "127.0.0.1:3001"')
     with pytest.raises(

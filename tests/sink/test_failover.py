@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -18,30 +16,13 @@ from psycopg import conninfo
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import Signal
 from support.postgres import distribution_server, migrate_now
+from support.replica import replica_of
 from support.requirements import require
-from support.running_postel import until
 from support.sink import ingesting, recount
 from timescale_sink.ingest.queue import IngestQueue
-from tools.bootstrap.programs import PostgresServer, find_postgres
+from tools.bootstrap.programs import find_postgres
 
 _SERVERS = find_postgres()
-
-
-@contextmanager
-def _standby(server: PostgresServer, primary: str) -> Iterator[str]:
-    """A streaming copy of a server; its URL."""
-    making = ("pg_basebackup", "-d", primary, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
-    with distribution_server(server, making=making) as url:
-        until(lambda: _in_recovery(url), 20, "the standby answers")
-        yield url
-
-
-def _in_recovery(url: str) -> bool:
-    try:
-        with psycopg.connect(url) as connection:
-            return connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
-    except psycopg.OperationalError:
-        return False
 
 
 def _host(url: str) -> str:
@@ -68,7 +49,8 @@ async def _taken(ingest: IngestQueue, number: int) -> int:
 async def test_what_was_acknowledged_before_a_failover_is_there_after_it() -> None:
     require("postgresql", available=_SERVERS)
     server = _SERVERS[-1]
-    with distribution_server(server) as primary, _standby(server, primary) as standby:
+    with distribution_server(server) as primary, replica_of(primary, server) as replica:
+        standby = replica.url
         await asyncio.to_thread(migrate_now, primary)
         with psycopg.connect(primary, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")

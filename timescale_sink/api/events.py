@@ -16,7 +16,7 @@ from psycopg.rows import tuple_row
 
 from postel.signals import Declarations, EventTable
 from timescale_sink.api import filters
-from timescale_sink.api.access import Access, BadQueryError
+from timescale_sink.api.access import Access, BadQueryError, asked_again
 from timescale_sink.api.filters import Event, Filter, Where
 from timescale_sink.api.queries import query
 
@@ -114,6 +114,7 @@ class EventReader:
                 return
             search = replace(search, before=Key.of(page[-1]))
 
+    @asked_again
     async def read(self, table: str, where: Where, limit: int) -> list[Event]:
         """The newest events of a table that meet a condition."""
         names = self.columns(table)

@@ -4,20 +4,28 @@ Ids and times say nothing of the order in which transactions commit. So a row ca
 transactions is read once all of them are over: from the one where the last window ended to the first that may still be
 under way. A listener that comes back names where it was, and gets what came since. A window that a fault breaks off is
 given again as a whole.
+
+All of it holds where a replica answers, which counts the primary's transactions as it replays them. But one of several
+replicas, or one that was killed and replays anew, may have less than was given already (PostgreSQL opens it once it is
+consistent): then nothing is read until it has that. On a primary fewer transactions mean a database that was set back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID
 
 from psycopg.rows import tuple_row
 from structlog import get_logger
 
-from postel.errors import PostelError
-from timescale_sink.api.access import Access, BadQueryError
+from postel.errors import DatabaseError, PostelError
+from timescale_sink.api.access import Access, BadQueryError, BrokenOffError
 from timescale_sink.api.events import EventReader, event_of
 from timescale_sink.api.filters import Event, Filter, Where
 from timescale_sink.api.queries import query
@@ -27,6 +35,11 @@ from timescale_sink.store.database import Connection
 POLL_S = 0.25
 _RETRY_S = 1.0
 _ROWS = 500
+# So long a replica may have less than was given; then the database is taken for one that was set back.
+BEHIND_S = 30.0
+_BEHIND = "the replica has not yet all that was given already; see its log, and [database] read_url"
+
+T = TypeVar("T")
 
 _log = get_logger()
 
@@ -47,6 +60,32 @@ class Subscription:
     away: Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What a server has: the end of all transactions before ``xmin``; and whether it is a replica."""
+
+    xmin: str
+    replica: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An event's place in the order of windows."""
+
+    xact: str
+    time: datetime
+    event_id: UUID
+
+    @classmethod
+    def before(cls, xact: str) -> _Place:
+        """Where a transaction begins."""
+        return cls(xact, datetime.min.replace(tzinfo=UTC), UUID(int=0))
+
+
+class _BehindError(DatabaseError):
+    """A replica has not yet what was given."""
+
+
 @dataclass(slots=True)
 class _Group:
     """All who asked for the same: its events are looked for and put together once."""
@@ -64,6 +103,9 @@ class Feed:
     def __init__(self, access: Access, reader: EventReader) -> None:
         self.at: str | None = None
         self._fault = ""
+        # Whether a replica was asked last; since when it has had less than was given.
+        self._replica = False
+        self._behind_since: float | None = None
         self._access = access
         self._reader = reader
         self._groups: dict[Filter, _Group] = {}
@@ -73,22 +115,32 @@ class Feed:
         # Each holds a connection while it reads; the others are the API's.
         self._catching_up = asyncio.Semaphore(1)
 
-    async def subscribe(self, subscription: Subscription) -> str:
+    async def subscribe(self, subscription: Subscription, after: str | None = None) -> str:
         """Give new events from now on; where "now" is, for the listener to come back to.
 
+        Args:
+            subscription: to what.
+            after: where the listener was. Another process may have read further by another replica: then "now" is once
+                this one has as much, in `BEHIND_S` at the latest.
+
         Raises:
+            BadQueryError: ``after`` is no ``at``.
             DatabaseError, TooSlowError: it is away, and nobody listened before.
         """
-        async with self._window:
-            if self.at is None:
-                async with self._access.connection() as connection:
-                    self.at = await _xmin(connection)
-            group = self._groups.setdefault(subscription.filter, _Group(subscription.filter))
-            group.members.add(subscription)
-            self._wanted.set()
-            if self._fault:
-                subscription.away(self._fault)
-            return self.at
+        least = _transaction(after) if after is not None else 0
+        deadline = time.monotonic() + BEHIND_S
+        while True:
+            async with self._window:
+                now = _Moment(self.at, self._replica) if self.at is not None else await self._now()
+                if int(now.xmin) >= least or not now.replica or time.monotonic() >= deadline:
+                    self.at = now.xmin
+                    group = self._groups.setdefault(subscription.filter, _Group(subscription.filter))
+                    group.members.add(subscription)
+                    self._wanted.set()
+                    if self._fault:
+                        subscription.away(self._fault)
+                    return self.at
+            await asyncio.sleep(POLL_S)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Give it nothing more."""
@@ -101,14 +153,29 @@ class Feed:
         if not self._groups:
             self._wanted.clear()
 
-    async def since(self, filter_: Filter, after: str, until: str) -> AsyncIterator[str]:
-        """Events of the transactions between two, in pieces as `Subscription.take` gets them."""
-        if not after.isdecimal() or not 0 <= int(after) < 2**63:
-            raise BadQueryError("after: is not an `at` of this API")
+    async def since(self, filter_: Filter, after: str, until: str) -> AsyncGenerator[str]:
+        """Events of the transactions between two, in pieces as `Subscription.take` gets them.
+
+        Raises:
+            BadQueryError: ``after`` is no ``at``.
+            DatabaseError, TooSlowError: it is away, or a replica that has not yet all of them.
+        """
+        _transaction(after)
         where = Where()
         filter_.add_to(where)
-        async with self._catching_up, self._access.connection() as connection:
-            async for events in self._read(connection, filter_.table, where, (after, until)):
+        places = {filter_.table: _Place.before(after)}
+
+        async def read(connection: Connection) -> AsyncGenerator[Sequence[Event]]:
+            moment = await _moment(connection)
+            # It need not be the replica that was asked what is over.
+            if moment.replica and int(moment.xmin) < int(until):
+                raise _BehindError(_BEHIND)
+            async with aclosing(self._read(connection, filter_.table, where, places, until)) as found:
+                async for events in found:
+                    yield events
+
+        async with self._catching_up, aclosing(self._unbroken(read)) as found:
+            async for events in found:
                 yield ",".join(event.encoded().decode() for event in events)
 
     async def run(self) -> None:
@@ -147,28 +214,80 @@ class Feed:
         async with self._window:
             if self.at is None:
                 return
-            async with self._access.connection() as connection:
+            until, tables = self.at, sorted({filter_.table for filter_ in self._groups})
+            places = {table: _Place.before(self.at) for table in tables}
+
+            async def read(connection: Connection) -> AsyncGenerator[Sequence[Event]]:
+                nonlocal until
                 # A statement before those that read: what is over now is seen by them.
-                until = await _xmin(connection)
-                if int(until) < int(self.at):
-                    _log.warning("the database was set back; new events are those from now on", was=self.at, now=until)
-                for table in sorted({filter_.table for filter_ in self._groups}):
-                    async for events in self._read(connection, table, Where(), (self.at, until)):
-                        self._give(events)
+                until = self._end(await _moment(connection), until)
+                for table in tables:
+                    async with aclosing(self._read(connection, table, Where(), places, until)) as found:
+                        async for events in found:
+                            yield events
+
+            async with aclosing(self._unbroken(read)) as found:
+                async for events in found:
+                    self._give(events)
             self.at = until
             for member in self._members():
                 member.reached(until)
 
+    def _end(self, moment: _Moment, least: str) -> str:
+        """Where a window ends that a server is asked for.
+
+        Raises:
+            _BehindError: it is a replica that has less than was given, for a while now.
+        """
+        self._replica = moment.replica
+        if int(moment.xmin) >= int(least):
+            self._behind_since = None
+            return moment.xmin
+        if moment.replica:
+            now = time.monotonic()
+            self._behind_since = self._behind_since or now
+            if now - self._behind_since < BEHIND_S:
+                raise _BehindError(_BEHIND)
+        _log.warning("the database was set back; new events are those from now on", was=least, now=moment.xmin)
+        return moment.xmin
+
+    async def _now(self) -> _Moment:
+        async with self._access.connection() as connection:
+            moment = await _moment(connection)
+        self._replica = moment.replica
+        return moment
+
+    async def _unbroken(self, read: Callable[[Connection], AsyncGenerator[T]]) -> AsyncGenerator[T]:
+        """What ``read`` gives by a connection; by another where it was broken off, once, or as often as it gave any."""
+        given, tries = 0, 0
+        while True:
+            before = given
+            try:
+                async with self._access.connection() as connection, aclosing(read(connection)) as found:
+                    async for one in found:
+                        given += 1
+                        yield one
+            except BrokenOffError:
+                tries = 1 if given > before else tries + 1
+                if tries > 1:
+                    raise
+            else:
+                return
+
     async def _read(
-        self, connection: Connection, table: str, where: Where, window: tuple[str, str]
-    ) -> AsyncIterator[Sequence[Event]]:
+        self, connection: Connection, table: str, where: Where, places: dict[str, _Place], until: str
+    ) -> AsyncGenerator[Sequence[Event]]:
+        """Events of a table from its place on, which is moved behind them before they are given."""
         names = self._reader.columns(table)
         text = query("new_events", table, names, condition=where.condition)
-        after, until = window
+        place = places[table]
+        values = {"after": place.xact, "time": place.time, "event_id": place.event_id, "until": until, **where.values}
         async with connection.cursor(name="new_events", row_factory=tuple_row) as cursor:
-            await cursor.execute(text, {"after": after, "until": until, **where.values})
+            await cursor.execute(text, values)
             while rows := await cursor.fetchmany(_ROWS):
-                yield [event_of(table, names, row) for row in rows]
+                events = [event_of(table, names, row[:-1]) for row in rows]
+                places[table] = _Place(rows[-1][-1], events[-1].time, events[-1].event_id)
+                yield events
 
     def _give(self, events: Sequence[Event]) -> None:
         # Each is made JSON once, and only if somebody wants it.
@@ -185,6 +304,13 @@ class Feed:
                 member.take(piece)
 
 
-async def _xmin(connection: Connection) -> str:
-    rows = await (await connection.execute(query("snapshot_xmin"))).fetchall()
-    return str(rows[0][0])
+async def _moment(connection: Connection) -> _Moment:
+    ((xmin, replica),) = await (await connection.execute(query("snapshot_xmin"))).fetchall()
+    return _Moment(xmin, replica)
+
+
+def _transaction(at: str) -> int:
+    """The transaction of an ``at``; BadQueryError where it is none."""
+    if not at.isdecimal() or not 0 <= int(at) < 2**63:
+        raise BadQueryError("after: is not an `at` of this API")
+    return int(at)

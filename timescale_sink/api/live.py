@@ -21,7 +21,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -202,12 +202,13 @@ class _Conversation:
         # While it catches up, who breaks off has to come back to where it was.
         self._catching_up = True
         try:
-            at = await feed.subscribe(subscription)
+            at = await feed.subscribe(subscription, request.after)
             self._subscriptions[request.id] = lambda: feed.unsubscribe(subscription)
             if request.after is not None:
-                async for piece in feed.since(subscription.filter, request.after, at):
-                    subscription.take(piece)
-                    await outbox.room()
+                async with aclosing(feed.since(subscription.filter, request.after, at)) as missed:
+                    async for piece in missed:
+                        subscription.take(piece)
+                        await outbox.room()
         finally:
             self._catching_up = False
         outbox.tell(type="subscribed", id=request.id, at=at)

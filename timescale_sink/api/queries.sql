@@ -4,8 +4,13 @@
 -- order: sorting by names costs more than all else.
 
 -- ping --
--- One row where the database answers and is migrated.
-SELECT count(*) AS nodes FROM node;
+-- One row where the database answers and is migrated: who answers, and how old the newest transaction of a replica is, by
+-- its clock.
+SELECT
+    (SELECT count(*) FROM node) AS nodes, pg_is_in_recovery() AS replica,
+    CASE WHEN pg_is_in_recovery() THEN
+        greatest(0, extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()))::float8
+    END AS age;
 
 -- nodes --
 -- Every node ever seen, with the seconds since it was last heard of by the server's clock.
@@ -235,16 +240,19 @@ WHERE near.bucket >= to_timestamp(%(start)s)
 GROUP BY date_bin(make_interval(secs => %(step)s), near.bucket, {origin}), near.node_id, near.instance, near.zone;
 
 -- snapshot_xmin --
--- The first transaction that may still be under way: all before it are over, and what they wrote is seen from now on.
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text;
+-- The first transaction that may still be under way: all before it are over, and what they wrote is seen from now on. On a
+-- replica too, of what it has replayed: the numbers are the primary's, and one that a later record names is under way
+-- there until its own end is replayed (storage/ipc/procarray.c, KnownAssignedXids).
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text, pg_is_in_recovery();
 
 -- new_events --
 -- What transactions from one on and before another wrote. Not of a time whose chunks are in columns, where no index
 -- helps: what comes that late is found by searching.
-SELECT time, event_id, node_id, instance, event_name, {columns}, attributes
+SELECT time, event_id, node_id, instance, event_name, {columns}, attributes, xact::text
 FROM {table}
 WHERE
     xact >= %(after)s::text::xid8 AND xact < %(until)s::text::xid8
+    AND (xact, time, event_id) > (%(after)s::text::xid8, %(time)s, %(event_id)s)
     AND time >= now() - interval '8 days'
     AND {condition}
 ORDER BY xact, time, event_id;

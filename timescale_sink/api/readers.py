@@ -1,4 +1,4 @@
-"""All that reads the database for the API and the pages, over one access to it."""
+"""All that reads the database for the API and the pages: a replica where there is one, alerts always the primary."""
 
 from __future__ import annotations
 
@@ -14,19 +14,30 @@ from timescale_sink.api.series import Reader
 from timescale_sink.api.standing import StandingReader
 from timescale_sink.api.tallies import TallyReader
 from timescale_sink.api.trace import Tracer
+from timescale_sink.store.database import READ_URL
 
 
 class Readers:
-    """The readers of one process."""
+    """The readers of one process.
 
-    def __init__(self, declarations: Declarations) -> None:
-        self.access = Access()
+    Attributes:
+        primary: where alerts are read and written: who silences one has to see it silenced at once.
+        access: where all else is read; the primary too where there is no replica.
+
+    Args:
+        declarations: of the tables.
+        replica: whether there is one.
+    """
+
+    def __init__(self, declarations: Declarations, *, replica: bool = False) -> None:
+        self.primary = Access()
+        self.access = Access("the replica", READ_URL) if replica else self.primary
         self.series = Reader(self.access, declarations)
         self.events = EventReader(self.access, declarations)
         self.tracer = Tracer(self.events)
         self.tallies = TallyReader(self.access)
         self.standing = StandingReader(self.access)
-        self.alerts = AlertReader(self.access)
+        self.alerts = AlertReader(self.primary)
         self.feed = Feed(self.access, self.events)
         # Who listens at the moment.
         self.listeners: set[object] = set()
@@ -52,4 +63,5 @@ class Readers:
         await self.tallies.close()
         await self.standing.close()
         await self.alerts.close()
-        await self.access.close()
+        for access in {self.access, self.primary}:
+            await access.close()

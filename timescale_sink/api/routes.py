@@ -78,6 +78,11 @@ class Health(BaseModel):
     """That the API and its database answer."""
 
     status: str
+    replica: bool = Field(description="Whether a replica answers all but alerts.")
+    age: float | None = Field(
+        description="Seconds since the newest transaction that the replica has: it is no further behind. null: there "
+        "is none, or it was given no transaction since it started."
+    )
 
 
 PREFIX = "/api/v1"
@@ -86,9 +91,9 @@ router = APIRouter(responses=REFUSED)
 
 @router.get("/healthz")
 async def healthz(request: Request) -> Health:
-    """Whether the database answers."""
-    await readers(request).series.ping()
-    return Health(status="ok")
+    """Whether the database answers, and how far it is behind where it is a replica."""
+    standing = await readers(request).series.ping()
+    return Health(status="ok", replica=standing.replica, age=standing.age)
 
 
 @router.get("/nodes")

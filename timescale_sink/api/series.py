@@ -18,7 +18,7 @@ from psycopg.rows import dict_row, tuple_row
 
 from postel.signals import Column, Declarations, Table
 from timescale_sink.api import rolled
-from timescale_sink.api.access import Access, BadQueryError
+from timescale_sink.api.access import Access, BadQueryError, asked_again
 from timescale_sink.api.queries import query
 from timescale_sink.api.shared import KEEP_S, Shared
 from timescale_sink.store.database import Connection, Tier, ask_server
@@ -92,6 +92,20 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What a server says of itself.
+
+    Attributes:
+        replica: whether it follows another.
+        age: seconds since the newest transaction that a replica has; None of a primary, and of one that was given none
+            since it started.
+    """
+
+    replica: bool
+    age: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Held:
     """What a table has: its series (node, instance, zone), and sizes of rollups that are still being made."""
 
@@ -125,10 +139,13 @@ class Reader:
         await self._series.close()
         await self._held.close()
 
-    async def ping(self) -> None:
-        """Return where the database answers and is migrated."""
-        async with self._access.connection() as connection:
-            await connection.execute(query("ping"))
+    @asked_again
+    async def ping(self) -> Standing:
+        """Who answers, where the database does and is migrated."""
+        async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(query("ping"))
+            ((_, replica, age),) = await cursor.fetchall()
+            return Standing(replica, age)
 
     async def nodes(self) -> tuple[Node, ...]:
         """Every node ever seen: real ones first, then by host."""
@@ -216,11 +233,13 @@ class Reader:
             least = math.ceil((asked.stop - asked.start) / MAX_STEPS)
             raise BadQueryError(f"step: {asked.step} s is too short for this range; {least} s or more is accepted")
 
+    @asked_again
     async def _ask_nodes(self) -> tuple[Node, ...]:
         async with self._access.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(query("nodes"))
             return tuple(Node(**row) for row in await cursor.fetchall())
 
+    @asked_again
     async def _ask_held(self, table: str) -> _Held:
         rollups = {f"{table}_{size}": size for size in rolled.SECONDS}
         seconds = max(_LATELY_S, 2 * self.interval(table))
@@ -231,6 +250,7 @@ class Reader:
             pending = frozenset(rollups[rollup] for (rollup,) in await cursor.fetchall())
         return _Held(tuple(series), pending)
 
+    @asked_again
     async def _ask_series(self, asked: Query) -> Answer:
         columns = [self.column(asked.table, name) for name in asked.columns]
         counter = columns[0].counter

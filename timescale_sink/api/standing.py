@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from psycopg.rows import class_row
 
-from timescale_sink.api.access import Access
+from timescale_sink.api.access import Access, asked_again
 from timescale_sink.api.queries import query
 from timescale_sink.api.shared import Shared
 
@@ -91,6 +91,7 @@ class StandingReader:
         return await self._ask(Score, "scores", {"nodes": nodes, "start": start, "stop": stop, "step": SCORE_STEP})
 
     async def _ask(self, kind: Callable[..., T], name: str, values: Mapping[str, Hashable]) -> Sequence[T]:
+        @asked_again
         async def ask() -> Sequence[T]:
             told = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
             async with self._access.connection() as connection, connection.cursor(row_factory=_rows(kind)) as cursor:

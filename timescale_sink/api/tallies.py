@@ -14,7 +14,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 
 from timescale_sink.api import sources
-from timescale_sink.api.access import Access, BadQueryError
+from timescale_sink.api.access import Access, BadQueryError, asked_again
 from timescale_sink.api.filters import Filter, Where
 from timescale_sink.api.leaders import depths, leaders_query, lists_of, names_of
 from timescale_sink.api.queries import query
@@ -252,6 +252,7 @@ class TallyReader:
         _check(asked)
         return await self._deliverability.get(asked, lambda: self._ask_deliverability(asked), _keep_s(asked))
 
+    @asked_again
     async def _ask_top(self, asked: Asked) -> Top:
         subject = _SUBJECTS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
@@ -259,6 +260,7 @@ class TallyReader:
             await cursor.execute(*top_query(asked, source, among))
             return Top(source, [Count(*row) for row in await cursor.fetchall()])
 
+    @asked_again
     async def _ask_deliverability(self, asked: Asked) -> Deliverability:
         grouping = _GROUPINGS[asked.by]
         async with self._access.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:

@@ -36,9 +36,11 @@ _FOR_GOOD = re.compile(
     r"|server does not support SSL|certificate verify failed|authentication method"
 )
 _NO_URL = (
-    "[database] url is not what PostgreSQL takes (it is not shown here, for it may hold a password); accepted: "
+    "{setting} is not what PostgreSQL takes (it is not shown here, for it may hold a password); accepted: "
     "postgresql://user:password@host/name, with @ and / of the password as %40 and %2F"
 )
+# Where the URLs come from, for whoever has to correct one.
+URL, READ_URL = "[database] url", "[database] read_url"
 
 # What Postel relies on, whatever the server, the database, the role, PG* variables and the URL's options say: only SET
 # comes after all of them (PGTZ, for one, wins over the options). What stays theirs: search_path, by which a schema of
@@ -107,15 +109,19 @@ async def database_url(
     return await asyncio.to_thread(embedded.start, settings.data_dir, leave_running=leave_running, stopping=stopping)
 
 
-async def connect(url: str) -> Connection:
+async def connect(url: str, setting: str = URL) -> Connection:
     """One connection, UTC, in transactions of the caller's.
+
+    Args:
+        url: of the server and database.
+        setting: where the URL comes from.
 
     Raises:
         DatabaseAwayError: the server does not answer, or says that it cannot now.
         DatabaseError: the URL is none, or the server refuses it for good, or it is too old, or the database cannot hold
             every text.
     """
-    parameters = _conninfo(url)
+    parameters = _conninfo(url, setting)
     try:
         connection = await AsyncConnection.connect(parameters, autocommit=True)
         try:
@@ -127,8 +133,8 @@ async def connect(url: str) -> Connection:
     except psycopg.OperationalError as error:
         reason = _first_line(error)
         if _FOR_GOOD.search(reason):
-            raise DatabaseError(f"the database refuses: {reason}; see [database] url") from None
-        raise DatabaseAwayError(f"the database cannot be reached: {reason}; see [database] url") from None
+            raise DatabaseError(f"the database refuses: {reason}; see {setting}") from None
+        raise DatabaseAwayError(f"the database cannot be reached: {reason}; see {setting}") from None
     return connection
 
 
@@ -157,14 +163,19 @@ async def _set_up(connection: Connection) -> None:
     await connection.execute("; ".join((*_SESSION, *later, _SESSION_TIMESCALE)).encode())
 
 
-def create_pool(url: str, connections: int) -> Pool:
+def create_pool(url: str, connections: int, setting: str = URL) -> Pool:
     """A pool that is not open yet; it opens connections as they are needed and checks those that it hands out.
+
+    Args:
+        url: of the server and database.
+        connections: at most.
+        setting: where the URL comes from.
 
     Raises:
         DatabaseError: the URL is none.
     """
     return AsyncConnectionPool(
-        _conninfo(url),
+        _conninfo(url, setting),
         connection_class=AsyncConnection[TupleRow],
         kwargs={"autocommit": True},
         min_size=0,
@@ -254,17 +265,17 @@ async def check_rights(connection: Connection) -> None:
         )
 
 
-def _conninfo(url: str) -> str:
+def _conninfo(url: str, setting: str) -> str:
     # What is acknowledged is on disk, whatever the role's default is. The options of the URL come last and win: another
     # way to say so, such as remote_apply, may be asked for there.
     own = "-c synchronous_commit=on"
     try:
         parts = conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        raise DatabaseError(_NO_URL) from None
+        raise DatabaseError(_NO_URL.format(setting=setting)) from None
     if not re.fullmatch(r"[\d,]*", str(parts.get("port") or "")):
         # The rest of a password with a slash in it; libpq would say it.
-        raise DatabaseError(_NO_URL)
+        raise DatabaseError(_NO_URL.format(setting=setting))
     given = parts.get("options") or ""
     return conninfo.make_conninfo(
         url,
