@@ -9,7 +9,7 @@ from postel.signals import Declarations
 from timescale_sink.api.access import Access
 from timescale_sink.api.alerts import AlertReader
 from timescale_sink.api.events import EventReader
-from timescale_sink.api.feed import Feed
+from timescale_sink.api.feed import Feed, end
 from timescale_sink.api.series import Reader
 from timescale_sink.api.standing import StandingReader
 from timescale_sink.api.tallies import TallyReader
@@ -55,8 +55,7 @@ class Readers:
     async def close(self) -> None:
         """End what is still being asked, and the connections."""
         if self._feeding is not None:
-            self._feeding.cancel()
-            await asyncio.gather(self._feeding, return_exceptions=True)
+            await end(self._feeding)
         for close in self._closes:
             await close()
         await self.series.close()
