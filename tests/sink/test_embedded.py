@@ -345,6 +345,45 @@ def test_root_is_told_what_a_services_server_lacks(service: Users) -> None:
     assert f"the embedded PostgreSQL in {service.folder / 'postgres'} cannot be used" in said.stderr
 
 
+def test_a_link_in_a_services_folder_leads_root_nowhere(service: Users, tmp_path: Path) -> None:
+    above, link = tmp_path / "roots", service.folder / "postgres"
+    target = above / "own"
+    target.mkdir(parents=True)
+    above.chmod(0o700)
+    link.symlink_to(target)
+
+    def refused(uid: int) -> str:
+        for path in (service.folder, link):
+            os.chown(path, uid, -1, follow_symlinks=False)
+        done = _postel(service.folder, "db", "migrate")
+        assert done.returncode == 2, done.stderr
+        assert list(above.rglob("*")) == ([target] if target.exists() else [])
+        assert _mode(above) == 0o700
+        return done.stderr
+
+    assert f"the embedded PostgreSQL in {link} cannot be used" in refused(pwd.getpwnam("nobody").pw_uid)
+    # Where it leads to nothing yet, root could still make it; that of a container's user, say.
+    target.rmdir()
+    assert f"{link} belongs to the user 54321, whom this system does not know" in refused(54321)
+
+
+def test_a_link_of_roots_to_a_folder_of_the_services_is_followed(service: Users) -> None:
+    """As root moves the database to another disk."""
+    service.start(_SERVICE)
+    service.end()
+    link, disk = service.folder / "postgres", service.folder.with_name(f"{service.folder.name}-disk")
+    disk.mkdir(0o755)
+    try:
+        link.rename(disk / "postgres")
+        shutil.chown(disk, "nobody")
+        link.symlink_to(disk / "postgres")
+        assert link.lstat().st_uid == 0
+        assert "applied: 0001_tables.sql" in _postel(service.folder, "db", "migrate").stdout
+        assert _owners(disk) == {"nobody"}
+    finally:
+        shutil.rmtree(disk)
+
+
 def test_a_service_says_whose_its_folder_is(service: Users) -> None:
     """As a Postel left it that let root's commands take the folder for themselves."""
     service.start(_SERVICE)

@@ -42,11 +42,15 @@ def owner(data_dir: Path) -> pwd.struct_passwd | None:
     if os.geteuid() != 0:
         return None
     server = data_dir / "postgres"
-    uid = (server if server.exists() else data_dir).stat().st_uid
+    link = server.is_symlink()
+    # Who may put a link there need not be let where it leads; where root has put it, it counts whose that folder is.
+    uid = server.lstat().st_uid if link else 0
+    if uid == 0:
+        uid = (server if server.exists() else data_dir).stat().st_uid
     try:
         user = pwd.getpwuid(uid)
     except KeyError:
-        if not server.exists():
+        if not link and not server.exists():
             return None
         raise DatabaseError(
             f"{server} belongs to the user {uid}, whom this system does not know: as whom shall the server run?"
