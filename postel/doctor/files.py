@@ -19,6 +19,8 @@ from postel.settings_faults import secret_keys
 
 # Of the settings that are paths, those that are not read as files.
 _NO_FILES = {"collector_config_dir", "socket"}
+# Those that no service reads: the mail servers do, as users of their own, by what `plugins install` writes.
+_OF_PLUGINS = {f"[intake] {key}" for key in ("tls_ca", "tls_client_certificate", "tls_client_key")}
 
 
 async def settings_file(settings: Settings) -> AsyncIterator[Result]:
@@ -51,20 +53,25 @@ def _has_variable(path: Path) -> bool:
 
 
 async def named(settings: Settings) -> AsyncIterator[Result]:
-    """Certificates, keys and other files can be read by who needs them, and keys not by everybody."""
+    """Certificates, keys and other files are there, services can read theirs, and keys not everybody."""
     user = _user(settings.data_dir)
     who = f"the user {user.pw_name}, whose the data folder is," if user else "this user"
     for setting, path in _named(settings):
+        of_plugins = setting in _OF_PLUGINS
         try:
-            with seen_as(user):
+            with seen_as(None if of_plugins else user):
                 closed = obstacle(path)
                 private = closed is None and b"PRIVATE KEY" in path.read_bytes()
         except OSError as error:
             yield _fault(f"{setting}: {path}: {error.strerror}", f"put it there, or correct {setting}")
             continue
-        share = f"chgrp {user.pw_gid if user else os.getegid()} {path} && chmod 640 {path}"
+        group = "GROUP_OF_MAIL_SERVER" if of_plugins else user.pw_gid if user else os.getegid()
+        share = f"chgrp {group} {path} && chmod 640 {path}"
         if closed is None and private and readers(path) == EVERYBODY:
             yield _fault(f"{setting}: {EVERYBODY} may read the key in {path}", share)
+        elif of_plugins:
+            # Its reader is not known; what this user may not see either is not its fault.
+            continue
         elif closed == path:
             yield _fault(f"{setting}: {who} cannot read {path}", share)
         elif closed:

@@ -18,7 +18,7 @@ from postel.doctor import database, files, network, on_disk
 from postel.doctor.result import Check, Result, Verdict
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Malformed, Retryable
-from postel.settings import Database, Otlp, Serve, Settings, Sink
+from postel.settings import Database, Intake, Otlp, Serve, Settings, Sink
 from support.otlp_receiver import running_receiver
 from support.ports import free_port, free_ports
 from support.postgres import fresh_database
@@ -313,6 +313,42 @@ async def test_files_that_the_services_user_cannot_read(etc: Path) -> None:
     key.chmod(0o640)
     os.chown(key, 0, nobody.pw_gid)
     assert await said() == {}
+
+
+async def test_files_that_only_plugins_read_need_no_service(etc: Path) -> None:
+    """Mended as a service's, a key would be taken from the mail server's user, whose it is."""
+    data, closed = etc / "data", etc / "closed"
+    data.mkdir()
+    closed.mkdir(0o700)
+    key = written(closed / "plugins.key", "-----BEGIN PRIVATE KEY-----", 0o640)
+    if os.geteuid() == 0:
+        shutil.chown(data, "nobody")
+        shutil.chown(key, group="daemon")
+    intake = Intake(tls_ca=etc / "none", tls_client_certificate=key, tls_client_key=key)
+
+    async def said() -> list[tuple[str, str]]:
+        found = await results_of(files.named, Settings(data_dir=data, intake=intake))
+        return [(result.text, result.mend) for result in found]
+
+    missing = (
+        f"[intake] tls_ca: {etc / 'none'}: No such file or directory",
+        "put it there, or correct [intake] tls_ca",
+    )
+    assert await said() == [missing]
+    closed.chmod(0o711)
+    key.chmod(0o600)
+    assert await said() == [missing]
+    key.chmod(0o644)
+    assert await said() == [
+        missing,
+        *(
+            (
+                f"[intake] {setting}: every user may read the key in {key}",
+                f"chgrp GROUP_OF_MAIL_SERVER {key} && chmod 640 {key}",
+            )
+            for setting in ("tls_client_certificate", "tls_client_key")
+        ),
+    ]
 
 
 def test_it_looks_at_each_file_that_settings_name(tmp_path: Path) -> None:
