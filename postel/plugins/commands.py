@@ -191,11 +191,13 @@ def _hints(intake: Intake, server: Server, given: Mapping[str, str]) -> Iterator
         yield f"the user that {server.title} runs as must be let to {', '.join(paths)}"
     if intake.token:
         yield f"the agent asks for a token: set token = ... in {server.config}, where [intake] token has it"
-    if intake.socket:
+    if intake.socket or not intake.tls_certificate:
         return
+    host = reachable(intake.address).rpartition(":")[0].strip("[]")
+    yield f"the agent's certificate must be of {host}, else set endpoint = ... in {server.config}"
     if intake.tls_client_ca and not intake.tls_client_certificate:
         yield f"the agent asks for a certificate: set tlsClientCertificate = ... in {server.config}"
-    if intake.tls_certificate and not intake.tls_ca:
+    if not intake.tls_ca:
         yield f"where Node.js does not trust the agent's certificate: set tlsCa = ... in {server.config}"
 
 
