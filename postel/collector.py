@@ -35,6 +35,8 @@ _TIERS = {
     Tier.GATEWAY: ("agent", "gateway"),
     Tier.KAFKA_MEMBER: ("agent", "kafka"),
 }
+# Layers that are not whole over another tier's files.
+_OF_TIER = {"gateway-mtls": Tier.GATEWAY}
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
 
@@ -89,11 +91,19 @@ def collector_configs(tier: Tier, layers: Iterable[str], folder: Path | None) ->
         folder: of the user's own files, ``[otlp] collector_config_dir``; None: there are none.
 
     Raises:
-        SettingsError: no such folder is there, or it cannot be read.
+        SettingsError: a layer is of another tier; or no such folder is there, or it cannot be read.
     """
     shipped = [collector_config(f"{name}.yaml") for name in _TIERS[tier]]
     if tier is Tier.KAFKA_MEMBER:
+        # The setting is that of the Collector that it may stand beside.
         return shipped
+    layers = tuple(layers)
+    for layer in layers:
+        if (needed := _OF_TIER.get(layer, tier)) is not tier:
+            raise SettingsError(
+                f"[otlp] collector_layers: {layer} lies over a {needed} alone; take it out, or run "
+                f"`postel collector --tier {needed}`"
+            )
     shipped += (collector_config(f"{name}.yaml") for name in layers)
     if folder is None:
         return shipped

@@ -33,7 +33,7 @@ def command(settings: Settings, program: Path, tier: Tier = Tier.AGENT) -> list[
     """Its command line.
 
     Raises:
-        SettingsError: the folder of the user's own configuration cannot be read.
+        SettingsError: a layer is of another tier, or the folder of the user's own configuration cannot be read.
     """
     otlp = settings.otlp
     files = collector_configs(tier, otlp.collector_layers, otlp.collector_config_dir)

@@ -11,6 +11,7 @@ import yaml
 from postel.collector import PROGRAM, Tier, built_collector, collector_config, collector_configs, find_collector
 from postel.errors import SettingsError
 from postel.settings import Layer
+from support.running_postel import RunningPostel
 
 
 def _checkout(folder: Path, manifest: str) -> Path:
@@ -105,3 +106,24 @@ def test_each_file_lies_over_those_before_it(tmp_path: Path) -> None:
     assert files(Tier.AGENT) == ["agent", "vendor", "to-kafka", "a", "b"]
     assert files(Tier.GATEWAY) == ["agent", "gateway", "vendor", "to-kafka", "a", "b"]
     assert files(Tier.KAFKA_MEMBER) == ["agent", "kafka"]
+
+
+def test_a_layer_of_a_gateway_lies_over_no_other_tier() -> None:
+    """Over agent.yaml it names a door that is not there, and certificates of senders without one to show."""
+    layers = ("vendor", "gateway-mtls")
+    with pytest.raises(SettingsError, match=r"^\[otlp\] collector_layers: gateway-mtls lies over a gateway alone"):
+        collector_configs(Tier.AGENT, layers, None)
+    assert [path.stem for path in collector_configs(Tier.GATEWAY, layers, None)] == ["agent", "gateway", *layers]
+    # It may stand beside a gateway, whose layers these are.
+    assert [path.stem for path in collector_configs(Tier.KAFKA_MEMBER, layers, None)] == ["agent", "kafka"]
+
+
+@pytest.mark.parametrize("command", ["up", "collector"])
+def test_which_layer_is_of_another_tier_is_said_before_anything_runs(tmp_path: Path, command: str) -> None:
+    more = {
+        "POSTEL_COLLECTOR": str(_program(tmp_path / PROGRAM)),
+        "POSTEL_OTLP__COLLECTOR_LAYERS": '["gateway-mtls"]',
+    }
+    done = RunningPostel(tmp_path, more).command(command)
+    assert done.returncode == 2
+    assert done.stderr.startswith("postel: [otlp] collector_layers: gateway-mtls lies over a gateway alone")
