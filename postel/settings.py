@@ -441,6 +441,15 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _shown_keys_have_certificates(self) -> Self:
+        for name, section in (("intake", self.intake), ("sink", self.sink)):
+            if section.tls_client_key and not section.tls_client_certificate:
+                raise ValueError(
+                    f"[{name}] tls_client_key: {section.tls_client_key} is of no tls_client_certificate; set that too"
+                )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

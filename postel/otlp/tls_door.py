@@ -222,8 +222,6 @@ def pinned(
         context = ssl.create_default_context(cafile=certificate)
     except OSError as error:
         raise SettingsError(f"{section} tls_certificate: {certificate} cannot be used: {error}") from None
-    if shown_key and not shown:
-        raise SettingsError(f"{section} tls_client_key: {shown_key} is of no tls_client_certificate; set that too")
     # No authority stands above it here.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.check_hostname = False

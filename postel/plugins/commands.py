@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from postel.errors import PostelError, SettingsError
+from postel.errors import PostelError
 from postel.listening import reachable
 from postel.plugins import haraka, zone_mta
 from postel.plugins.bundle import Bundle, bundles
@@ -163,25 +163,13 @@ def _given(intake: Intake) -> dict[str, str]:
         return {}
     given = {"endpoint": f"{intake.scheme}://{reachable(intake.address)}"}
     if intake.tls_certificate:
-        given |= {name: str(file.absolute()) for name, file in _files(intake).items() if file}
+        files = {
+            "tlsCa": intake.tls_ca,
+            "tlsClientCertificate": intake.tls_client_certificate,
+            "tlsClientKey": intake.tls_client_key,
+        }
+        given |= {name: str(file.absolute()) for name, file in files.items() if file}
     return given
-
-
-def _files(intake: Intake) -> dict[str, Path | None]:
-    """The plugin's settings of files for TLS.
-
-    Raises:
-        SettingsError: a key is of no certificate.
-    """
-    if intake.tls_client_key and not intake.tls_client_certificate:
-        raise SettingsError(
-            f"[intake] tls_client_key: {intake.tls_client_key} is of no tls_client_certificate; set that too"
-        )
-    return {
-        "tlsCa": intake.tls_ca,
-        "tlsClientCertificate": intake.tls_client_certificate,
-        "tlsClientKey": intake.tls_client_key,
-    }
 
 
 def _hints(intake: Intake, server: Server, given: Mapping[str, str]) -> Iterator[str]:

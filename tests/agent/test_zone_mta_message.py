@@ -29,7 +29,7 @@ from otel_receivers.zone_mta.lookup import Lookup
 from otel_receivers.zone_mta.message import LogLine, is_id, message
 from postel import message as command
 from postel.cli import main
-from postel.errors import PostelError, SettingsError
+from postel.errors import PostelError
 from postel.settings import Discovery, Settings
 from postel.settings import Intake as IntakeSettings
 from postel.settings import Privacy as PrivacySettings
@@ -326,10 +326,6 @@ async def test_the_command_asks_the_agent_over_tls(tmp_path: Path, capsys: pytes
         # Another program on the port is not taken for nobody.
         with pytest.raises(PostelError, match=r"CERTIFICATE_VERIFY_FAILED.*; does an agent of Postel listen there\?"):
             await ask(tls_certificate=host)
-        with pytest.raises(
-            SettingsError, match=r"\[intake\] tls_client_key: .*host.pem is of no tls_client_certificate"
-        ):
-            await ask(**SHOWN, tls_client_key=host)
 
 
 async def test_where_no_agent_runs_the_command_asks_zone_mta(

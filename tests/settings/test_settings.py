@@ -259,6 +259,17 @@ def test_a_replica_is_one_of_a_database_of_ones_own(tmp_path: Path) -> None:
     assert settings.database.read_url.get_secret_value() == "postgresql://b/x"
 
 
+@pytest.mark.parametrize("section", ["intake", "sink"])
+def test_a_key_that_is_shown_has_a_certificate(tmp_path: Path, section: str) -> None:
+    text = f'[{section}]\ntls_client_key = "/k.pem"\n'
+    with pytest.raises(SettingsError) as error:
+        load_settings(path := write(tmp_path, text))
+    fault = f"[{section}] tls_client_key: /k.pem is of no tls_client_certificate; set that too"
+    assert str(error.value) == f"{path}: {fault}"
+    settings = load_settings(write(tmp_path, f'{text}tls_client_certificate = "/c.pem"\n'))
+    assert getattr(settings, section).tls_client_key == Path("/k.pem")
+
+
 def test_two_listeners_on_one_address_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, '[sink]\ngrpc_address = "127.0.0.1:3001"')
     with pytest.raises(
