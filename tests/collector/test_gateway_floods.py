@@ -6,10 +6,9 @@ Meanwhile an agent by HTTP and the Collector of a host by gRPC get through.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from grpc import aio
 
 from postel.otlp.signal import Signal
 from support.collector import Collector, Sink, log_request
+from support.flood import HALF_HELLO, Way, ended, flood
 from support.gateway import AUTHORITY, TOKEN, Gateway, send_to
 from support.ports import free_port
 from support.running_agent import KillableAgent
@@ -28,8 +28,6 @@ from support.running_postel import until
 
 MOST = 40
 FLOOD = 150
-# TLS 1.2's record and handshake headers of a ClientHello of 512 bytes, and no more of it.
-HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 # RFC 9113 section 3.4: with an empty SETTINGS frame after it a connection of HTTP/2 stands, and may be idle.
 PREFACE, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0"
 HALF_HEAD = b"POST /v1/logs HTTP/1.1\r\nhost: localhost\r\nx-slow: "
@@ -54,66 +52,16 @@ def _trusting(protocol: str) -> ssl.SSLContext:
     return context
 
 
-Opened = AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
-
-
-def _way(port: int, words: bytes, context: ssl.SSLContext | None) -> Callable[[], Opened]:
-    async def opened() -> Opened:
-        name = "localhost" if context else None
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
-        try:
-            writer.write(words)
-            yield reader, writer
-        finally:
-            writer.transport.abort()
-
-    return opened
-
-
-def _ways(gateway: Gateway, *, slow: bool) -> list[Callable[[], Opened]]:
+def _ways(gateway: Gateway, *, slow: bool) -> list[Way]:
     """The kinds of connection that hold something for nothing; `slow`: none that may stay for minutes."""
     return [
-        _way(gateway.grpc_port, b"", None),
-        _way(gateway.grpc_port, HALF_HELLO, None),
-        _way(gateway.grpc_port, PREFACE if slow else PREFACE + SETTINGS, _trusting("h2")),
-        _way(gateway.http_port, b"", None),
-        _way(gateway.http_port, HALF_HELLO, None),
-        _way(gateway.http_port, HALF_HEAD, _trusting("http/1.1")),
+        Way(gateway.grpc_port),
+        Way(gateway.grpc_port, HALF_HELLO),
+        Way(gateway.grpc_port, PREFACE if slow else PREFACE + SETTINGS, _trusting("h2")),
+        Way(gateway.http_port),
+        Way(gateway.http_port, HALF_HELLO),
+        Way(gateway.http_port, HALF_HEAD, _trusting("http/1.1")),
     ]
-
-
-async def _hold(way: Callable[[], Opened]) -> float:
-    """Open one and wait until the gateway ends it; seconds."""
-    began = time.monotonic()
-    with contextlib.suppress(OSError):
-        async with contextlib.aclosing(way()) as opening:
-            reader, _ = await anext(opening)
-            while await reader.read(1 << 10):
-                pass
-    return time.monotonic() - began
-
-
-@contextlib.asynccontextmanager
-async def flood(gateway: Gateway, count: int, *, without_end: bool) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """So many connections of each port, of all kinds in turns; those that are closed are opened again, or not."""
-    ways = _ways(gateway, slow=False)
-
-    async def one(number: int) -> None:
-        while True:
-            await _hold(ways[number % len(ways)])
-            if not without_end:
-                return
-            # What opens them has no more of this machine than what is tested.
-            await asyncio.sleep(0.2)
-
-    # Each port has half of the ways.
-    tasks = [asyncio.create_task(one(number)) for number in range(2 * count)]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _connections(gateway: Gateway) -> list[int]:
@@ -130,8 +78,9 @@ def _connections(gateway: Gateway) -> list[int]:
 async def test_of_more_connections_than_are_allowed_the_silent_ones_are_closed(gateway: Gateway) -> None:
     gateway.environment["POSTEL_COLLECTOR_CONNECTIONS"] = str(MOST)
     gateway.start()
-    async with flood(gateway, FLOOD, without_end=False) as held, asyncio.timeout(HANDSHAKE_SECONDS - 2):
-        while sum(task.done() for task in held) < 2 * (FLOOD - MOST):  # noqa: ASYNC110 - there is no event for it
+    # Each port has half of the ways.
+    async with flood(_ways(gateway, slow=False), 2 * FLOOD) as held, asyncio.timeout(HANDSHAKE_SECONDS - 2):
+        while ended(held) < 2 * (FLOOD - MOST):  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.1)
         counted = await asyncio.to_thread(_connections, gateway)
     # None is closed that could have stayed.
@@ -142,7 +91,7 @@ async def test_of_more_connections_than_are_allowed_the_silent_ones_are_closed(g
 @pytest.mark.slow
 async def test_who_is_slower_than_a_bound_is_cut_off(gateway: Gateway) -> None:
     gateway.start()
-    took = await asyncio.gather(*[_hold(way) for way in _ways(gateway, slow=True)])
+    took = await asyncio.gather(*[way.hold() for way in _ways(gateway, slow=True)])
     for seconds in took:
         assert HANDSHAKE_SECONDS - 1 < seconds < HANDSHAKE_SECONDS + 5, took
 
@@ -154,7 +103,7 @@ async def test_a_message_that_does_not_come_is_not_waited_for(gateway: Gateway) 
     request = f"POST /v1/logs HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n"
     request += "content-type: application/x-protobuf\r\ncontent-length: 100\r\n\r\n"
     for seconds in await asyncio.gather(
-        _call_without_message(gateway), _hold(_way(gateway.http_port, request.encode(), _trusting("http/1.1")))
+        _call_without_message(gateway), Way(gateway.http_port, request.encode(), _trusting("http/1.1")).hold()
     ):
         assert CALL_SECONDS - 1 < seconds < CALL_SECONDS + 10
 
@@ -186,7 +135,7 @@ async def test_senders_get_through_a_flood_and_the_gateway_ends_amid_it(
         NODE__ID="agent",
     )
     try:
-        async with flood(gateway, FLOOD, without_end=True):
+        async with flood(_ways(gateway, slow=False), 2 * FLOOD, again=True):
             await asyncio.sleep(2)
             await asyncio.to_thread(_send_amid, host, agent, gateway, sink)
             began = time.monotonic()

@@ -24,6 +24,7 @@ from postel.otlp.errors import Retryable
 from postel.otlp.signal import Signal
 from postel.otlp.tls_door import TlsDoor
 from postel.otlp.tls_files import TlsFiles
+from support.flood import HALF_HELLO, Way, ended, flood
 from support.gateway import AUTHORITY
 from support.otlp_receiver import running_receiver
 from support.tls_listeners import CERTIFICATES
@@ -31,21 +32,6 @@ from support.tls_listeners import CERTIFICATES
 MOST = 40
 FLOOD = 200
 GET = b"GET /quick HTTP/1.1\r\nhost: x\r\n"
-
-
-@contextlib.asynccontextmanager
-async def flood(port: int, count: int, words: bytes = b"") -> AsyncIterator[list[asyncio.Task[bytes]]]:
-    """Connections that say something, and then nothing; tasks that end with them."""
-    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
-    for _, writer in opened:
-        writer.write(words)
-    ends = [asyncio.create_task(reader.read()) for reader, _ in opened]
-    try:
-        yield ends
-    finally:
-        for _, writer in opened:
-            writer.transport.abort()
-        await asyncio.gather(*ends, return_exceptions=True)
 
 
 def door() -> TlsDoor:
@@ -62,33 +48,29 @@ async def send(endpoint: str, protocol: Any) -> None:
 
 @pytest.mark.parametrize("words", [b"", b"POST /v1/metrics HTTP/1.1\r\nx-slow: "], ids=["silent", "slow"])
 async def test_a_sender_gets_through_to_http_beside_a_flood(words: bytes) -> None:
-    async with running_receiver(connections=MOST) as receiver, flood(receiver.http_port, FLOOD, words) as ends:
+    async with running_receiver(connections=MOST) as receiver, flood([Way(receiver.http_port, words)], FLOOD) as held:
         async with asyncio.timeout(3):
             for _ in range(5):
                 await send(receiver.http, "http/protobuf")
         assert len(receiver.taken) == 5
         # Of the flood the last ones are there still.
-        assert await _ended(ends) >= FLOOD - MOST
-
-
-# The headers of a ClientHello of 512 bytes, and no more of it.
-HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+        assert await _ended(held) >= FLOOD - MOST
 
 
 @pytest.mark.parametrize("words", [b"", HALF_HELLO], ids=["silent", "half"])
 async def test_a_sender_gets_through_to_https_beside_a_flood_of_handshakes(words: bytes) -> None:
     async with (
         running_receiver(connections=MOST, tls=door()) as receiver,
-        flood(receiver.http_port, FLOOD, words) as ends,
+        flood([Way(receiver.http_port, words)], FLOOD) as held,
     ):
         async with asyncio.timeout(bounded_tls.HANDSHAKE_SECONDS - 2):
             for _ in range(5):
                 await send(f"https://localhost:{receiver.http_port}", "http/protobuf")
             assert len(receiver.taken) == 5
             # Each of the five took the place of one.
-            while await _ended(ends) < FLOOD - MOST:  # noqa: ASYNC110 - there is no event for it
+            while await _ended(held) < FLOOD - MOST:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.02)
-            assert await _ended(ends) <= FLOOD - MOST + 5
+            assert await _ended(held) <= FLOOD - MOST + 5
 
 
 async def test_a_handshake_that_stands_still_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,10 +132,10 @@ async def test_a_sender_gets_through_to_grpc_once_those_who_say_nothing_are_cut_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(grpc_server, "_HANDSHAKE_MS", 1500)
-    async with running_receiver(connections=MOST) as receiver, flood(receiver.grpc_port, FLOOD) as ends:
+    async with running_receiver(connections=MOST) as receiver, flood([Way(receiver.grpc_port)], FLOOD) as held:
         await asyncio.sleep(0.2)
         # More than are allowed were closed at once.
-        assert FLOOD - MOST <= await _ended(ends) < FLOOD
+        assert FLOOD - MOST <= await _ended(held) < FLOOD
         with pytest.raises(Retryable):
             await send(receiver.grpc, "grpc")
         async with asyncio.timeout(10):
@@ -161,13 +143,13 @@ async def test_a_sender_gets_through_to_grpc_once_those_who_say_nothing_are_cut_
                 with contextlib.suppress(Retryable):
                     await send(receiver.grpc, "grpc")
         async with asyncio.timeout(10):
-            while await _ended(ends) < FLOOD:
+            while await _ended(held) < FLOOD:
                 pass
 
 
-async def _ended(ends: list[asyncio.Task[bytes]]) -> int:
+async def _ended(held: list[asyncio.Task[None]]) -> int:
     await asyncio.sleep(0.2)
-    return sum(end.done() for end in ends)
+    return ended(held)
 
 
 class App:
