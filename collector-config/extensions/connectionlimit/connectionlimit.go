@@ -134,6 +134,8 @@ type limit struct {
 	// When it was said what was closed, and how many since.
 	said   time.Time
 	closed map[int]int
+	// When it was said that connections could not be counted.
+	failed time.Time
 }
 
 // Start begins to look.
@@ -187,8 +189,8 @@ func (l *limit) watch() {
 			return
 		case now := <-ticker.C:
 			if err := l.look(); err != nil {
-				l.log.Error("Connections cannot be counted; there may be more than are allowed.", zap.Error(err))
-				return
+				// What was short may be there at the next look; without one nobody is bounded until a restart.
+				l.fail(now, err)
 			}
 			l.say(now)
 		}
@@ -216,6 +218,14 @@ func (l *limit) look() error {
 		}
 	}
 	return nil
+}
+
+func (l *limit) fail(now time.Time, err error) {
+	if now.Sub(l.failed) < sayAgain {
+		return
+	}
+	l.failed = now
+	l.log.Error("Connections cannot be counted; there may be more than are allowed.", zap.Error(err))
 }
 
 func (l *limit) say(now time.Time) {
