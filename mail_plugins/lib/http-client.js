@@ -1,11 +1,12 @@
 'use strict';
 
 // One POST at a time over one kept connection. It resolves to the whole answer or rejects; either comes within `timeout`
-// seconds, whatever the other side does. Nothing here keeps the process alive.
+// seconds, whatever the other side does, and the disk that TLS's files are on. Nothing here keeps the process alive.
 //
 // Node's own client costs a process that does other work four times as much for each request (decision 0063).
 
 const net = require('net');
+const { performance } = require('perf_hooks');
 const tls = require('tls');
 const { AnswerReader } = require('./http-answer');
 const { TlsFiles } = require('./tls-files');
@@ -28,12 +29,13 @@ class HttpClient {
     //   bytes: the request's body
     async post(bytes) {
         const reused = this.connection?.isOpen;
+        const end = performance.now() + this.timeout;
         try {
-            return await this.#post(bytes);
+            return await this.#post(bytes, end);
         } catch (error) {
             // The server closed the kept connection at the moment of its use: it saw nothing of the request.
             if (reused && error.unseen) {
-                return this.#post(bytes);
+                return this.#post(bytes, end);
             }
             throw error;
         }
@@ -44,30 +46,37 @@ class HttpClient {
         this.connection?.close(closed());
     }
 
-    #post(bytes) {
+    #post(bytes, end) {
         if (this.connection?.isOpen) {
-            return this.#exchange(bytes);
+            return this.#exchange(bytes, end);
         }
         if (this.files) {
-            return this.files.read().then(secureContext => this.#open(bytes, secureContext));
+            return this.#read(end).then(secureContext => this.#open(bytes, end, secureContext));
         }
-        return this.#open(bytes);
+        return this.#open(bytes, end);
     }
 
-    #open(bytes, secureContext) {
+    // What TLS's files hold. A read that is given up goes on.
+    #read(end) {
+        return new Promise((resolve, reject) => {
+            const timer = this.#at(end, () => reject(this.#late('the files of TLS were not read')));
+            this.files.read().then(resolve, reject).finally(() => clearTimeout(timer));
+        });
+    }
+
+    #open(bytes, end, secureContext) {
         if (this.closed) {
             throw closed();
         }
         this.connection = new Connection(this.place, secureContext);
-        return this.#exchange(bytes);
+        return this.#exchange(bytes, end);
     }
 
-    #exchange(bytes) {
-        const { connection, timeout } = this;
+    #exchange(bytes, end) {
+        const { connection } = this;
         const head = `${this.head}content-length: ${bytes.length}\r\n\r\n`;
         return new Promise((resolve, reject) => {
-            const giveUp = () => connection.close(new Error(`no answer within ${timeout / 1000} s`));
-            const timer = setTimeout(giveUp, timeout).unref();
+            const timer = this.#at(end, () => connection.close(this.#late('no answer')));
             connection.exchange(head, bytes, (error, answer) => {
                 clearTimeout(timer);
                 if (error) {
@@ -77,6 +86,14 @@ class HttpClient {
                 }
             });
         });
+    }
+
+    #at(end, giveUp) {
+        return setTimeout(giveUp, Math.max(0, end - performance.now())).unref();
+    }
+
+    #late(what) {
+        return new Error(`${what} within ${this.timeout / 1000} s`);
     }
 }
 

@@ -13,15 +13,27 @@ class TlsFiles {
         this.authority = { setting: 'tlsCa', path: tlsCa };
         this.certificate = { setting: 'tlsClientCertificate', path: tlsClientCertificate };
         this.key = { setting: 'tlsClientKey', path: tlsClientKey };
+        this.reading = null;
     }
 
     get areNone() {
         return !this.authority.path && !this.certificate.path;
     }
 
-    // What tls.connect takes as `secureContext`; Error, which names the setting, where one cannot be used.
-    async read() {
-        const [ca, cert, key] = await Promise.all([this.authority, this.certificate, this.key].map(contentOf));
+    // What tls.connect takes as `secureContext`; Error, which names the setting, where one cannot be used. A disk may give
+    // nothing for ever, and holds one of libuv's four threads then: there is one read at a time, and whoever else asks has
+    // what it gives.
+    read() {
+        this.reading ??= this.#read().finally(() => {
+            this.reading = null;
+        });
+        return this.reading;
+    }
+
+    async #read() {
+        const ca = await contentOf(this.authority);
+        const cert = await contentOf(this.certificate);
+        const key = await contentOf(this.key);
         attempt([this.authority], () => ca && checkCertificate(ca));
         const shown = [this.certificate, this.key].filter(({ path }) => path);
         return attempt(shown, () => tls.createSecureContext({ ca, cert, key: key ?? cert }));

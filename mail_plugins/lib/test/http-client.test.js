@@ -120,6 +120,23 @@ test('a request that a closing connection swallowed is sent once more, on a new 
     assert.equal(asked(), 3);
 });
 
+test('a request that is sent once more has the time of one', async t => {
+    const { endpoint, asked } = await bytesServer(t, async (socket, number) => {
+        if (number === 1) {
+            socket.write(OK);
+        } else if (number === 2) {
+            await pause(700);
+            socket.destroy();
+        }
+    });
+    const client = newClient(t, endpoint, { timeout: 1 });
+    await client.post(BODY);
+    const begun = Date.now();
+    await assert.rejects(client.post(BODY), /no answer within 1 s/);
+    assert.ok(Date.now() - begun < 1400);
+    assert.equal(asked(), 3);
+});
+
 test('a request that was answered in part, or on a new connection not at all, fails', async t => {
     let beginning = 'HTTP/1.1 200 OK\r\nContent-Le';
     const { endpoint, asked } = await bytesServer(t, (socket, number) => (number === 1 ? socket.write(OK) : socket.end(beginning)));

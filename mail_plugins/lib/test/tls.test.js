@@ -3,6 +3,7 @@
 // A receiver over TLS that may want a certificate. Certificates: tests/support/gateway.py says what they are.
 
 const assert = require('node:assert/strict');
+const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const net = require('node:net');
 const path = require('node:path');
@@ -10,7 +11,7 @@ const test = require('node:test');
 const tls = require('node:tls');
 const { HttpClient } = require('../http-client');
 const { readSettings } = require('../settings');
-const { emit, expected, ids, newEmitter, sorted, temporaryFolder } = require('../testing/emitting');
+const { emit, expected, files, ids, newEmitter, sorted, temporaryFolder } = require('../testing/emitting');
 const { recordsOf, until } = require('../testing/receiver');
 
 const BODY = Buffer.from('{}');
@@ -48,6 +49,17 @@ async function tlsReceiver(t, certificate, clients) {
         sockets.forEach(socket => socket.destroy());
     });
     return Object.assign(found, { server, sockets, endpoint: `https://localhost:${server.address().port}` });
+}
+
+// Let who waits for a named pipe's content have none; false where nobody does.
+function release(pipe) {
+    try {
+        fs.closeSync(fs.openSync(pipe, fs.constants.O_WRONLY | fs.constants.O_NONBLOCK));
+        return true;
+    } catch (error) {
+        assert.equal(error.code, 'ENXIO');
+        return false;
+    }
 }
 
 function newClient(t, settings) {
@@ -128,6 +140,39 @@ test('a file that cannot be used is named with its setting, and is used as soon 
     assert.equal(receiver.connections, 0);
     put('certificate', pem('host'));
     put('key', pem('host'));
+    assert.equal((await client.post(BODY)).status, 200);
+});
+
+test('files that nobody gives hold a request for its time alone, and one thread', { timeout: 20_000 }, async t => {
+    const receiver = await tlsReceiver(t, 'gateway', 'authority');
+    const folder = temporaryFolder();
+    const [tlsCa, tlsClientCertificate, away] = ['ca', 'certificate', 'away'].map(name => path.join(folder, name));
+    // Who opens one to read waits until somebody opens it to write, as with a mount whose server is away.
+    execFileSync('mkfifo', [tlsCa, tlsClientCertificate]);
+    // A thread that waits for ever would hold up this process's end.
+    t.after(async () => {
+        for (let times = 0; times < 20; times += 1) {
+            files(folder).forEach(release);
+            await new Promise(resolve => setTimeout(resolve, 10));
+        }
+    });
+    const client = newClient(t, { endpoint: receiver.endpoint, timeout: 0.4, tlsCa, tlsClientCertificate });
+    const begun = Date.now();
+    for (let times = 0; times < 5; times += 1) {
+        await assert.rejects(client.post(BODY), { message: 'the files of TLS were not read within 0.4 s' });
+    }
+    assert.ok(Date.now() - begun < 4000);
+    // libuv has four threads for this process's disk and names (UV_THREADPOOL_SIZE); of more than four none would be left.
+    await fs.promises.stat(folder);
+    assert.equal(release(tlsClientCertificate), false);
+    const posted = client.post(BODY);
+    fs.renameSync(tlsCa, away);
+    fs.rmSync(tlsClientCertificate);
+    fs.copyFileSync(file('authority'), tlsCa);
+    fs.copyFileSync(file('host'), tlsClientCertificate);
+    assert.equal(release(away), true);
+    // What was read at last is the answer to who waits for it then.
+    await assert.rejects(posted, /the setting tlsCa: .*ca cannot be used/);
     assert.equal((await client.post(BODY)).status, 200);
 });
 
