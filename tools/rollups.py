@@ -1,6 +1,7 @@
 """Writes the migration of a table's continuous aggregates, under the next number: `python -m tools.rollups TABLE`.
 
-The file is frozen as soon as it is released, as every migration is; what is made of the declarations later is not.
+The file is frozen with the commit that brings it, as every migration is (`tools.freeze`); what is made of the
+declarations later is not.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from postel.signals import load_all
 from timescale_sink.store import event_rollups, rollups
 from timescale_sink.store.event_rollups import Events
 from timescale_sink.store.rollups import KEY, Size
+from tools.freeze import MIGRATIONS
 
 # Of ten days, as TimescaleDB has it, a chunk would hold a week or two, and planning a year take as long as reading it.
 _CHUNKS = {"weekly": "70 days"}
-_MIGRATIONS = Path(__file__).parents[1] / "timescale_sink/store/sql/migrations"
 
 
 def migration(table: str) -> str:
@@ -178,8 +179,8 @@ def _index(name: str, keys: Sequence[str]) -> str:
 def main() -> None:
     """Write the file of the table that the command line names."""
     (table,) = sys.argv[1:]
-    number = 1 + max(int(path.name[:4]) for path in _MIGRATIONS.glob("*.sql"))
-    path = _MIGRATIONS / f"{number:04}_{table.removeprefix('metrics_')}_rollups.community.sql"
+    number = 1 + max(int(path.name[:4]) for path in MIGRATIONS.glob("*.sql"))
+    path = MIGRATIONS / f"{number:04}_{table.removeprefix('metrics_')}_rollups.community.sql"
     path.write_text(migration(table), "utf-8")
     print(path.relative_to(Path.cwd()))
 

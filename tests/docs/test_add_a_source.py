@@ -31,9 +31,10 @@ CHECKOUT = Path(__file__).parents[2]
 PAGE = "docs/add-a-source.md"
 MIGRATIONS = "timescale_sink/store/sql/migrations"
 
-# Its folder, its migrations, its tests, and what is made of all declarations.
+# Its folder, its migrations and their hashes, its tests, and what is made of all declarations.
 OWN = re.compile(
-    rf"otel_receivers/nginx/|{MIGRATIONS}/\d{{4}}_nginx|tests/(recordings/nginx|agent/test_nginx)\.py$|docs/reference/"
+    rf"otel_receivers/nginx/|{MIGRATIONS}/(\d{{4}}_nginx|SHA256SUMS$)|"
+    r"tests/(recordings/nginx|agent/test_nginx)\.py$|docs/reference/"
 )
 CACHE = re.compile(r"(^|/)(\.\w+_cache|\.hypothesis|__pycache__)/")
 
