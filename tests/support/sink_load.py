@@ -1,6 +1,7 @@
 """What a sink is measured with: requests of points and of events made beforehand, and raw COPY of the rows they became.
 
-A point has three attributes; an event has eleven, as a delivery has them, in about 370 bytes.
+A point has three attributes; an event has eleven, as a delivery has them, in about 370 bytes. They are sent by gRPC, or
+as protobuf by HTTP.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import psycopg
 from grpc import StatusCode, aio
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -21,6 +23,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from psycopg import sql
 
+from postel.otlp.codec import PROTOBUF
 from postel.otlp.signal import Signal
 from support.node_observer import cpu_seconds
 
@@ -144,6 +147,18 @@ POINTS = Load(Signal.METRICS, points, lambda number: TIME + (number // SERIES + 
 EVENTS = Load(Signal.LOGS, events, lambda number: TIME + number * 500_000, "delivery_events", 1.5)
 
 
+REPEATED = 10
+"""Of so many requests one comes a second time, as one does whose acknowledgement was lost."""
+
+
+def repeating(bodies: Sequence[bytes], taken: Sequence[bytes]) -> Iterator[bytes]:
+    """Bodies that are new, and between them each `REPEATED`th of those that were taken before."""
+    for number, body in enumerate(bodies):
+        yield body
+        if number % REPEATED == 0 and number < len(taken):
+            yield taken[number]
+
+
 # A response without a partial success, and one with one of no records, which some programs give.
 _TAKEN = (b"", b"\x0a\x00")
 
@@ -161,11 +176,36 @@ async def send(address: str, signal: Signal, bodies: Sequence[bytes]) -> tuple[f
         return time.monotonic() - begun, repeated
 
 
+async def post(url: str, signal: Signal, bodies: Sequence[bytes]) -> tuple[float, int]:
+    """Send all by OTLP/HTTP, as protobuf; gives and raises what `send` does.
+
+    Args:
+        url: of the sink, without a path.
+        signal, bodies: as of `send`.
+    """
+    headers = {"content-type": PROTOBUF}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+
+        async def call(body: bytes) -> bytes:
+            return (await client.post(signal.path, content=body)).raise_for_status().content
+
+        begun = time.monotonic()
+        repeated = await send_by(call, bodies)
+        return time.monotonic() - begun, repeated
+
+
+def _is_passing(error: aio.AioRpcError | httpx.HTTPStatusError) -> bool:
+    """Whether the sink asks for the same once more: a busy machine does not commit in time, and a queue may be full."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    return error.code() is StatusCode.UNAVAILABLE
+
+
 async def send_by(call: Callable[[bytes], Awaitable[bytes]], bodies: Iterable[bytes], pause: float = 0) -> int:
     """Make calls, several at once, until each body is answered with success; how often one was to be sent again.
 
     Args:
-        call: of OTLP/gRPC.
+        call: of OTLP/gRPC or OTLP/HTTP; raises what its client raises of an answer that is no success.
         bodies: encoded requests.
         pause: seconds before what was refused is sent again.
 
@@ -182,9 +222,8 @@ async def send_by(call: Callable[[bytes], Awaitable[bytes]], bodies: Iterable[by
                 try:
                     assert await call(body) in _TAKEN
                     break
-                except aio.AioRpcError as error:
-                    # A busy machine does not commit in time, and a queue may be full.
-                    if error.code() is not StatusCode.UNAVAILABLE:
+                except (aio.AioRpcError, httpx.HTTPStatusError) as error:
+                    if not _is_passing(error):
                         raise
                     repeated += 1
                     await asyncio.sleep(pause)
@@ -210,6 +249,8 @@ class Copied:
 class Twin:
     """An empty twin of a table, with its indexes, into which the table's rows go by COPY, as psycopg does it fastest.
 
+    Those of a transaction go in the order of the unique index, as the sink writes them.
+
     It grows as the table does, so that both have indexes of one size. The twin of a hypertable is one, without the
     continuous aggregates that a sink's rows have to be noted for.
 
@@ -229,6 +270,7 @@ class Twin:
                     "SELECT create_hypertable(%s, by_range('time', %s::interval), create_default_indexes => false)",
                     (f"{table}_twin", chunk),
                 )
+            self._key = sql.SQL(", ").join(map(sql.Identifier, _key(database, table)))
             found = database.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(self._table)).description or ()
         self._columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in found)
 
@@ -237,7 +279,7 @@ class Twin:
 
         Args:
             since, until: the range, until excluded.
-            together: rows in a transaction, in the order of their time.
+            together: rows in a transaction; of the first go those whose time is first.
         """
         with (
             psycopg.connect(self._url, autocommit=True) as reader,
@@ -262,11 +304,25 @@ class Twin:
         reader.execute(sql.SQL("CREATE TEMPORARY TABLE wanted AS {}").format(select))
         (rows,) = reader.execute("SELECT count(*) FROM wanted").fetchone() or (0,)
         reader.execute("ALTER TABLE wanted ADD COLUMN place bigint GENERATED ALWAYS AS IDENTITY")
-        part = sql.SQL("SELECT {} FROM wanted WHERE place > {} AND place <= {}")
-        return rows, [
-            b"".join(_copied_out(reader, part.format(self._columns, sql.Literal(first), sql.Literal(first + together))))
+        part = sql.SQL("SELECT {} FROM wanted WHERE place > {} AND place <= {} ORDER BY {}")
+        parts = (
+            part.format(self._columns, sql.Literal(first), sql.Literal(first + together), self._key)
             for first in range(0, rows, together)
-        ]
+        )
+        return rows, [b"".join(_copied_out(reader, select)) for select in parts]
+
+
+def _key(reader: psycopg.Connection[Any], table: str) -> list[str]:
+    """The columns of a table's primary key, in their order."""
+    found = reader.execute(
+        """
+        SELECT attname FROM pg_index, unnest(indkey) WITH ORDINALITY AS of_key (attnum, place)
+        JOIN pg_attribute USING (attnum)
+        WHERE indrelid = %(table)s::regclass AND indisprimary AND attrelid = indrelid ORDER BY place
+        """,
+        {"table": table},
+    )
+    return [name for (name,) in found]
 
 
 def _chunk(reader: psycopg.Connection[Any], table: str) -> str | None:
