@@ -35,6 +35,7 @@ from timescale_sink.api import feed as feeds
 from timescale_sink.api.access import Access, BrokenOffError, asked_again
 from timescale_sink.api.events import EventReader
 from timescale_sink.api.feed import Feed, Subscription
+from timescale_sink.api.series import Reader, Standing
 from timescale_sink.store.database import READ_URL, create_pool
 from timescale_sink.store.roles import READ, SERVE
 from tools.bootstrap.programs import PostgresServer, find_postgres
@@ -161,6 +162,16 @@ def test_all_but_alerts_is_the_replicas_with_a_role_that_may_only_read(
             follow(primary.url, replica.url)
             time.sleep(2)
             assert [node["id"] for node in api.get("/nodes").json()["nodes"]] == ["mx1", "mx2"]
+
+
+async def test_a_replica_that_was_given_nothing_since_it_started_has_no_age(
+    program: PostgresServer, primary: KillableServer, database: str
+) -> None:
+    # Its copy of the primary is all that it has: of later transactions it replays none before the test is over.
+    with replica_of(primary.url, program, "-c", "recovery_min_apply_delay=1h") as own:
+        insert(database, [1])
+        async with asking(named(own.url, name_of(database))) as access:
+            assert await Reader(access, load_all()).ping() == Standing(replica=True, age=None)
 
 
 def test_a_replica_that_is_gone_is_named_and_alerts_are_told_on(

@@ -5,10 +5,10 @@
 
 -- ping --
 -- One row where the database answers and is migrated: who answers, and how old the newest transaction of a replica is, by
--- its clock.
+-- its clock; NULL where it has replayed none (greatest() passes over a NULL).
 SELECT
     (SELECT count(*) FROM node) AS nodes, pg_is_in_recovery() AS replica,
-    CASE WHEN pg_is_in_recovery() THEN
+    CASE WHEN pg_is_in_recovery() AND pg_last_xact_replay_timestamp() IS NOT NULL THEN
         greatest(0, extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()))::float8
     END AS age;
 
