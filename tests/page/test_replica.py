@@ -24,6 +24,7 @@ from postel.doctor.result import Result, Verdict
 from postel.errors import DatabaseError
 from postel.settings import Database, Settings
 from postel.signals import load_all
+from postel.tasks import end
 from support.listener import listening
 from support.page import Rows, look, name_of, serving, status
 from support.postgres import KillableServer, distribution_server, fresh_database, migrate_now, named
@@ -391,7 +392,7 @@ class Heard:
                     self._take(piece)
             yield at
         finally:
-            await feeds.end(run)
+            await end(run)
 
     def has(self, transaction: int) -> bool:
         """Whether it was told that all of a transaction was given."""

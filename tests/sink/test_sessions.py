@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,26 @@ async def test_a_database_that_is_read_only_is_waited_for(url: str, tmp_path: Pa
         await commands.migrate(settings)
     with pytest.raises(DatabaseAwayError, match="takes no writes now"):
         await Service(settings)._prepare(read_only)
+
+
+async def test_a_probe_that_passes_over_a_cancellation_does_not_hold_the_end(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = asyncio.Event()
+
+    async def probe(*_: object) -> None:
+        began.set()
+        # As the pool does before Python 3.12, where a connection comes with the cancellation.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(Service, "_probe", probe)
+    stop = asyncio.Event()
+    running = asyncio.create_task(Service(Settings(data_dir=tmp_path, database=Database(url=SecretStr(url)))).run(stop))
+    await began.wait()
+    stop.set()
+    await asyncio.wait_for(running, 10)
 
 
 NARROW = ["LATIN1", "SQL_ASCII"]

@@ -304,17 +304,6 @@ class Feed:
                 member.take(piece)
 
 
-async def end(run: asyncio.Task[None]) -> None:
-    """End a task of :meth:`Feed.run`.
-
-    The pool waits for a connection by `asyncio.wait_for`, which before Python 3.12 passes over a cancellation that
-    comes with what it waits for (python/cpython#86296): the feed would go on, and who ends it would wait for ever.
-    """
-    while not run.done():
-        run.cancel()
-        await asyncio.wait([run], timeout=_RETRY_S)
-
-
 async def _moment(connection: Connection) -> _Moment:
     ((xmin, replica),) = await (await connection.execute(query("snapshot_xmin"))).fetchall()
     return _Moment(xmin, replica)

@@ -31,6 +31,7 @@ from starlette.websockets import WebSocketDisconnect
 from structlog import get_logger
 
 from postel.errors import PostelError
+from postel.tasks import end
 from timescale_sink.api.access import BadQueryError
 from timescale_sink.api.feed import Subscription
 from timescale_sink.api.readers import Readers
@@ -264,9 +265,9 @@ async def live(socket: WebSocket) -> None:
     finally:
         readers.listeners.discard(outbox)
         conversation.close()
-        for task in (sending, hearing):
-            task.cancel()
-        ended = await asyncio.gather(sending, hearing, return_exceptions=True)
+        ended = await end(sending, hearing)
+        # What was being subscribed to may be so by now.
+        conversation.close()
     if outbox.lost.done():
         _log.warning("a listener was sent away", reason=outbox.lost.result(), client=socket.client)
         with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from postel.signals import Declarations
+from postel.tasks import end
 from timescale_sink.api.access import Access
 from timescale_sink.api.alerts import AlertReader
 from timescale_sink.api.events import EventReader
-from timescale_sink.api.feed import Feed, end
+from timescale_sink.api.feed import Feed
 from timescale_sink.api.series import Reader
 from timescale_sink.api.standing import StandingReader
 from timescale_sink.api.tallies import TallyReader

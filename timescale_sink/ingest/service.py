@@ -31,6 +31,7 @@ from postel.otlp.signal import ExportRequest, Signal
 from postel.otlp.tls_door import door_of
 from postel.settings import Settings, Sink
 from postel.signals import load_all
+from postel.tasks import end
 from timescale_sink.ingest import reporter
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.queue import IngestQueue
@@ -148,11 +149,10 @@ class Service:
                 await stop.wait()
             finally:
                 queue.close()
-                for helper in helpers:
-                    helper.cancel()
+                helped = asyncio.create_task(end(*helpers))
                 with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                     await asyncio.wait_for(worker, _STOP_SECONDS)
-                await asyncio.gather(*helpers, return_exceptions=True)
+                await helped
 
     async def _open(self, stop: asyncio.Event) -> str | None:
         """The database's URL, once the schema is there; None: stopped before."""
