@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -27,10 +28,11 @@ class Throttle:
 
     Args:
         seconds: the period.
+        clock: seconds since any moment.
     """
 
-    def __init__(self, seconds: float = 60.0) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
         self._held = 0
         self._next = 0.0
 
@@ -41,7 +43,7 @@ class Throttle:
             count: how many there are this time.
         """
         self._held += count
-        now = time.monotonic()
+        now = self._clock()
         if now < self._next:
             return 0
         self._next = now + self._seconds

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 import structlog
 
@@ -28,20 +29,21 @@ class Handshakes:
     Args:
         at: the setting with the server's address, for the log.
         seconds: in which a handshake is over and a first call has come.
+        clock: seconds since any moment.
     """
 
-    def __init__(self, at: str, seconds: float) -> None:
-        self._at, self._seconds = at, seconds
+    def __init__(self, at: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._at, self._seconds, self._clock = at, seconds, clock
         self._lock = threading.Lock()
         self._begun: deque[float] = deque(maxlen=_COUNTED)
         self._callers: OrderedDict[str, None] = OrderedDict()
-        self._throttle = Throttle()
+        self._throttle = Throttle(clock=clock)
 
     def begun(self) -> None:
         """A handshake begins; called by gRPC's threads."""
         with self._lock:
             self._tell()
-            self._begun.append(time.monotonic())
+            self._begun.append(self._clock())
 
     def called(self, peer: str) -> None:
         """A call has come.
@@ -62,7 +64,7 @@ class Handshakes:
             self._tell()
 
     def _tell(self) -> None:
-        since, failed = time.monotonic() - self._seconds, 0
+        since, failed = self._clock() - self._seconds, 0
         while self._begun and self._begun[0] < since:
             self._begun.popleft()
             failed += 1

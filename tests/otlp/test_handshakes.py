@@ -51,12 +51,23 @@ async def test_those_that_fail_are_counted_in_a_line_and_those_that_call_are_not
                 await _fail(receiver.grpc_port)
             await asyncio.sleep(1.2)
             await _send(receiver.grpc_port)
-            # A minute has one line.
-            await _fail(receiver.grpc_port)
-            await asyncio.sleep(1.2)
-            await _send(receiver.grpc_port)
-    told = {"event": SAID, "connections": 5, "at": "[sink] grpc_address", "log_level": "warning"}
-    assert [line for line in log if line["event"] == SAID] == [told]
+    # Of more lines a minute has one; on a busy machine it does not tell of all five.
+    (line,) = (line for line in log if line["event"] == SAID)
+    assert 1 <= line.pop("connections") <= 5
+    assert line == {"event": SAID, "at": "[sink] grpc_address", "log_level": "warning"}
+
+
+def test_what_brings_no_call_in_its_time_is_counted_in_a_line_a_minute() -> None:
+    now = 0.0
+    counted = handshakes.Handshakes("a test", 20, clock=lambda: now)
+    with capture_logs() as log:
+        for moment, begun, told in ((100.0, 5, []), (119.9, 0, []), (120.1, 1, [5]), (141, 2, [5]), (181, 0, [5, 3])):
+            now = moment
+            counted.begun()
+            counted.called(f"{moment}")
+            for _ in range(begun):
+                counted.begun()
+            assert [line["connections"] for line in log] == told
 
 
 def test_a_flood_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
