@@ -88,8 +88,9 @@ async def test_a_server_that_stops_waits_for_no_handshake() -> None:
         await asyncio.sleep(0.2)
         assert not any(task.done() for task in waiting)
         began = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began < 2
+    # uvicorn waits for none of them; they would be there after it.
     assert set(await asyncio.gather(*waiting)) <= {b"", b"reset"}
+    assert asyncio.get_running_loop().time() - began < 2
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
