@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from support.listener import Listener, listening
 from support.page import Rows, name_of, serving
+from support.running_postel import until
 
 NOW = float(int(time.time()))
 ATTEMPT = "zonemta.delivery.accepted"
@@ -137,7 +139,9 @@ def test_what_cannot_be_asked_is_said_and_the_connection_lives(listener: Listene
     assert listener.numbers(1) == [1]
 
 
-def test_one_that_does_not_read_is_sent_away_and_harms_nobody(page: str, database: str, listener: Listener) -> None:
+def test_one_that_does_not_read_is_sent_away_and_harms_nobody(
+    page: str, tmp_path: Path, database: str, listener: Listener
+) -> None:
     listener.subscribe()
     # Its client takes no more than a message by itself.
     options = {"compression": None, "max_queue": 1}
@@ -148,14 +152,20 @@ def test_one_that_does_not_read_is_sent_away_and_harms_nobody(page: str, databas
             " SELECT now(), gen_random_uuid(), 'x', 'x', %s, string_agg(md5(random()::text), ''), '{}'"
             " FROM generate_series(1, 1000) AS row, generate_series(1, 50) GROUP BY row"
         )
-        reading = threading.Thread(target=listener.numbers, args=(20_000,), kwargs={"seconds": 60})
-        reading.start()
-        for _ in range(20):
-            connection.execute(insert, [ATTEMPT])
-            time.sleep(0.1)
-        reading.join(60)
-        assert len(listener.numbers(20_000)) == 20_000
-        with pytest.raises(ConnectionClosed) as closed:
-            frozen.numbers(20_000, seconds=60)
+
+        def write() -> None:
+            for _ in range(20):
+                connection.execute(insert, [ATTEMPT])
+                time.sleep(0.1)
+
+        log = tmp_path / "serve.log"
+        with ThreadPoolExecutor() as threads:
+            writing, reading = threads.submit(write), threads.submit(listener.numbers, 20_000, seconds=60)
+            until(lambda: "a listener was sent away" in log.read_text("utf-8"), 60, "it is sent away")
+            # The reason waits to be read as long as a message does.
+            with pytest.raises(ConnectionClosed) as closed:
+                frozen.numbers(20_000, seconds=60)
+            writing.result(60)
+            assert len(reading.result(60)) == 20_000
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, "to be read" in closed.value.rcvd.reason) == (1013, True)

@@ -46,7 +46,6 @@ _MOST_SUBSCRIPTIONS = 50
 # An `at` of a quiet subscription, and the sign that the connection lives.
 _AT_EVERY_S = 10.0
 TRY_AGAIN_LATER = 1013  # of the WebSocket Close Code Number Registry
-_CLOSE_S = 5.0
 _RETRY_S = 5.0
 
 _log = get_logger()
@@ -271,7 +270,7 @@ async def live(socket: WebSocket) -> None:
     if outbox.lost.done():
         _log.warning("a listener was sent away", reason=outbox.lost.result(), client=socket.client)
         with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
-            async with asyncio.timeout(_CLOSE_S):
+            async with asyncio.timeout(_LONGEST_WAIT_S):
                 await socket.close(TRY_AGAIN_LATER, outbox.lost.result())
     for error in ended:
         if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect):
