@@ -25,7 +25,7 @@ from psycopg.rows import tuple_row
 from structlog import get_logger
 
 from postel.errors import DatabaseError, PostelError
-from timescale_sink.api.access import Access, BadQueryError, BrokenOffError
+from timescale_sink.api.access import Access, BadQueryError, BrokenOffError, asked_again
 from timescale_sink.api.events import EventReader, event_of
 from timescale_sink.api.filters import Event, Filter, Where
 from timescale_sink.api.queries import query
@@ -82,6 +82,14 @@ class _Place:
         return cls(xact, datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Events that are read together, and the place of the last."""
+
+    events: Sequence[Event]
+    end: _Place
+
+
 class _BehindError(DatabaseError):
     """A replica has not yet what was given."""
 
@@ -112,7 +120,7 @@ class Feed:
         self._wanted = asyncio.Event()
         # A window is given as a whole to whom it begins with.
         self._window = asyncio.Lock()
-        # Each holds a connection while it reads; the others are the API's.
+        # Each holds a connection while it reads a piece; the others are the API's.
         self._catching_up = asyncio.Semaphore(1)
 
     async def subscribe(self, subscription: Subscription, after: str | None = None) -> str:
@@ -163,20 +171,24 @@ class Feed:
         _transaction(after)
         where = Where()
         filter_.add_to(where)
-        places = {filter_.table: _Place.before(after)}
 
-        async def read(connection: Connection) -> AsyncGenerator[Sequence[Event]]:
-            moment = await _moment(connection)
-            # It need not be the replica that was asked what is over.
-            if moment.replica and int(moment.xmin) < int(until):
-                raise _BehindError(_BEHIND)
-            async with aclosing(self._read(connection, filter_.table, where, places, until)) as found:
-                async for events in found:
-                    yield events
+        @asked_again
+        async def read(place: _Place) -> _Piece:
+            # Who is given a piece may take it slowly: no other one and no transaction waits for that.
+            async with self._catching_up, self._access.connection() as connection:
+                moment = await _moment(connection)
+                # It need not be the replica that was asked what is over.
+                if moment.replica and int(moment.xmin) < int(until):
+                    raise _BehindError(_BEHIND)
+                async with aclosing(self._read(connection, filter_.table, where, place, until, most=_ROWS)) as found:
+                    return await anext(found, _Piece([], place))
 
-        async with self._catching_up, aclosing(self._unbroken(read)) as found:
-            async for events in found:
-                yield ",".join(event.encoded().decode() for event in events)
+        piece = await read(_Place.before(after))
+        while piece.events:
+            yield ",".join(event.encoded().decode() for event in piece.events)
+            if len(piece.events) < _ROWS:
+                return
+            piece = await read(piece.end)
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -222,9 +234,10 @@ class Feed:
                 # A statement before those that read: what is over now is seen by them.
                 until = self._end(await _moment(connection), until)
                 for table in tables:
-                    async with aclosing(self._read(connection, table, Where(), places, until)) as found:
-                        async for events in found:
-                            yield events
+                    async with aclosing(self._read(connection, table, Where(), places[table], until)) as found:
+                        async for piece in found:
+                            places[table] = piece.end
+                            yield piece.events
 
             async with aclosing(self._unbroken(read)) as found:
                 async for events in found:
@@ -275,19 +288,18 @@ class Feed:
                 return
 
     async def _read(
-        self, connection: Connection, table: str, where: Where, places: dict[str, _Place], until: str
-    ) -> AsyncGenerator[Sequence[Event]]:
-        """Events of a table from its place on, which is moved behind them before they are given."""
+        self, connection: Connection, table: str, where: Where, place: _Place, until: str, *, most: int | None = None
+    ) -> AsyncGenerator[_Piece]:
+        """Events of a table behind a place, all or so many at most."""
         names = self._reader.columns(table)
         text = query("new_events", table, names, condition=where.condition)
-        place = places[table]
-        values = {"after": place.xact, "time": place.time, "event_id": place.event_id, "until": until, **where.values}
+        begin = {"after": place.xact, "time": place.time, "event_id": place.event_id}
+        values = {**begin, "until": until, "most": most, **where.values}
         async with connection.cursor(name="new_events", row_factory=tuple_row) as cursor:
             await cursor.execute(text, values)
             while rows := await cursor.fetchmany(_ROWS):
                 events = [event_of(table, names, row[:-1]) for row in rows]
-                places[table] = _Place(rows[-1][-1], events[-1].time, events[-1].event_id)
-                yield events
+                yield _Piece(events, _Place(rows[-1][-1], events[-1].time, events[-1].event_id))
 
     def _give(self, events: Sequence[Event]) -> None:
         # Each is made JSON once, and only if somebody wants it.

@@ -246,8 +246,9 @@ GROUP BY date_bin(make_interval(secs => %(step)s), near.bucket, {origin}), near.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text, pg_is_in_recovery();
 
 -- new_events --
--- What transactions from one on and before another wrote. Not of a time whose chunks are in columns, where no index
--- helps: what comes that late is found by searching.
+-- What transactions from one on and before another wrote, all of it where "most" is NULL. Not of a time whose chunks are
+-- in columns, where no index helps: what comes that late is found by searching. The order is by the table's xact, which
+-- has an index; by its name alone it would be by the text that is selected, where 1000 comes before 999.
 SELECT time, event_id, node_id, instance, event_name, {columns}, attributes, xact::text
 FROM {table}
 WHERE
@@ -255,7 +256,8 @@ WHERE
     AND (xact, time, event_id) > (%(after)s::text::xid8, %(time)s, %(event_id)s)
     AND time >= now() - interval '8 days'
     AND {condition}
-ORDER BY xact, time, event_id;
+ORDER BY {table}.xact, time, event_id
+LIMIT %(most)s;
 
 -- events --
 -- The newest rows of an event table that meet the condition.
