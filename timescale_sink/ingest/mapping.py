@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, NumberDataPoint
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags, Metric, NumberDataPoint
 
 from postel.otlp.signal import ExportRequest, Signal
 from postel.signals import Column, Declarations, Kind, Table
@@ -44,6 +44,7 @@ from timescale_sink.ingest.values import (
 )
 
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+_NO_VALUE = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,8 @@ class Mapper:
 
     def _feed(self, metric: Metric, point: Any) -> tuple[_Feed | None, str]:
         feeds = [feed for feed in self._feeds.get(metric.name, ()) if _is_as_declared(metric, feed)]
-        if not feeds or point.WhichOneof("value") is None:
+        # Told to have no value, a point may still bring a number: in a counter's column a 0 would be a reading.
+        if not feeds or point.flags & _NO_VALUE or point.WhichOneof("value") is None:
             return None, ""
         found = attributes(point.attributes)
         for feed in feeds:
