@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -19,6 +21,8 @@ from postel.otlp.errors import Retryable
 from postel.otlp.signal import Signal
 from support.sink import ingesting, recount
 from timescale_sink.ingest import queue as queue_module
+from timescale_sink.ingest.rows import Sighting
+from timescale_sink.ingest.sightings import NodeBook
 
 TIME = 1_768_471_200_000_000_000
 
@@ -218,3 +222,43 @@ async def test_commits_are_on_disk_whatever_the_database_says(migrated_database:
     async with ingesting(migrated_database) as ingest, ingest._writer._pool.connection() as other:
         row = await (await other.execute("SHOW synchronous_commit")).fetchone()
     assert row == ("on",)
+
+
+@pytest.mark.parametrize(("nodes", "size"), [(40, 500_000), (2, 9_000_000)])
+async def test_what_is_remembered_of_nodes_is_bounded(migrated_database: str, nodes: int, size: int) -> None:
+    """A sender may name another node in each request, and say of it what it likes: all of it stayed for good."""
+    async with ingesting(migrated_database) as ingest:
+        for number in range(nodes):
+            request = cells(f"n{number}", 0)
+            resource = request.resource_metrics[0].resource
+            resource.attributes.add(key="os.description", value=AnyValue(string_value="x" * size))
+            assert await ingest(Signal.METRICS, request) == Outcome()
+        gc.collect()
+        held = [seen for seen in gc.get_objects() if isinstance(seen, Sighting)]
+    # The last request's is still on its way out.
+    assert sum(len(seen.attributes["os.description"]) for seen in held) < (8 << 20) + size
+    assert ask(migrated_database, "SELECT count(*) FROM node") == [(nodes,)]
+
+
+def test_a_book_of_nodes_has_an_end_however_little_they_say() -> None:
+    book = NodeBook()
+    most = 0
+    for number in range(30_000):
+        sighting = Sighting("", datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(0, UTC), demo=False)
+        book.add({f"n{number}": sighting})
+        assert book.news({f"n{number}": sighting}) == {}
+        most = max(most, len(book._nodes))
+    assert 5_000 < most < 10_000
+
+
+async def test_a_node_is_written_again_after_a_while_and_with_what_is_new(migrated_database: str) -> None:
+    """Not with each batch: all sinks would wait for each other at its row."""
+    async with ingesting(migrated_database) as ingest:
+        versions = []
+        for tick, about in ((0, "one"), (0, "one"), (0, "two"), (1, "two"), (1, "two")):
+            request = cells("n1", tick)
+            resource = request.resource_metrics[0].resource
+            resource.attributes.add(key="os.description", value=AnyValue(string_value=about))
+            await ingest(Signal.METRICS, request)
+            versions += ask(migrated_database, "SELECT xmin::text FROM node")
+    assert [versions.index(version) for version in versions] == [0, 0, 2, 3, 3]

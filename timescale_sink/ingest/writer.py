@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import orjson
@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
 from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Rows, Sighting, Tally
+from timescale_sink.ingest.sightings import NodeBook
 from timescale_sink.ingest.tables import (
     Fates,
     events_table,
@@ -32,14 +33,12 @@ from timescale_sink.store.database import Connection, Pool
 # The Collector waits 30 s for an answer; within this time it is committed or "retry".
 COMMIT_SECONDS = 5.0
 # Series ids that are known to be stored, so that a point costs no second look. The set begins anew when it is large,
-# and now and then, because `postel demo --remove` deletes series under a running sink: what comes after that is
-# written again, however often it came before.
+# and now and then, as do the nodes, because `postel demo --remove` deletes both under a running sink: what comes after
+# that is written again, however often it came before.
 _SERIES_KNOWN = 200_000
 _SERIES_SECONDS = 60.0
 # Bytes of dead letters in one statement; the driver makes two copies of them.
 _LETTERS_BYTES = 4 << 20
-# A node that says nothing new of itself is written again when this much of its time has passed.
-_NODE_EVERY = timedelta(seconds=10)
 
 
 class MixedRefusalError(Exception):
@@ -68,7 +67,7 @@ class Writer:
         }
         self._series: set[bytes] = set()
         self._series_since = time.monotonic()
-        self._nodes: dict[str, Sighting] = {}
+        self._nodes = NodeBook()
 
     async def write(self, rows: Rows, *, mixed: bool = False) -> list[DeadLetter]:
         """Store everything, or nothing.
@@ -129,7 +128,7 @@ class Writer:
             refused += await store(connection, self._keyed[table], keyed, fates)
         await _add_parts(connection, rows.parts)
         await _add_letters(connection, [*rows.dead.values(), *refused], fates)
-        await _add_nodes(connection, self._news(rows.nodes))
+        await _add_nodes(connection, self._nodes.news(rows.nodes))
         await self._add_ledger(connection, rows, fates)
         return refused
 
@@ -153,16 +152,13 @@ class Writer:
         now = time.monotonic()
         if len(self._series) > _SERIES_KNOWN or now - self._series_since > _SERIES_SECONDS:
             self._series.clear()
+            self._nodes.clear()
             self._series_since = now
 
     def _remember(self, rows: Rows) -> None:
         # Only after the commit: a series of a transaction that failed is not there.
         self._series.update(rows.series)
-        self._nodes.update(self._news(rows.nodes))
-
-    def _news(self, nodes: Mapping[str, Sighting]) -> dict[str, Sighting]:
-        """The sightings that say something new, or were not written for a while: a node's row is not each batch's."""
-        return {id_: seen for id_, seen in nodes.items() if seen.tells_more_than(self._nodes.get(id_), _NODE_EVERY)}
+        self._nodes.add(self._nodes.news(rows.nodes))
 
     async def _add_ledger(self, connection: Connection, rows: Rows, fates: Fates) -> None:
         lines = [
