@@ -22,7 +22,7 @@ from postel.settings import Database, Otlp, Settings, Sink
 from postel.signals import load_all
 from support.otlp_receiver import Receiver, running_receiver
 from support.ports import free_ports
-from timescale_sink.ingest import reporter, service
+from timescale_sink.ingest import queue, reporter, service
 from timescale_sink.ingest.service import Service
 
 TIME = 1_768_471_200_000_000_000
@@ -147,6 +147,35 @@ async def test_every_declared_metric_is_told_with_the_figures_of_the_ledger(migr
             assert not enum or attribute.value.string_value in enum
         told.setdefault(metric.name, set()).update(attribute.key for attribute in point.attributes)
     assert told == {name: set(metric.attributes) for name, metric in declaration.metrics.items()}
+
+
+@pytest.mark.parametrize("state", ["42501", "XX000"])
+async def test_a_database_that_answers_and_stores_nothing_is_not_ready(
+    migrated_database: str, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """A right that is missing, say: each request came back, while all that looks after the sink called it good."""
+    raised = f"BEGIN RAISE EXCEPTION 'said by the test' USING ERRCODE = '{state}'; END"
+    with psycopg.connect(migrated_database, autocommit=True) as owner:
+        owner.execute(f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ {raised} $$".encode())
+        owner.execute("CREATE TRIGGER fail BEFORE INSERT ON otel_log FOR EACH ROW EXECUTE FUNCTION fail()")
+        async with running_receiver() as receiver, _reporting(_settings(migrated_database, receiver.http)) as sink:
+            with pytest.raises(Retryable):
+                await sink(Signal.LOGS, _logs(1))
+            await _told(receiver, {("database.up",): 0})
+            # The probe, which is made each second, finds nothing wrong.
+            for _ in range(25):
+                assert not sink.ready
+                await asyncio.sleep(0.1)
+            # A balancer sends nothing to who is not ready: when it is long ago, the next request shows how it is.
+            monkeypatch.setattr(queue, "UNFORESEEN_SECONDS", 0)
+            await _until(lambda: sink.ready)
+            monkeypatch.undo()
+            with pytest.raises(Retryable):
+                await sink(Signal.LOGS, _logs(1))
+            assert not sink.ready
+            owner.execute("DROP TRIGGER fail ON otel_log")
+            assert await sink(Signal.LOGS, _logs(1)) == Outcome()
+            assert sink.ready
 
 
 async def test_what_waits_and_is_written_is_told(migrated_database: str) -> None:

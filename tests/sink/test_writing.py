@@ -200,6 +200,10 @@ async def test_a_request_that_nobody_foresaw_keeps_no_other_out(
 
         monkeypatch.setattr(ingest._mapper, "map", fail_for_two)
         answers = await asyncio.gather(*(ingest(Signal.LOGS, logs(n)) for n in range(5)), return_exceptions=True)
+        with pytest.raises(Retryable):
+            await ingest(Signal.LOGS, logs(2))
+        # It says nothing of the database.
+        assert not ingest.failing
     assert [type(answer) for answer in answers] == [Outcome, Outcome, Retryable, Outcome, Outcome]
     assert ask(migrated_database, "SELECT count(*) FROM otel_log") == [(4,)]
     assert await recount(migrated_database) == []

@@ -42,6 +42,8 @@ REPEATED_BYTES = 32 << 20
 # What is counted at once; a larger request is counted in a thread.
 _SMALL_BYTES = 64 << 10
 RETRY_SECONDS = 2.0
+# For so long after a failure that nobody foresaw no probe shows that it is over: senders come again within 30 s.
+UNFORESEEN_SECONDS = 60.0
 # Told to a sender at most; dead_letter has them all.
 _REASONS = 3
 # What passes: the server is away, overloaded, or chose this transaction to break a deadlock.
@@ -102,7 +104,11 @@ class IngestQueue:
         self._database = asyncio.Lock()
         self._closed = False
         self._failing = False
+        # Whether the log was told of it, and that the database is away.
+        self._told = self._told_away = False
+        self._last_unforeseen: float | None = None
         self._dead = Throttle()
+        self._unforeseen = Throttle()
 
     async def __call__(self, signal: Signal, request: ExportRequest, encoded: bytes | None = None, /) -> Outcome:
         """Wait until the request is committed.
@@ -203,6 +209,16 @@ class IngestQueue:
         return self._failing
 
     @property
+    def away(self) -> bool:
+        """Whether commits fail as they do while the database is away, so that a write that succeeds ends it.
+
+        What nobody foresaw, a right that is missing, say, may concern a single table, and a probe writes to none of
+        the data's. Without it for a while a sender has to show what there is of it, or a balancer would send none.
+        """
+        last = self._last_unforeseen
+        return self._failing and (last is None or time.monotonic() - last > UNFORESEEN_SECONDS)
+
+    @property
     def bytes(self) -> int:
         """Bytes of requests that wait or are being written."""
         return self._bytes
@@ -275,6 +291,7 @@ class IngestQueue:
         """Write a group and answer its senders; also where mapping it failed, which is heard of here."""
         records = sum(waiting.records for waiting in group)
         paces = {self._pace, *(waiting.pace for waiting in group)}
+        mapped = None
         try:
             mapped = await mapping
             began = time.monotonic()
@@ -287,13 +304,11 @@ class IngestQueue:
                 if isinstance(error, TimeoutError):
                     for pace in paces:
                         pace.too_slow(records)
-                self._fail(group, error)
+                self._fail(group, error, commit=mapped is not None)
             return
         for pace in paces:
             pace.committed(records, seconds)
-        if self._failing:
-            self._failing = False
-            _log.info("the database takes data again")
+        self._recover()
         dead = [reason for own in reasons for reason in own]
         if dead and (count := self._dead(len(dead))):
             _log.warning("records cannot be stored; dead_letter has them", records=count, reason=_line(set(dead)))
@@ -326,16 +341,32 @@ class IngestQueue:
         rows.ordered()
         return _Mapped(rows, reasons, time.monotonic() - began)
 
-    def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
+    def _fail(self, group: Sequence[_Waiting], error: Exception, *, commit: bool) -> None:
+        """Tell senders to come again; ``commit``: it was the database's fault, not that of mapping one request."""
         if self._telemetry:
             self._telemetry.failed(error)
         if not isinstance(error, _PASSING):
-            _log.error("writing failed in a way that nobody foresaw; the senders try again", exc_info=error)
-        elif not self._failing:
-            self._failing = True
+            if commit:
+                self._last_unforeseen = time.monotonic()
+            # Each sender comes again every few seconds, and brings the same traceback.
+            if count := self._unforeseen():
+                _log.error(
+                    "writing failed in a way that nobody foresaw; the senders try again", times=count, exc_info=error
+                )
+                self._told |= commit
+        elif not self._told_away:
+            self._told = self._told_away = True
             _log.warning("the database does not take data; the senders try again", reason=_reason(error))
+        self._failing |= commit
         for waiting in group:
             _answer(waiting, Retryable(RETRY_SECONDS, f"not committed: {_reason(error)}"))
+
+    def _recover(self) -> None:
+        """Something is committed."""
+        if self._told:
+            _log.info("the database takes data again")
+        self._failing = self._told = self._told_away = False
+        self._last_unforeseen = None
 
 
 def _future() -> asyncio.Future[list[str]]:

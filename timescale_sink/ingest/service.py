@@ -219,7 +219,7 @@ class Service:
             await asyncio.sleep(_AGAIN_SECONDS)
             if not queue.failing:
                 self._answers = said = False
-            elif not self._answers:
+            elif queue.away and not self._answers:
                 with contextlib.suppress(psycopg.Error, TimeoutError):
                     await writer.probe()
                     self._answers = True
