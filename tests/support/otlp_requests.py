@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    Exemplar,
     ExponentialHistogram,
     ExponentialHistogramDataPoint,
     Gauge,
@@ -54,10 +55,12 @@ names = st.sampled_from(
     [*FEEDS, "host.id", "service.instance.id", "zonemta.zone", "zonemta.outcome", "log.record.uid", "k"]
 )
 pairs = st.lists(st.builds(KeyValue, key=st.one_of(names, words), value=values), max_size=4)
+exemplars = st.lists(st.builds(Exemplar, time_unix_nano=times, as_double=any_floats, trace_id=st.binary()), max_size=2)
 numbers = st.lists(
     st.one_of(
         st.builds(NumberDataPoint, time_unix_nano=times, as_int=int64s, attributes=pairs, start_time_unix_nano=times),
         st.builds(NumberDataPoint, time_unix_nano=times, as_double=any_floats, flags=st.integers(0, 2**32 - 1)),
+        st.builds(NumberDataPoint, time_unix_nano=times, as_double=any_floats, attributes=pairs, exemplars=exemplars),
     ),
     max_size=4,
 )

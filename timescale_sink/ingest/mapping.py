@@ -1,9 +1,9 @@
 """OTLP requests to rows, by the declarations. Pure: the time is an argument.
 
 A number point whose metric, kind and attributes a declaration names becomes a cell of a typed row; every other point
-goes to ``otel_metric_point``. A log record whose event a declaration gives a table becomes a row of that, every other
-one of ``otel_log``. What no column can hold becomes a dead letter, alone, with its reason. Every point and record is
-counted in the ledger under the hour of its own time.
+goes to ``otel_metric_point``, and so does, beside its cell, one with exemplars. A log record whose event a declaration
+gives a table becomes a row of that, every other one of ``otel_log``. What no column can hold becomes a dead letter,
+alone, with its reason. Every point and record is counted in the ledger under the hour of its own time.
 """
 
 from __future__ import annotations
@@ -213,7 +213,8 @@ class Mapper:
             at = moment(point.time_unix_nano, output.now)
             if feed:
                 self._add_cell(identity.origin, (feed, zone), point, at, output.rows)
-            else:
+            if not feed or point.exemplars:
+                # A row of many points has no place for what one of them was made of (0199).
                 _add_point(identity, (metric.WhichOneof("data") or "", point), at, output.rows, place)
         except UnstorableError as error:
             at = hour_of_letter(point.time_unix_nano, output.now)
