@@ -90,7 +90,7 @@ def _exemplars(exemplars: Iterable[Exemplar]) -> bytes | None:
     found = [
         {
             "time": instant(exemplar.time_unix_nano).isoformat(),
-            "value": exemplar.as_int if exemplar.WhichOneof("value") == "as_int" else _json_number(exemplar.as_double),
+            "value": _exemplar_value(exemplar),
             "trace_id": exemplar.trace_id.hex(),
             "span_id": exemplar.span_id.hex(),
             "attributes": attributes(exemplar.filtered_attributes),
@@ -98,6 +98,16 @@ def _exemplars(exemplars: Iterable[Exemplar]) -> bytes | None:
         for exemplar in exemplars
     ]
     return canonical(found) if found else None
+
+
+def _exemplar_value(exemplar: Exemplar) -> float | str | None:
+    match exemplar.WhichOneof("value"):
+        case "as_int":
+            return exemplar.as_int
+        case "as_double":
+            return _json_number(exemplar.as_double)
+        case _:
+            return None
 
 
 def _json_number(value: float) -> float | str:
