@@ -24,7 +24,7 @@ from postel.otlp import codec
 from postel.otlp import token as bearer
 from postel.otlp.admission import ADMISSION, Admission, Body
 from postel.otlp.answers import Failure, Ingest, failure
-from postel.otlp.errors import Retryable, TooLarge
+from postel.otlp.errors import Retryable, TooLarge, UnsupportedMedia
 from postel.otlp.refusals import Refusals
 from postel.otlp.signal import TRACE_PATH, Signal
 
@@ -154,5 +154,8 @@ async def _refuse_traces(request: Request) -> Response:
 
 def _refuse(answer: Failure, content_type: str) -> Response:
     """Answer with a Status in the request's media type; JSON where that is unknown, for the eyes of a human."""
-    media_type = codec.PROTOBUF if content_type.startswith(codec.PROTOBUF) else codec.JSON
+    try:
+        media_type = codec.media_type(content_type)
+    except UnsupportedMedia:
+        media_type = codec.JSON
     return Response(codec.encode(answer.status, media_type), answer.http_status, answer.headers, media_type=media_type)

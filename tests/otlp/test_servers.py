@@ -324,6 +324,28 @@ async def test_parameters_and_case_of_a_media_type_do_not_matter(wires: Wires, c
     assert (response.status_code, response.headers["content-type"]) == (200, codec.JSON)
 
 
+@pytest.mark.parametrize("path", [Signal.LOGS.path, Signal.METRICS.path, TRACE_PATH])
+@pytest.mark.parametrize(
+    ("content_type", "answered"),
+    [
+        ("Application/X-Protobuf", codec.PROTOBUF),
+        ("application/x-protobuf ; charset=utf-8", codec.PROTOBUF),
+        ("APPLICATION/JSON", codec.JSON),
+        ("application/x-protobuf2", codec.JSON),
+    ],
+)
+async def test_a_refusal_reads_the_media_type_as_a_request_does(
+    wires: Wires, path: str, content_type: str, answered: str
+) -> None:
+    response = await wires.post(b"\xff", {"content-type": content_type}, path)
+    assert response.status_code == (404 if path == TRACE_PATH else 400 if "2" not in content_type else 415)
+    assert response.headers["content-type"] == answered
+    if answered == codec.PROTOBUF:
+        assert Status.FromString(response.content).message
+    else:
+        assert json.loads(response.content)["message"]
+
+
 @pytest.mark.parametrize("path", [Signal.LOGS.path, Signal.METRICS.path])
 async def test_another_method_is_405(wires: Wires, path: str) -> None:
     response = await wires.http.get(path)
