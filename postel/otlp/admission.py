@@ -2,8 +2,9 @@
 
 A request takes a *place* while it is read, so that places times the limit bound what is on its way; then *room* for its
 bytes after decompression, before they are decompressed, until it is answered. Decoded and on its way into the database
-a request takes five to ten times its bytes. Who has room never waits for a place: nobody waits for one that waits for
-him. All is given back however a request ends.
+a request takes five to ten times its bytes; one of tiny messages more, for which it takes more room, and one of few
+bytes a task, a call and a row's objects, so that it takes room for `LEAST_BYTES`. Who has room never waits for a place:
+nobody waits for one that waits for him. All is given back however a request ends.
 
 Requests over `LARGE_BYTES` have a room of their own, so that they keep no others out, and do not wait for it: their
 places would be missed.
@@ -27,6 +28,8 @@ LARGE_BYTES = 2 << 20
 # Bytes of requests between decompression and answer, of both kinds. One that alone is larger is taken when it is alone.
 ROOM_BYTES = 8 << 20
 LARGE_ROOM_BYTES = 16 << 20
+# Room that a request takes at least: 2048 have it at once, whose calls, tasks and rows take 40 MiB while they wait.
+LEAST_BYTES = 4 << 10
 # Requests that are read at once.
 PLACES = 3
 # Seconds that a request waits for its place, and then for its room.
@@ -169,8 +172,8 @@ class Admission:
             Retryable: there was none for too long.
             TooLarge, Malformed: of a compressed body.
         """
-        size = await codec.plain_size(body.content, body.coding, body.limit)
-        size *= _JSON_WEIGHT if body.media_type == codec.JSON else 1
+        size = await codec.weigh(body.content, body.coding, body.limit)
+        size = max(size * (_JSON_WEIGHT if body.media_type == codec.JSON else 1), LEAST_BYTES)
         share = self._large_room if size > LARGE_BYTES else self._room
         await share.take(size)
         return Room(share, size)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import zlib
 from collections.abc import Iterator
 
@@ -38,6 +39,12 @@ _MAX_MEMBERS = 64
 _CHUNK = 1 << 20
 # Below this a decode takes less than a millisecond or two, and a thread costs more than it frees.
 _ASIDE = 64 << 10
+# What is looked at of a body to weigh it: 7 us.
+_SAMPLES = 16
+_SAMPLE_BYTES = 256
+# T for the tag of a message or string in one of the first eleven fields, L for a length up to 3.
+_TAGS, _LENGTHS = range(0x0A, 0x5B, 8), range(4)
+_TINY = bytes(ord("T" if byte in _TAGS else "L" if byte in _LENGTHS else ".") for byte in range(256))
 
 
 def media_type(content_type: str) -> str:
@@ -119,15 +126,17 @@ def decode_both(
     return request, _parse(body, request, mend=mend)
 
 
-async def plain_size(body: bytes, content_encoding: str = "", limit: int = DEFAULT_LIMIT) -> int:
+async def weigh(body: bytes, content_encoding: str = "", limit: int = DEFAULT_LIMIT) -> int:
     """How many bytes a body has after decompression, without ever having them all in memory.
+
+    Bytes of tiny messages weigh up to eight times as much (`_weight`).
 
     Raises:
         UnsupportedMedia, TooLarge, Malformed: as `decode`.
     """
     coding = content_coding(content_encoding)
     if not coding:
-        return len(body)
+        return _weight(body)
     return await asyncio.to_thread(_measure, body, coding, limit)
 
 
@@ -169,7 +178,25 @@ def _decompress(body: bytes, coding: str, limit: int) -> bytes:
 
 
 def _measure(body: bytes, coding: str, limit: int) -> int:
-    return sum(map(len, _inflate(body, coding, limit)))
+    return sum(map(_weight, _inflate(body, coding, limit)))
+
+
+def _weight(plain: bytes) -> int:
+    """The bytes, times what the messages in them take in memory beside what most do.
+
+    An empty message is two bytes, and protobuf makes 70 (a KeyValue) to 130 (a LogRecord) of them. So what looks like
+    the beginning of one with three bytes at most is counted, in a sample: half of all bytes, where there is nothing
+    else, and that weighs eight times as much; below an eighth, as in what programs send, nothing changes. The sample
+    begins anywhere, so that nobody can know what is looked at.
+    """
+    size = len(plain)
+    sample = plain
+    if size > _SAMPLES * _SAMPLE_BYTES:
+        stride = size // _SAMPLES
+        first = random.randrange(stride - _SAMPLE_BYTES + 1)  # noqa: S311 - no secret
+        sample = b"".join([plain[at : at + _SAMPLE_BYTES] for at in range(first, first + stride * _SAMPLES, stride)])
+    tiny = sample.translate(_TINY).count(b"TL")
+    return size * max(1, 16 * tiny // max(1, len(sample)))
 
 
 def _inflate(body: bytes, coding: str, limit: int) -> Iterator[bytes]:

@@ -107,12 +107,15 @@ async def test_no_more_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("body", "size"),
     [
-        (Body(b"12345"), 5),
+        (Body(bytes(5000)), 5000),
+        # Of a call and its task there is more than of its few bytes.
+        (Body(b"12345"), 4096),
+        (Body(b""), 4096),
         (Body(gzip.compress(bytes(3 * MIB)), coding="gzip"), 3 * MIB),
         (Body(zlib.compress(bytes(MIB + 1)), coding="deflate"), MIB + 1),
-        (Body(gzip.compress(b"12") + gzip.compress(b"345"), coding="gzip"), 5),
+        (Body(gzip.compress(bytes(2000)) + gzip.compress(bytes(3000)), coding="gzip"), 5000),
         # While it is decoded JSON takes far more.
-        (Body(bytes(100), codec.JSON), 200),
+        (Body(bytes(10_000), codec.JSON), 20_000),
     ],
 )
 async def test_room_is_taken_by_what_is_there_after_decompression(body: Body, size: int) -> None:
@@ -120,6 +123,30 @@ async def test_room_is_taken_by_what_is_there_after_decompression(body: Body, si
     with await admission.room(body):
         assert admission.used == (0, size)
     assert admission.used == (0, 0)
+
+
+@pytest.mark.parametrize("element", [b"\x12\x00", b"\x12\x02\x10\x01", b"\x32\x02\x12\x00", b"\x0a\x03\x42\x01\x00"])
+async def test_tiny_messages_weigh_more(element: bytes) -> None:
+    """An empty LogRecord is two bytes on the wire, and 130 once it is decoded."""
+    for size in (100, 5 * MIB):
+        body = element * (size // len(element))
+        least = len(body) * (16 // len(element))
+        assert least * 0.7 < await codec.weigh(body) <= 8 * size
+        assert least * 0.7 < await codec.weigh(gzip.compress(body), "gzip") <= 8 * size
+
+
+@pytest.mark.parametrize("size", [100, 4096, 5 * MIB])
+async def test_what_programs_send_weighs_what_it_has(size: int) -> None:
+    """Also where the attributes are as short as can be."""
+    request = ExportLogsServiceRequest()
+    records = request.resource_logs.add().scope_logs.add().log_records
+    while len(records) * 100 < size:
+        record = records.add(time_unix_nano=1_768_471_200_000_000_000, severity_number=9)
+        record.body.string_value = "said"
+        for key in ("http.method", "code", "user.id"):
+            record.attributes.add(key=key).value.int_value = 1
+    body = request.SerializeToString()
+    assert await codec.weigh(body) == await codec.weigh(gzip.compress(body), "gzip") == len(body)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +261,22 @@ async def test_of_many_large_requests_at_once_few_are_in_memory_and_the_others_c
     assert len(waiting) == 1
     assert sorted(answers) == ["OK"] + ["UNAVAILABLE"] * 19
     assert servers.most <= 2
+    assert servers.admission.used == (0, 0)
+
+
+async def test_of_many_small_requests_at_once_no_more_are_taken_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By their bytes alone all of them were: a hundred thousand, each a call, a task and what it waits for."""
+    monkeypatch.setattr(admission_module, "ROOM_BYTES", 10 * admission_module.LEAST_BYTES)
+    async with serving() as servers, aio.insecure_channel(f"127.0.0.1:{servers.grpc_port}") as channel:
+        call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(Signal.LOGS.method)
+        asking = [asyncio.ensure_future(call(logs(10)).code()) for _ in range(60)]
+        await asyncio.wait(asking, timeout=3)
+        assert servers.working == 10
+        servers.go.set()
+        codes = await asyncio.gather(*asking)
+    assert (codes.count(grpc.StatusCode.OK), codes.count(grpc.StatusCode.UNAVAILABLE)) == (10, 50)
     assert servers.admission.used == (0, 0)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -15,6 +17,7 @@ from typing import Self
 import grpc
 import httpx
 import psutil
+import psycopg
 import pytest
 from grpc import aio
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -188,3 +191,52 @@ def test_a_large_resource_above_many_series_takes_little(sink: RunningSink) -> N
             assert (answer.status_code, time.monotonic() < deadline) == (503, True)
     assert answer.content == b""
     assert peak.mib < 200
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+async def test_many_requests_of_empty_records_at_once_take_little(sink: RunningSink) -> None:
+    """2 MB of nothing but empty records are 130 MB once they are decoded: four at once had room, 620 MiB in all."""
+    records = b"\x12\x00" * 950_000
+    scope = b"\x12" + _length(records) + records
+    body = b"\x0a" + _length(scope) + scope
+    async with httpx.AsyncClient(base_url=sink.http, timeout=60) as client:
+        with _Peak(sink) as peak:
+            answers = await asyncio.gather(
+                *(client.post(Signal.LOGS.path, content=body, headers=PROTOBUF) for _ in range(8))
+            )
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    assert peak.mib < _MOST_MIB
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+async def test_many_small_requests_before_a_database_that_waits_take_little(sink: RunningSink) -> None:
+    """By their bytes all of 20,000 had room at once: 280 MiB."""
+    message = ExportLogsServiceRequest()
+    message.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=TIME)
+    body = message.SerializeToString()
+    codes: Counter[str] = Counter()
+    with psycopg.connect(sink.url) as holder, _Peak(sink) as peak:
+        holder.execute("LOCK TABLE otel_log IN SHARE MODE")
+        async with contextlib.AsyncExitStack() as stack:
+            asking = []
+            for _ in range(200):
+                # A connection of its own, each with a hundred streams.
+                options = [("grpc.use_local_subchannel_pool", 1)]
+                channel = await stack.enter_async_context(aio.insecure_channel(sink.grpc, options=options))
+                call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(Signal.LOGS.method)
+                asking += [asyncio.ensure_future(call(body).code()) for _ in range(100)]
+            codes.update(code.name for code in await asyncio.gather(*asking))
+    # Of those that come faster than they are looked at gRPC itself cancels some.
+    assert set(codes) <= {"UNAVAILABLE", "CANCELLED"}
+    assert peak.mib < 250
+
+
+def _length(content: bytes) -> bytes:
+    """The length of a message, as protobuf's varint."""
+    number, digits = len(content), b""
+    while number > 127:
+        digits += bytes([number & 127 | 128])
+        number >>= 7
+    return digits + bytes([number])
