@@ -57,7 +57,7 @@ def origin_of(resource: Resource) -> Origin:
 
 
 def encode_scope(scope: InstrumentationScope) -> bytes:
-    """A scope as canonical JSON."""
+    """A scope as canonical JSON; its schema's URL is no part of it (0201)."""
     content: dict[str, Any] = {"name": text(scope.name), "version": text(scope.version)}
     if scope.attributes:
         content["attributes"] = attributes(scope.attributes)
