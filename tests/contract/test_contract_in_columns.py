@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import psycopg
 import pytest
 from contract.contract import Case, cases, compare, send
 from contract.wires import grpc_wire, http_wire
@@ -13,6 +12,7 @@ from contract.wires import grpc_wire, http_wire
 from postel.otlp import codec
 from support.postgres import fresh_database
 from support.sink import ingesting, recount
+from support.timescale_database import pack
 
 pytestmark = pytest.mark.slow
 
@@ -35,11 +35,6 @@ _CASES = [
     for case in cases()
     if case.name not in _NOT_HERE
 ]
-_CHUNKS = """
-    SELECT format('%I.%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks
-    JOIN timescaledb_information.hypertables USING (hypertable_schema, hypertable_name)
-    WHERE compression_enabled AND hypertable_schema = 'public'
-"""
 
 
 @pytest.fixture
@@ -56,16 +51,9 @@ async def test_case(case: Case, database: str) -> None:
         http_wire(ingest, codec.JSON) as wire,
         grpc_wire(ingest) as another,
     ):
-        await send(case, wire, database, after=partial(_pack, database))
+        await send(case, wire, database, after=partial(pack, database))
         compare(case, database)
         assert await recount(database) == []
-        await send(case, another, database, after=partial(_pack, database))
+        await send(case, another, database, after=partial(pack, database))
     compare(case, database, but="ingest_ledger")
     assert await recount(database) == []
-
-
-def _pack(url: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SET default_transaction_read_only = off")
-        for (chunk,) in connection.execute(_CHUNKS).fetchall():
-            connection.execute(f"SELECT compress_chunk('{chunk}')".encode())

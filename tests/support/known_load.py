@@ -128,7 +128,8 @@ def _log(number: int) -> LogRecord:
     return record
 
 
-def _logs(numbers: Sequence[int]) -> ExportLogsServiceRequest:
+def logs(numbers: Sequence[int]) -> ExportLogsServiceRequest:
+    """A request of events with these numbers, all of them messages or none."""
     request = ExportLogsServiceRequest()
     of_haraka = numbers[0] % KINDS == Kind.MESSAGE
     scope = request.resource_logs.add(resource=_HARAKA if of_haraka else _ZONE_MTA).scope_logs.add()
@@ -144,7 +145,8 @@ def _point(tick: int, value: int, **attributes: str) -> NumberDataPoint:
     )
 
 
-def _metrics(numbers: Sequence[int]) -> ExportMetricsServiceRequest:
+def metrics(numbers: Sequence[int]) -> ExportMetricsServiceRequest:
+    """A request of points with these numbers."""
     gauge, counter, delta = (Metric(name=n) for n in ("zonemta.queue.message.count", "zonemta.delivery.attempts", "d"))
     counter.sum.aggregation_temporality, counter.sum.is_monotonic = _CUMULATIVE, True
     delta.sum.aggregation_temporality = _DELTA
@@ -261,7 +263,7 @@ class Load:
         return numbers
 
     async def _post(self, client: httpx.AsyncClient, route: Route, numbers: Sequence[int]) -> str:
-        request = _logs(numbers) if route.signal is Signal.LOGS else _metrics(numbers)
+        request = logs(numbers) if route.signal is Signal.LOGS else metrics(numbers)
         try:
             answer = await client.post(
                 f"{route.url}{route.signal.path}",

@@ -14,6 +14,12 @@ from support.node import Node
 from support.postgres import fresh_database
 from timescale_sink.store.database import Connection, connect
 
+_CHUNKS = """
+    SELECT format('%I.%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks
+    JOIN timescaledb_information.hypertables USING (hypertable_schema, hypertable_name)
+    WHERE compression_enabled AND hypertable_schema = 'public'
+"""
+
 
 class TimescaleDatabase(Protocol):
     """What a test asks of either."""
@@ -63,3 +69,11 @@ async def on_server(server: str, template: str) -> AsyncIterator[TimescaleDataba
             yield _OnServer(asked, connection)
         finally:
             await connection.close()
+
+
+def pack(url: str) -> None:
+    """Put all rows that there are into columns."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        for (chunk,) in connection.execute(_CHUNKS).fetchall():
+            connection.execute(f"SELECT compress_chunk('{chunk}')".encode())
