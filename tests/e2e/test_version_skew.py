@@ -1,8 +1,9 @@
 """Programs of two versions: what an earlier agent and Collector send to this sink, and these to an earlier sink, also
 while its database is migrated, is stored once.
 
-The earlier version is the commit before the one that added the newest migration, run by the same Python environment.
-Its Collector is its configuration in the program that this checkout has built.
+The earlier version is the commit before the one that added the newest migration; on TimescaleDB Community two came with
+it, which make aggregates over what the earlier sink writes to. It is run by the same Python environment, and its
+Collector is its configuration in the program that this checkout has built.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,16 @@ import psycopg
 import pytest
 
 from postel.collector import find_collector
+from postel.signals import load_all
 from support.collector import Collector
 from support.known_load import Load, routes
-from support.known_rows import differences
+from support.known_rows import ROLLUPS, differences
 from support.postgres import fresh_database
 from support.requirements import require
 from support.running_agent import KillableAgent
 from support.sink import RunningSink
 from timescale_sink.store.database import Tier
+from timescale_sink.store.housekeeping import keep_house
 from timescale_sink.store.migrate import scripts
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
@@ -40,7 +43,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 CHECKOUT = Path(__file__).parents[2]
 RATE = 300
 """Records a second."""
-NEWEST = [script.name for script in scripts("migrations") if script.fits(Tier.PLAIN)][-1]
+_NEW = {Tier.PLAIN: 1, Tier.COMMUNITY: 2}
+"""How many migrations come meanwhile."""
 AS_SAID = "the tables hold what the ledger says\n"
 
 
@@ -50,14 +54,29 @@ def git(*arguments: str) -> str:
     ).stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's folder of the earlier version."""
+@dataclass(frozen=True)
+class Earlier:
+    """The project's folder of an earlier version, and the migrations that it does not have, of this kind of server."""
+
+    folder: Path
+    new: Sequence[str]
+
+
+@pytest.fixture(params=[Tier.PLAIN, Tier.COMMUNITY])
+def tier(request: pytest.FixtureRequest) -> Tier:
+    """What the server offers."""
+    tier: Tier = request.param
+    return tier
+
+
+@pytest.fixture
+def earlier(tier: Tier, tmp_path_factory: pytest.TempPathFactory) -> Earlier:
     whole = (CHECKOUT / ".git").exists() and git("rev-parse", "--is-shallow-repository") == "false"
     require("history", available=whole, how="an earlier version is taken from it; git fetch --unshallow brings it")
-    migration = f"timescale_sink/store/sql/migrations/{NEWEST}"
+    new = [script.name for script in scripts("migrations") if script.fits(tier)][-_NEW[tier] :]
+    migration = f"timescale_sink/store/sql/migrations/{new[0]}"
     added = git("log", "--max-count=1", "--diff-filter=A", "--format=%H", "--", migration)
-    assert added, f"{NEWEST} is not committed"
+    assert added, f"{new[0]} is not committed"
     archive = subprocess.run(
         ["git", "archive", "--format=tar", f"{added}^"], cwd=CHECKOUT, check=True, capture_output=True, timeout=60
     )
@@ -72,12 +91,14 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert all(path.startswith(str(folder)) for path in found.stdout.split())
     print(f"the earlier version: {git('log', '--max-count=1', '--format=%h, %cd', f'{added}^')}")  # noqa: T201
-    return folder
+    return Earlier(folder, new)
 
 
 @pytest.fixture
-def url(postgres: str) -> Iterator[str]:
-    with fresh_database(postgres) as url:
+def url(tier: Tier, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty database on such a server."""
+    server: str = request.getfixturevalue("timescale" if tier is Tier.COMMUNITY else "postgres")
+    with fresh_database(server) as url:
         yield url
 
 
@@ -122,7 +143,7 @@ async def platform(
             yield ours
             tasks[1].cancel()
             await come_true(lambda: not load.left, 60, f"{load.left} are not taken: {load.answers}")
-            await come_true(lambda: not differences(url, load.made), 120, "all is stored")
+            await come_true(lambda: all_is_stored(url, load.made), 120, "all is stored")
         except BaseException:
             sys.stderr.write(f"{differences(url, load.made)}\n{ours.logs}")
             raise
@@ -144,16 +165,24 @@ async def come_true(ask: Callable[[], object], seconds: float, what: str) -> Non
         await asyncio.sleep(0.5)
 
 
+def all_is_stored(url: str, made: int) -> bool:
+    """And rolled up: after a refresh cycle, where it is only that."""
+    found = differences(url, made)
+    if found.keys() and found.keys() <= ROLLUPS:
+        asyncio.run(keep_house(url, load_all()))
+    return not found
+
+
 def stored(url: str) -> int:
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT coalesce(sum(stored), 0)::bigint FROM ingest_ledger").fetchone()
     return int(row[0]) if row else 0
 
 
-def has(url: str, migration: str) -> bool:
+def have(url: str) -> set[str]:
+    """The migrations that were applied."""
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT count(*) FROM postel_migration WHERE name = %s", (migration,)).fetchone()
-    return row == (1,)
+        return {name for (name,) in connection.execute("SELECT name FROM postel_migration").fetchall()}
 
 
 async def nothing_is_missing(ours: Platform, url: str) -> None:
@@ -170,9 +199,9 @@ async def nothing_is_missing(ours: Platform, url: str) -> None:
     print(f"{ours.load.made} records, stored {stored(url)}")  # noqa: T201 - the figures
 
 
-async def test_an_earlier_agent_and_collector_send_to_this_sink(earlier: Path, url: str, tmp_path: Path) -> None:
-    async with platform(tmp_path, url, senders=earlier) as ours:
-        assert has(url, NEWEST)
+async def test_an_earlier_agent_and_collector_send_to_this_sink(earlier: Earlier, url: str, tmp_path: Path) -> None:
+    async with platform(tmp_path, url, senders=earlier.folder) as ours:
+        assert have(url) >= {*earlier.new}
         await come_true(lambda: stored(url) > 1000, 60, "rows of the earlier ones")
         await asyncio.to_thread(ours.sink.kill)
         await asyncio.sleep(2)
@@ -182,20 +211,20 @@ async def test_an_earlier_agent_and_collector_send_to_this_sink(earlier: Path, u
 
 
 async def test_these_send_to_an_earlier_sink_whose_database_is_migrated_meanwhile(
-    earlier: Path, url: str, tmp_path: Path
+    earlier: Earlier, url: str, tmp_path: Path
 ) -> None:
-    async with platform(tmp_path, url, receiver=earlier) as ours:
-        assert not has(url, NEWEST)
+    async with platform(tmp_path, url, receiver=earlier.folder) as ours:
+        assert have(url).isdisjoint(earlier.new)
         await come_true(lambda: stored(url) > 1000, 60, "rows that the earlier one writes")
 
         later = RunningSink(tmp_path, url, ports=ours.sink.ports)
         rehearsed = await asyncio.to_thread(later.command, "db", "migrate", "--check")
         assert rehearsed.returncode == 0, rehearsed.stderr
-        assert f"would apply: {NEWEST} (" in rehearsed.stdout
-        assert not has(url, NEWEST)
+        assert all(f"would apply: {name} (" in rehearsed.stdout for name in earlier.new)
+        assert have(url).isdisjoint(earlier.new)
         migrated = await asyncio.to_thread(later.command, "db", "migrate")
         assert migrated.returncode == 0, migrated.stderr
-        assert has(url, NEWEST)
+        assert have(url) >= {*earlier.new}
 
         # The earlier one goes on with the schema of the later.
         before = stored(url)
