@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,9 +32,13 @@ class SmallDisk:
         server: which PostgreSQL.
         folder: an empty one; the disk is mounted over it.
         holder: the process whose mounts have it.
+        options: of `postgres`, beside those that keep it small.
     """
 
-    def __init__(self, server: PostgresServer, folder: Path, holder: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, server: PostgresServer, folder: Path, holder: subprocess.Popen[bytes], options: Sequence[str]
+    ) -> None:
+        self._options = options
         self._programs, self._folder, self._holder = server.programs, folder, holder
         self._filler = Path(f"/proc/{holder.pid}/root{folder}/filler")
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,9 +55,8 @@ class SmallDisk:
         deadline = time.monotonic() + 30
         while True:
             if self._process is None or self._process.poll() is not None:
-                command = self._inside(
-                    "postgres", "-D", f"{self._folder}/data", "-k", str(self._folder.parent), *_OPTIONS
-                )
+                where = ("-D", f"{self._folder}/data", "-k", str(self._folder.parent))
+                command = self._inside("postgres", *where, *_OPTIONS, *self._options)
                 with (self._folder.parent / "log").open("ab") as log:
                     self._process = subprocess.Popen(command, stdout=log, stderr=log)
             try:
@@ -93,7 +96,7 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(server: PostgresServer, mebibytes: int) -> Iterator[SmallDisk]:
+def small_disk(server: PostgresServer, mebibytes: int, *options: str) -> Iterator[SmallDisk]:
     """A server on a disk of this size; needs root, who may mount and be another user."""
     require("root", available=os.geteuid() == 0, how="the server's disk is a mount of its own")
     parent = Path(tempfile.mkdtemp(prefix="postel-"))
@@ -101,10 +104,10 @@ def small_disk(server: PostgresServer, mebibytes: int) -> Iterator[SmallDisk]:
     os.chown(parent, owner.pw_uid, owner.pw_gid)
     folder = parent / "disk"
     folder.mkdir()
-    options = f"size={mebibytes}m,mode=0700,uid={owner.pw_uid},gid={owner.pw_gid}"
-    mount = f"mount -t tmpfs -o {options} none {folder} && echo mounted && exec sleep 3600"
+    size = f"size={mebibytes}m,mode=0700,uid={owner.pw_uid},gid={owner.pw_gid}"
+    mount = f"mount -t tmpfs -o {size} none {folder} && echo mounted && exec sleep 3600"
     with subprocess.Popen([*mounting(), "sh", "-c", mount], stdout=subprocess.PIPE) as holder:
-        disk = SmallDisk(server, folder, holder)
+        disk = SmallDisk(server, folder, holder, options)
         try:
             assert holder.stdout
             assert holder.stdout.readline() == b"mounted\n"
