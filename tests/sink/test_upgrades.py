@@ -28,7 +28,11 @@ from timescale_sink.store.rollup_views import names
 _NOT_HERE = {"49_poisoned_by_the_database", "50_read_only"}
 
 
-@pytest.fixture(params=[server for server in SERVERS if server != "old_postgres"])
+# On plain PostgreSQL most migrations have little to do.
+_PLAIN = pytest.param("postgres", marks=pytest.mark.soak)
+
+
+@pytest.fixture(params=[_PLAIN, *(server for server in SERVERS if server == "timescale")])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     with fresh_database(request.getfixturevalue(request.param)) as url:
         yield url
