@@ -6,7 +6,7 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,6 +23,7 @@ from postel.otlp.sender import Sender, Sent
 from postel.otlp.signal import Signal
 from postel.otlp.tls_files import TlsFiles
 from support.collector import log_request
+from support.eventually import eventually
 from support.gateway import AUTHORITY, TOKEN, Gateway
 from support.otlp_thread import OtlpThread
 from support.silent_server import silent_server
@@ -200,13 +201,6 @@ def hold_nothing(there: Sequence[Delays], hanging: Sequence[Delays]) -> None:
         assert turn.longest < max(before.longest, after.longest) + 0.5 * _TRY_S, figures
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.1)
-
-
 @pytest.mark.parametrize(
     ("rounds", "overrides"),
     [
@@ -224,7 +218,7 @@ async def test_a_vendor_that_hangs_is_not_noticed_and_lacks_nothing_when_it_is_b
             with two.hanging():
                 hanging.append(await Delays.of(agent, rounds))
             there.append(await Delays.of(agent, rounds))
-        await until(lambda: set(two.vendor.bodies()) == set(agent.bodies), "the vendor has all")
+        await eventually(lambda: set(two.vendor.bodies()) == set(agent.bodies), 120, "the vendor has all")
         hold_nothing(there, hanging)
         assert sorted(two.vendor.bodies()) == sorted(agent.bodies), "nothing twice"
         assert await agent.is_stored()
@@ -251,7 +245,7 @@ async def test_what_the_vendors_queue_had_no_room_for_is_counted_in_the_sink(two
             full = await Delays.of(agent, 15)
         hold_nothing([before, await Delays.of(agent, 15)], [full])
         last = await agent.tell()
-        await until(lambda: last in two.vendor.bodies(), "the vendor is heard again")
+        await eventually(lambda: last in two.vendor.bodies(), 120, "the vendor is heard again")
         await asyncio.sleep(2)
         missing = set(agent.bodies) - set(two.vendor.bodies())
         assert 0 < len(missing) < 75

@@ -16,14 +16,14 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
-from postel import bounded_http, bounded_tls, serving
-from postel.listening import listen
+from postel import bounded_http, bounded_tls
 from postel.otlp import grpc_server
 from postel.otlp.client import create_sender
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import Signal
 from postel.otlp.tls_door import TlsDoor
 from postel.otlp.tls_files import TlsFiles
+from support import listening
 from support.flood import HALF_HELLO, Way, ended, flood
 from support.gateway import AUTHORITY
 from support.otlp_receiver import running_receiver
@@ -75,7 +75,7 @@ async def test_a_sender_gets_through_to_https_beside_a_flood_of_handshakes(words
 
 async def test_a_handshake_that_stands_still_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_tls, "HANDSHAKE_SECONDS", 0.3)
-    async with served(App(), tls=door()) as port:
+    async with flooded(App(), tls=door()) as port:
         for words in (b"", HALF_HELLO):
             began = asyncio.get_running_loop().time()
             assert await ask(port, words) in (b"", b"reset")
@@ -83,7 +83,7 @@ async def test_a_handshake_that_stands_still_is_cut_off(monkeypatch: pytest.Monk
 
 
 async def test_a_server_that_stops_waits_for_no_handshake() -> None:
-    async with served(App(), tls=door()) as port:
+    async with flooded(App(), tls=door()) as port:
         waiting = [asyncio.create_task(ask(port, HALF_HELLO)) for _ in range(3)]
         await asyncio.sleep(0.2)
         assert not any(task.done() for task in waiting)
@@ -99,7 +99,7 @@ async def test_a_request_may_come_with_the_end_of_the_handshake(version: ssl.TLS
     context.maximum_version = version
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-    async with served(App(), tls=door()) as port, asyncio.timeout(5):
+    async with flooded(App(), tls=door()) as port, asyncio.timeout(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while True:
             with contextlib.suppress(ssl.SSLWantReadError):
@@ -121,7 +121,7 @@ async def test_a_websocket_over_tls_has_its_connection(monkeypatch: pytest.Monke
     monkeypatch.setattr(bounded_http, "HEAD_SECONDS", 0.3)
     context = ssl.create_default_context(cafile=AUTHORITY)
     async with (
-        served(App(), tls=door()) as port,
+        flooded(App(), tls=door()) as port,
         connect(f"wss://localhost:{port}/ws", ssl=context) as socket,
     ):
         await asyncio.sleep(0.5)
@@ -192,20 +192,15 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def served(
+async def flooded(
     app: App, connections: int = MOST, body: int | None = None, tls: TlsDoor | None = None
 ) -> AsyncIterator[int]:
-    server = serving.create_server(Starlette(routes=app.routes), grace=1, connections=connections, body=body, tls=tls)
-    with listen("127.0.0.1:0", "a test") as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.005)
+    routes = Starlette(routes=app.routes)
+    async with listening.served(routes, connections=connections, body=body, tls=tls) as port:
         try:
-            yield listener.getsockname()[1]
+            yield port
         finally:
             app.go.set()
-            server.stop()
-            await running
 
 
 async def ask(port: int, *words: bytes, pause: float = 0.0) -> bytes:
@@ -227,7 +222,7 @@ async def ask(port: int, *words: bytes, pause: float = 0.0) -> bytes:
 
 async def test_who_has_a_request_under_way_is_not_closed_for_another() -> None:
     app = App()
-    async with served(app, connections=3) as port, connect(f"ws://127.0.0.1:{port}/ws") as socket:
+    async with flooded(app, connections=3) as port, connect(f"ws://127.0.0.1:{port}/ws") as socket:
         waiting = [
             asyncio.create_task(ask(port, b"GET /waits HTTP/1.1\r\nconnection: close\r\n\r\n")) for _ in range(2)
         ]
@@ -240,7 +235,7 @@ async def test_who_has_a_request_under_way_is_not_closed_for_another() -> None:
 
 
 async def test_a_head_without_end_is_refused_and_an_ordinary_large_one_is_not() -> None:
-    async with served(App()) as port:
+    async with flooded(App()) as port:
         answer = await ask(port, GET + b"x: " + bytes([97]) * 70_000)
         assert answer.startswith(b"HTTP/1.1 431 ")
         large = b"x: " + bytes([97]) * 30_000 + b"\r\nconnection: close\r\n\r\n"
@@ -248,7 +243,7 @@ async def test_a_head_without_end_is_refused_and_an_ordinary_large_one_is_not() 
 
 
 async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so() -> None:
-    async with served(App(), body=100_000) as port:
+    async with flooded(App(), body=100_000) as port:
         post = b"POST /quick HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
         assert (await ask(port, post + b"content-length: 100000\r\n\r\n" + bytes(100_000))).endswith(b"100000")
         for told in (
@@ -269,7 +264,7 @@ MANY, LONG, FRAMES = [FIELD] * 60, [b"t: ", *[bytes([97]) * 10_000] * 60], [b"1;
 @pytest.mark.parametrize("path", [b"/quick", b"/nowhere"], ids=["awaited", "answered"])
 @pytest.mark.parametrize("words", [[b"0\r\n", *MANY], [b"0\r\n", *LONG], FRAMES], ids=["many", "long", "frames"])
 async def test_trailers_without_end_are_refused(path: bytes, words: list[bytes]) -> None:
-    async with served(App()) as port:
+    async with flooded(App()) as port:
         answer = await ask(port, b"POST " + path + CHUNKED, *words, pause=0.001)
         # What was still on its way may cost the answer; and a request that has one gets no other.
         if answer != b"reset":
@@ -278,7 +273,7 @@ async def test_trailers_without_end_are_refused(path: bytes, words: list[bytes])
 
 
 async def test_trailers_are_no_headers() -> None:
-    async with served(App()) as port:
+    async with flooded(App()) as port:
         answer = await ask(port, b"POST /told" + CHUNKED + b"0\r\nauthorization: Bearer x\r\n\r\n" + LAST)
         assert answer.count(b"HTTP/1.1 200 ") == 2
         assert b"\r\n\r\nhost,transfer-encodingHTTP" in answer
@@ -299,7 +294,7 @@ async def test_who_is_slower_than_a_bound_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, words: tuple[bytes, ...], time: str
 ) -> None:
     monkeypatch.setattr(bounded_http, time, 0.3)
-    async with served(App()) as port:
+    async with flooded(App()) as port:
         began = asyncio.get_running_loop().time()
         answer = await ask(port, *words, pause=0.1)
         assert asyncio.get_running_loop().time() - began < 2
@@ -309,7 +304,7 @@ async def test_who_is_slower_than_a_bound_is_cut_off(
 async def test_who_does_not_read_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_http, "UNREAD_SECONDS", 0.3)
     app = App()
-    async with served(app) as port:
+    async with flooded(app) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         # Nobody reads: once its buffer is full asyncio takes nothing more.
         writer.write(b"GET /much HTTP/1.1\r\n\r\n")

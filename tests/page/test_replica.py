@@ -25,6 +25,7 @@ from postel.errors import DatabaseError
 from postel.settings import Database, Settings
 from postel.signals import load_all
 from postel.tasks import end
+from support.eventually import eventually
 from support.listener import listening
 from support.page import Rows, look, name_of, serving, status
 from support.postgres import KillableServer, distribution_server, fresh_database, migrate_now, named
@@ -406,13 +407,6 @@ class Heard:
         self.reached = at
 
 
-async def come(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.05)
-
-
 @contextmanager
 def answering(access: Access, another: Access) -> Iterator[None]:
     """What is asked by the one is answered by the other's server."""
@@ -464,11 +458,11 @@ async def test_new_events_that_a_conflict_breaks_off_go_on_behind_those_that_wer
         heard = Heard(access, conflict)
         async with heard.listening():
             await asyncio.to_thread(insert, database, range(1, 1701))
-            await come(lambda: len(heard.numbers) >= 1700, "all came")
+            await eventually(lambda: len(heard.numbers) >= 1700, 20, "all came")
         assert heard.numbers == [*range(1, 1701)]
         assert heard.said == []
         assert met == [heard]
-        await come(lambda: conflicts(copy) >= 1, "it was ended by the replica")
+        await eventually(lambda: conflicts(copy) >= 1, 20, "it was ended by the replica")
 
 
 class Broken(Access):
@@ -500,7 +494,7 @@ async def test_what_was_missed_is_given_once_where_a_conflict_breaks_a_piece_of_
                 access.conflict = lambda: lock(database, copy)
         assert got == [*range(1, 1701)]
         assert access.conflict is None
-        await come(lambda: conflicts(copy) >= 1, "it was ended by the replica")
+        await eventually(lambda: conflicts(copy) >= 1, 20, "it was ended by the replica")
 
 
 async def test_a_question_that_a_conflict_breaks_off_is_asked_once_more(database: str, copy: str) -> None:
@@ -541,9 +535,9 @@ async def test_a_replica_with_less_than_was_given_gives_nothing_until_it_has_tha
         async with heard.listening():
             with held_back(other):
                 last = insert(database, [1, 2])
-                await come(lambda: heard.has(last), "they come from the first")
+                await eventually(lambda: heard.has(last), 20, "they come from the first")
                 with answering(access, lagging):
-                    await come(lambda: heard.said, "it is said")
+                    await eventually(lambda: heard.said, 20, "it is said")
                     assert "has not yet all" in heard.said[0]
                     insert(database, [3])
                     # Who comes from the first replica waits too.
@@ -554,14 +548,14 @@ async def test_a_replica_with_less_than_was_given_gives_nothing_until_it_has_tha
                         assert not coming.done()
                         resume(other)
                     assert coming.result() == [3]
-                    await come(lambda: len(heard.numbers) > 2, "the second goes on")
-                    await come(lambda: heard.said[1:] == [""], "it is said")
+                    await eventually(lambda: len(heard.numbers) > 2, 20, "the second goes on")
+                    await eventually(lambda: heard.said[1:] == [""], 20, "it is said")
                     assert heard.numbers == [1, 2, 3]
 
 
 async def _numbers(heard: Heard, after: str, count: int) -> list[int]:
     async with heard.listening(after):
-        await come(lambda: len(heard.numbers) >= count, "they come")
+        await eventually(lambda: len(heard.numbers) >= count, 20, "they come")
         return heard.numbers
 
 
@@ -574,14 +568,14 @@ async def test_one_that_stays_behind_is_taken_for_a_database_that_was_set_back(
         async with heard.listening():
             with held_back(other):
                 last = insert(database, [1])
-                await come(lambda: heard.has(last), "it comes from the first")
+                await eventually(lambda: heard.has(last), 20, "it comes from the first")
                 was = heard.reached
                 with answering(access, lagging):
-                    await come(lambda: heard.said[1:] == [""], "it goes on")
+                    await eventually(lambda: heard.said[1:] == [""], 20, "it goes on")
                     async with Heard(lagging).listening(was) as begun:
                         assert int(begun) < int(was)
                     resume(other)
-                    await come(lambda: heard.numbers == [1, 1], "what it lacked comes again")
+                    await eventually(lambda: heard.numbers == [1, 1], 20, "what it lacked comes again")
 
 
 def diagnose(folder: Path, url: str, read_url: str | None) -> list[Result]:

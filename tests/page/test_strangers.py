@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 
-from postel import serving, strangers
+from postel import strangers
 from postel.entry import Entry, Tokens
-from postel.listening import listen
+from support.listening import served
 
 TOKEN = "may-look"  # noqa: S105 - a test's
 # A quarter of them is 2.
@@ -25,22 +24,11 @@ HEAD = b"POST /login HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" 
 GUESS = b"GET / HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer nonsense\r\n\r\n"
 
 
-@asynccontextmanager
-async def served() -> AsyncIterator[int]:
+def guarded() -> ASGIApp:
     async def there(_request: Request) -> Response:
         return PlainTextResponse("there")
 
-    app = Entry(Starlette(routes=[Route("/", there)]), tokens=Tokens([TOKEN], []), connections=CONNECTIONS)
-    server = serving.create_server(app, grace=1, connections=CONNECTIONS)
-    with listen("127.0.0.1:0", "a test") as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.005)
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.stop()
-            await running
+    return Entry(Starlette(routes=[Route("/", there)]), tokens=Tokens([TOKEN], []), connections=CONNECTIONS)
 
 
 async def say(port: int, words: bytes) -> asyncio.Task[bytes]:
@@ -62,7 +50,7 @@ async def say(port: int, words: bytes) -> asyncio.Task[bytes]:
 
 async def test_of_more_forms_the_one_that_comes_for_longest_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strangers, "FORM_SECONDS", 60.0)
-    async with served() as port, asyncio.timeout(10):
+    async with served(guarded(), connections=CONNECTIONS) as port, asyncio.timeout(10):
         slow = [await say(port, HEAD + FORM[:5]) for _ in range(4)]
         for given_up in slow[:2]:
             assert await given_up == b"HTTP/1.1 503 Service Unavailable\r\n"
@@ -75,7 +63,7 @@ async def test_of_more_forms_the_one_that_comes_for_longest_is_given_up(monkeypa
 async def test_a_quarter_of_the_connections_waits_for_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strangers, "WRONG_SECONDS", 60.0)
     with capture_logs() as log:
-        async with served() as port, asyncio.timeout(10):
+        async with served(guarded(), connections=CONNECTIONS) as port, asyncio.timeout(10):
             guesses = [await say(port, GUESS) for _ in range(5)]
             for guess in guesses[2:]:
                 assert await guess == b"HTTP/1.1 401 Unauthorized\r\n"

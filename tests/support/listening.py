@@ -1,4 +1,4 @@
-"""A port of loopback for the servers and proxies of the tests."""
+"""Ports of loopback for the servers and proxies of the tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+
+from starlette.types import ASGIApp
+
+from postel import serving
+from postel.listening import listen
+from postel.otlp.tls_door import TlsDoor
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -45,3 +51,26 @@ def calm(handle: Handle) -> Handle:
             writer.close()
 
     return handled
+
+
+@asynccontextmanager
+async def served(
+    app: ASGIApp,
+    address: str = "127.0.0.1:0",
+    *,
+    connections: int = serving.CONNECTIONS,
+    body: int | None = None,
+    tls: TlsDoor | None = None,
+) -> AsyncIterator[int]:
+    """The port of an application that Postel's own HTTP server serves until the block ends."""
+    server = serving.create_server(app, grace=1, connections=connections, body=body, tls=tls)
+    with listen(address, "a test") as listener:
+        running = asyncio.create_task(server.serve([listener]))
+        while not server.started:
+            assert not running.done(), "the HTTP server did not start"
+            await asyncio.sleep(0.005)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.stop()
+            await running

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 
-from postel import serving
-from postel.listening import listen
 from postel.otlp.answers import Outcome
 from postel.otlp.codec import DEFAULT_LIMIT
 from postel.otlp.grpc_server import create_server
 from postel.otlp.http_server import routes
 from postel.otlp.signal import ExportRequest, Signal
 from postel.otlp.tls_door import TlsDoor
+from support.listening import served
 
 
 @dataclass
@@ -67,17 +65,9 @@ async def running_receiver(
         receiver, address="127.0.0.1:0", limit=limit, token=token, tls=tls, connections=connections
     )
     app = Starlette(routes=routes(receiver, limit=limit, token=token))
-    http_server = serving.create_server(app, grace=1, connections=connections, tls=tls)
-    listener = listen(http_address, "a test")
-    receiver.http_port = listener.getsockname()[1]
-    http = asyncio.create_task(http_server.serve([listener]))
-    await grpc_server.start()
-    while not http_server.started:
-        assert not http.done(), "the HTTP server did not start"
-        await asyncio.sleep(0.005)
-    try:
-        yield receiver
-    finally:
-        await grpc_server.stop(0)
-        http_server.should_exit = True
-        await http
+    async with served(app, http_address, connections=connections, tls=tls) as receiver.http_port:
+        await grpc_server.start()
+        try:
+            yield receiver
+        finally:
+            await grpc_server.stop(0)
