@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def collector_config(name: str = "agent.yaml") -> Path:
     return _config_folder() / name
 
 
-def collector_configs(tier: Tier, layers: Iterable[str], folder: Path | None) -> list[Path]:
+def collector_configs(tier: Tier, layers: Sequence[str], folder: Path | None) -> list[Path]:
     """The files that make up a configuration, each laid over those before it.
 
     Args:
@@ -97,7 +97,6 @@ def collector_configs(tier: Tier, layers: Iterable[str], folder: Path | None) ->
     if tier is Tier.KAFKA_MEMBER:
         # The setting is that of the Collector that it may stand beside.
         return shipped
-    layers = tuple(layers)
     for layer in layers:
         if (needed := _OF_TIER.get(layer, tier)) is not tier:
             raise SettingsError(

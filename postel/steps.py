@@ -7,13 +7,14 @@ whom the folder belongs to, with the folder's own rights.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pwd
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
@@ -221,6 +222,52 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         where = Path(error.filename or path)
         raise PostelError(f"{where} cannot be used: {error.strerror}; nothing of it was changed") from None
+
+
+@dataclass
+class Plan:
+    """Steps, and what else the user should know."""
+
+    steps: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Do it all.
+
+        Raises:
+            PostelError: a step could not be done; the same command again goes on from there.
+        """
+        check_writable(self.steps)
+        for step in self.steps:
+            with explained(step.path):
+                step.run()
+
+    def carry_out(self, *, dry_run: bool) -> list[str]:
+        """Run it, unless it is only asked what it would do; each step in words.
+
+        Raises:
+            PostelError: as of `run`.
+        """
+        # A step's words are of the time before it.
+        words = [f"{'would' if dry_run else 'done:'} {step}" for step in self.steps]
+        if not dry_run:
+            self.run()
+        return words
+
+
+def content_of(path: Path) -> bytes | None:
+    """What a file holds; None where there is none.
+
+    Raises:
+        PostelError: it cannot be read.
+    """
+    with explained(path):
+        return path.read_bytes() if path.exists() else None
+
+
+def sha256(content: bytes) -> str:
+    """By which a file is known again."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def check_writable(steps: list[Step]) -> None:

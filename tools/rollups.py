@@ -52,20 +52,11 @@ def _made(table: str) -> Iterator[str]:
     if events:
         yield from by_node(event_rollups.NODES[table])
         yield from by_domain(event_rollups.DOMAINS[table])
-        yield from in_all(event_rollups.TOTALS[table])
+        yield from of_same_size(event_rollups.TOTALS[table])
         if table in event_rollups.LEADERS:
-            yield from leaders(event_rollups.LEADERS[table])
+            yield from of_same_size(event_rollups.LEADERS[table])
         if table in event_rollups.SENDERS:
             yield from by_sender(event_rollups.SENDERS[table])
-
-
-def later_sizes(table: str) -> Iterator[str]:
-    """The rollups of a typed table that came when there were others, made of these."""
-    (typed,) = (found for found in rollups.typed_tables(load_all()) if found.name == table)
-    states = f"{', '.join(KEY)},\n    {rollups.state_of_states(typed)}"
-    for size in rollups.SIZES:
-        if size.later:
-            yield from _sized(table, size, "", states, KEY, segments="node_id, instance, zone", order="bucket")
 
 
 def _sized(
@@ -114,21 +105,12 @@ def by_domain(events: Events) -> Iterator[str]:
         yield columnstore(name, "", "bucket, domain" if size.name == "5m" else "domain, bucket")
 
 
-def in_all(events: Events) -> Iterator[str]:
-    """The rollups of an event table whatever the domain and the node, each made of that by node of the same size."""
+def of_same_size(events: Events) -> Iterator[str]:
+    """Rollups each made of one of the same size, and read whole: what all nodes did, and lists of domains."""
     for size in events.sizes:
         name, source = f"{events.name}_{size.name}_1", f"{events.made_of}_{size.name}_1"
         columns, keys = events.of_buckets(), len(events.by)
         yield _aggregate(name, size.interval, source=source, time="bucket", columns=columns, keys=keys) + "\n"
-        yield columnstore(name, "", "bucket")
-
-
-def leaders(events: Events) -> Iterator[str]:
-    """The lists of the domains with most events of each bucket, made of those by domain of the same size."""
-    for size in events.sizes:
-        name = f"{events.name}_{size.name}_1"
-        source = f"{events.made_of}_{size.name}_1"
-        yield _aggregate(name, size.interval, source=source, time="bucket", columns=events.of_buckets(), keys=0) + "\n"
         yield columnstore(name, "", "bucket")
 
 

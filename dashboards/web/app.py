@@ -28,6 +28,7 @@ from postel.otlp.tls_door import door_of
 from postel.serving import CONNECTIONS, create_server
 from postel.settings import Settings
 from postel.signals import load_all
+from postel.tasks import end
 from timescale_sink.api import routes
 from timescale_sink.api.access import Access
 from timescale_sink.api.readers import Readers
@@ -152,8 +153,7 @@ async def run(settings: Settings, beside: Beside, runbooks: Mapping[str, str]) -
             with tls.watched() if tls else nullcontext():
                 await server.serve([listener])
         finally:
-            opening.cancel()
-            await asyncio.gather(opening, return_exceptions=True)
+            await end(opening)
             await readers.close()
 
 

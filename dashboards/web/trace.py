@@ -123,7 +123,7 @@ class TracePage(Page):
         self._hosts: Mapping[str, str] = {}
         self._shown: object = None
         # What says what is asked for, by its id; None before it was looked for.
-        self._mentioned: dict[UUID, Event] | None = None
+        self._mentioned: list[Event] | None = None
         self._unread = False
         with self.bar, ui.element("form").classes("find").props("action=/trace role=search") as form:
             self._field = ui.input(placeholder="Message-ID, queue id, address, answer", value=self._asked)
@@ -160,19 +160,17 @@ class TracePage(Page):
 
     async def _look_for_mentions(self) -> Sequence[Event]:
         """The events that say what is asked for: at first of a day, which costs much, then with those that come."""
-        first, known = self._mentioned is None, self._mentioned or {}
+        first, known = self._mentioned is None, self._mentioned or []
         # Once, whatever becomes of it.
         self._mentioned = known
         try:
             found = await self._board.mentions(self._asked, timedelta(seconds=_DAY_S) if first else _JUST_NOW)
         except TooSlowError:
-            self._unread = self._unread or first
-            return list(known.values())
-        newest = sorted(
-            {event.event_id: event for event in (*known.values(), *found)}.values(), key=_time, reverse=True
-        )
-        self._mentioned = {event.event_id: event for event in newest[:_MOST_LISTED]}
-        return list(self._mentioned.values())
+            self._unread |= first
+            return known
+        once = {event.event_id: event for event in (*known, *found)}.values()
+        self._mentioned = sorted(once, key=_time, reverse=True)[:_MOST_LISTED]
+        return self._mentioned
 
     def _fill(self, shown: object, build: Callable[[], None]) -> None:
         if shown == self._shown:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import tomllib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel
 from postel.doctor.result import Result, Verdict
 from postel.rights import EVERYBODY, obstacle, readers, seen_as
 from postel.services.units import VARIABLES
-from postel.settings import Settings, config_file
+from postel.settings import Settings, config_file, read_file
 from postel.settings_faults import secret_keys
 
 # Of the settings that are paths, those that are not read as files.
@@ -38,7 +37,7 @@ async def settings_file(settings: Settings) -> AsyncIterator[Result]:
 
 
 def _has_secret(path: Path) -> bool:
-    said = tomllib.loads(path.read_text("utf-8"))
+    said = read_file(path)
     keys = (key.partition("__") for key in secret_keys(Settings))
     return any(key in said.get(section, {}) for section, _, key in keys)
 

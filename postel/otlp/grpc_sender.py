@@ -97,15 +97,15 @@ class GrpcSender:
 
     async def _renew(self) -> None:
         """As of the HTTP sender; a channel keeps the files that it was opened with."""
-        stamp = self._files.stamp()
-        if self._credentials is not None and stamp != self._stamp:
-            with contextlib.suppress(SettingsError):
-                self._credentials = _credentials(self._files)
-                self._stamp = stamp
-                before, self._channel = self._channel, None
-                if before is not None:
-                    # A request of the other signal may be under way on it, and ends within its own time-out.
-                    await before.close(self._timeout)
+        if self._credentials is None or (stamp := self._files.stamp()) == self._stamp:
+            return
+        with contextlib.suppress(SettingsError):
+            self._credentials = _credentials(self._files)
+            self._stamp = stamp
+            before, self._channel = self._channel, None
+            if before is not None:
+                # A request of the other signal may be under way on it, and ends within its own time-out.
+                await before.close(self._timeout)
 
     def _open(self) -> aio.Channel:
         if self._credentials is None:

@@ -12,9 +12,10 @@ from postel.errors import PostelError
 from postel.listening import reachable
 from postel.plugins import haraka, zone_mta
 from postel.plugins.bundle import Bundle, bundles
-from postel.plugins.install import Plan, Record, plan_install, plan_uninstall
+from postel.plugins.install import Record, plan_install, plan_uninstall
 from postel.plugins.servers import Look, PluginError, Server
 from postel.settings import Intake, Settings
+from postel.steps import Plan
 
 _BUFFER = "/var/lib/postel/plugins"
 
@@ -126,10 +127,7 @@ def _nothing_found(known: Mapping[str, Bundle]) -> str:
 
 
 def _do(server: Server, plan: Plan, *, dry_run: bool) -> None:
-    # A step's words are of the time before it.
-    steps = [f"{'would' if dry_run else 'done:'} {step}" for step in plan.steps]
-    if not dry_run:
-        plan.run()
+    steps = plan.carry_out(dry_run=dry_run)
     click.echo(f"{server}:{'' if steps else ' nothing to do'}")
     for line in (*steps, *plan.notes):
         click.echo(f"  {line}")

@@ -6,11 +6,10 @@ own and unchanged, keeps what the user changed, and removes exactly what it made
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Self
@@ -20,6 +19,7 @@ from postel.plugins.servers import PluginError, Server
 from postel.steps import (
     AddLine,
     MakeFolder,
+    Plan,
     PutFile,
     PutFolder,
     RemoveEmptyFolder,
@@ -27,9 +27,9 @@ from postel.steps import (
     RemoveFolder,
     RemoveLine,
     SetAside,
-    Step,
-    check_writable,
+    content_of,
     explained,
+    sha256,
 )
 
 _RECORD = PurePosixPath("postel-installed.json")
@@ -93,26 +93,6 @@ class Record:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"
 
 
-@dataclass
-class Plan:
-    """Steps, and what else the user should know."""
-
-    steps: list[Step] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def run(self) -> None:
-        """Do it all.
-
-        Raises:
-            PostelError: a step could not be done. The server's settings name the plugin last and forget it first, so
-                that what was done until then is without effect; the same command again goes on from there.
-        """
-        check_writable(self.steps)
-        for step in self.steps:
-            with explained(step.path):
-                step.run()
-
-
 def plan_install(server: Server, bundle: Bundle, given: Mapping[str, str] = MappingProxyType({})) -> Plan:
     """How this plugin gets into this server; no step where it is there already.
 
@@ -121,6 +101,9 @@ def plan_install(server: Server, bundle: Bundle, given: Mapping[str, str] = Mapp
         bundle: the plugin.
         given: settings of the plugin's that are not its defaults, such as ``endpoint``.
 
+    The server's settings name the plugin last and forget it first, so that what a step that fails has left is without
+    effect.
+
     Raises:
         PluginError: the same plugin is there by other means, or something else is in its place.
     """
@@ -128,13 +111,13 @@ def plan_install(server: Server, bundle: Bundle, given: Mapping[str, str] = Mapp
     _check_place(server, record)
     plan = Plan()
     makes_parent = not server.code.parent.is_dir()
-    config, sha256 = _plan_config(server, record, settings_text(server, bundle, given), plan)
+    config, digest = _plan_config(server, record, settings_text(server, bundle, given), plan)
     adds_line = server.listed is not None and not server.listed.names()
     wanted = Record(
         version=bundle.version,
         digest=bundle.digest(),
         config=config,
-        config_sha256=sha256,
+        config_sha256=digest,
         line=server.listed.line if server.listed and (adds_line or (record and record.line)) else "",
         made_parent=makes_parent or bool(record and record.made_parent),
     )
@@ -214,16 +197,15 @@ def _plan_config(server: Server, record: Record | None, wanted: bytes, plan: Pla
         _retire(server, known, record, plan)
     if server.config is None:
         return "", ""
-    with explained(server.config):
-        there = server.config.read_bytes() if server.config.exists() else None
-    ours = (str(server.config), _sha256(wanted))
+    there = content_of(server.config)
+    ours = (str(server.config), sha256(wanted))
     if there is None:
         plan.steps.append(PutFile(server.config, wanted))
         return ours
     if known == server.config and record:
         if there == wanted:
             return ours
-        if _sha256(there) == record.config_sha256:
+        if sha256(there) == record.config_sha256:
             plan.steps.append(PutFile(server.config, wanted))
             return ours
         plan.notes.append(f"{server.config} was changed and stays as it is")
@@ -245,7 +227,7 @@ def _retire(server: Server, config: Path | None, record: Record | None, plan: Pl
             f"{config} is no file of settings that Postel writes; its record was changed: remove it by hand"
         )
     with explained(config):
-        changed = _sha256(config.read_bytes()) != record.config_sha256
+        changed = sha256(config.read_bytes()) != record.config_sha256
     plan.steps.append(SetAside(config) if changed else RemoveFile(config))
 
 
@@ -253,7 +235,3 @@ def _is_there(folder: Path, files: Mapping[PurePosixPath, bytes]) -> bool:
     with explained(folder):
         there = {PurePosixPath(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
         return there.keys() == files.keys() and all(there[place].read_bytes() == files[place] for place in files)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

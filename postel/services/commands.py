@@ -53,10 +53,7 @@ def uninstall(*, root: Path, dry_run: bool) -> int:
 
 
 def _do(plan: Plan, *, dry_run: bool) -> None:
-    # A step's words are of the time before it.
-    steps = [f"{'would' if dry_run else 'done:'} {step}" for step in plan.steps]
-    if not dry_run:
-        plan.run()
+    steps = plan.carry_out(dry_run=dry_run)
     for line in [*(steps or ["nothing to do"]), *plan.notes]:
         click.echo(line)
 
@@ -90,12 +87,12 @@ def _hints(parts: Sequence[str], root: Path) -> list[str]:
 
 def _of_gateway(root: Path, otlp: Mapping[str, Any], named: str) -> Iterator[str]:
     settings, folder = root / SETTINGS, root / "etc/postel/gateway"
-    proof = (
+    key, file = (
         ("POSTEL_GATEWAY_CLIENT_CA", "clients.crt")
         if "gateway-mtls" in otlp.get("collector_layers", ())
         else ("POSTEL_GATEWAY_TOKENS", "tokens")
     )
-    files = {"POSTEL_GATEWAY_CERTIFICATE": "tls.crt", "POSTEL_GATEWAY_KEY": "tls.key", **dict([proof])}
+    files = {"POSTEL_GATEWAY_CERTIFICATE": "tls.crt", "POSTEL_GATEWAY_KEY": "tls.key", key: file}
     if lacks := [name for key, name in files.items() if key not in named and not (folder / name).exists()]:
         yield f"{', '.join(lacks)} in {folder}, which the group postel may read (docs/gateway.md)"
     if not {"collector_grpc_address", "collector_http_address"} & otlp.keys():

@@ -6,17 +6,17 @@ unchanged, keeps what the user changed, and removes exactly what it made.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from postel import steps
 from postel.errors import PostelError
 from postel.rights import readers
 from postel.services.units import IN_UP, PARTS, SYSTEMD, Wanted, wanted
-from postel.steps import MakeFolder, PutFile, RemoveEmptyFolder, RemoveFile, Step, check_writable, explained
+from postel.steps import MakeFolder, PutFile, RemoveEmptyFolder, RemoveFile, content_of, sha256
 
 RECORD = PurePosixPath("etc/postel/installed.json")
 
@@ -43,7 +43,7 @@ class Record:
             PostelError: it cannot be read, or is none.
         """
         file = root / RECORD
-        content = _content(file)
+        content = content_of(file)
         if content is None:
             return None
         try:
@@ -59,27 +59,14 @@ class Record:
 
 
 @dataclass
-class Plan:
-    """Steps, and what else the user should know.
+class Plan(steps.Plan):
+    """As that of all installations.
 
     Attributes:
         parts: that are installed when it is done.
     """
 
-    parts: list[str]
-    steps: list[Step] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def run(self) -> None:
-        """Do it all.
-
-        Raises:
-            PostelError: a step could not be done; the same command again goes on from there.
-        """
-        check_writable(self.steps)
-        for step in self.steps:
-            with explained(step.path):
-                step.run()
+    parts: list[str] = field(default_factory=list)
 
 
 def plan_install(root: Path, parts: Iterable[str], python: Path) -> Plan:
@@ -96,7 +83,7 @@ def plan_install(root: Path, parts: Iterable[str], python: Path) -> Plan:
     """
     record = Record.of(root) or Record()
     chosen = {*record.parts, *parts} or {"up"}
-    plan = Plan([part for part in PARTS if part in chosen])
+    plan = Plan(parts=[part for part in PARTS if part in chosen])
     if "up" in chosen and (inside := [part for part in IN_UP if part in chosen]):
         others = ", ".join(inside)
         raise PostelError(f"`up` runs {others} as well: have the one or the others, after `postel uninstall`")
@@ -114,7 +101,7 @@ def plan_install(root: Path, parts: Iterable[str], python: Path) -> Plan:
         if digest:
             written[str(file.place)] = digest
     kept = Record(tuple(plan.parts), written, (*record.folders, *map(str, folders)))
-    if _content(root / RECORD) != kept.text():
+    if content_of(root / RECORD) != kept.text():
         # After what it names no more, before what it names: a command that breaks off is gone on with, or undone.
         plan.steps.insert(leftovers, PutFile(root / RECORD, kept.text()))
     plan.steps[:0] = [MakeFolder(root / folder) for folder in folders]
@@ -128,15 +115,15 @@ def plan_uninstall(root: Path) -> Plan:
         PostelError: a service of it is started at boot, which systemd has to forget first.
     """
     record = Record.of(root)
-    plan = Plan([])
+    plan = Plan()
     if record is None:
         return plan
     units = {PARTS[part] for part in record.parts if part in PARTS} | {Path(place).name for place in record.files}
     if enabled := sorted(unit for unit in units if _is_enabled(root, unit)):
         raise PostelError(f"systemd starts what is to go: systemctl disable --now {' '.join(enabled)}")
     for place, digest in record.files.items():
-        content = _content(root / place)
-        if content is not None and _sha256(content) == digest:
+        content = content_of(root / place)
+        if content is not None and sha256(content) == digest:
             plan.steps.append(RemoveFile(root / place))
         elif content is not None:
             plan.notes.append(f"{root / place} was changed and stays as it is")
@@ -154,9 +141,9 @@ def _plan_leftovers(root: Path, record: Record, places: Container[str], plan: Pl
     kept = {}
     for place, digest in record.files.items():
         path = root / place
-        if place in places or (content := _content(path)) is None:
+        if place in places or (content := content_of(path)) is None:
             continue
-        if _sha256(content) != digest:
+        if sha256(content) != digest:
             plan.notes.append(f"{path} was changed and stays as it is; this Postel has none")
             kept[place] = digest
         elif _is_enabled(root, path.name):
@@ -180,7 +167,7 @@ def _plan_file(root: Path, file: Wanted, before: str | None, plan: Plan) -> str 
         That digest afterwards; None where the file is the user's own.
     """
     path = root / file.place
-    there, digest = _content(path), _sha256(file.content)
+    there, digest = content_of(path), sha256(file.content)
     if there is None:
         plan.steps.append(PutFile(path, file.content, file.rights))
         return digest
@@ -191,7 +178,7 @@ def _plan_file(root: Path, file: Wanted, before: str | None, plan: Plan) -> str 
         return None
     if there == file.content:
         return digest
-    if _sha256(there) != before:
+    if sha256(there) != before:
         plan.notes.append(f"{path} was changed and stays as it is")
         return before
     if file.is_settings:
@@ -205,12 +192,3 @@ def _missing(root: Path, places: Iterable[PurePosixPath]) -> list[PurePosixPath]
     """The folders that these files need and that are not there, the outer ones first."""
     needed = {folder for place in places for folder in list(place.parents)[:-1]}
     return [folder for folder in sorted(needed) if not (root / folder).is_dir()]
-
-
-def _content(path: Path) -> bytes | None:
-    with explained(path):
-        return path.read_bytes() if path.exists() else None
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from postel.tasks import end
+
 # A page open in many browsers asks once in this time; new rows come every 15 s.
 KEEP_S = 2.0
 _KEPT_ANSWERS = 256
@@ -42,10 +44,7 @@ class Shared(Generic[T]):
 
     async def close(self) -> None:
         """End what is still being asked."""
-        tasks = [task for _, task in self._tasks.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*(task for _, task in self._tasks.values()))
 
 
 async def _run(ask: Callable[[], Awaitable[T]]) -> T:

@@ -175,7 +175,8 @@ class Mapper:
         plain_places = [np.empty(0, np.int64)]
         for plain in numbers.read([each.points for each in generic], microseconds(output.now + AHEAD), self._series):
             # Of a series that is told in several ways the first counts, as in the database.
-            rows.series = {**dict(reversed(plain.series)), **rows.series}
+            for series_id, row in plain.series:
+                rows.series.setdefault(series_id, row)
             rows.points.extend(plain.places, plain.ids, plain.times, plain.rows)
             for at, count in by_hour(plain.times.tolist()):
                 rows.tally(at, POINTS).received += count
@@ -215,7 +216,7 @@ class Mapper:
                 self._add_cell(identity.origin, (feed, zone), point, at, output.rows)
             if not feed or point.exemplars:
                 # A row of many points has no place for what one of them was made of (0199).
-                _add_point(identity, (metric.WhichOneof("data") or "", point), at, output.rows, place)
+                _add_point(identity, point, at, output.rows, place)
         except UnstorableError as error:
             at = hour_of_letter(point.time_unix_nano, output.now)
             bury(output.rows, point, above.parts, destination=destination, reason=str(error), at=at)
@@ -296,12 +297,10 @@ def _is_as_declared(metric: Metric, feed: _Feed) -> bool:
     return data.is_monotonic == feed.column.counter and data.aggregation_temporality == _CUMULATIVE
 
 
-def _add_point(
-    identity: MetricIdentity, kind_and_point: tuple[str, Any], at: datetime, rows: Rows, place: int | None
-) -> None:
+def _add_point(identity: MetricIdentity, point: Any, at: datetime, rows: Rows, place: int | None) -> None:
     key_text(identity.name, "the metric's name")
-    kind, point = kind_and_point
     series = identity.series(list(point.attributes))
     rows.series.setdefault(series.series_id.bytes, series)
-    rows.points.add(point_row(series.series_id, kind, point, at), rows.points.reserve(1) if place is None else place)
+    row = point_row(series.series_id, identity.kind, point, at)
+    rows.points.add(row, rows.points.reserve(1) if place is None else place)
     rows.tally(hour(at), POINTS).received += 1

@@ -260,7 +260,7 @@ async def run(settings: Settings) -> None:
         reports.cancel()
         await work
         await stopped
-        await asyncio.gather(reports, return_exceptions=True)
+        await end(reports)
 
 
 def _tune_allocator() -> None:

@@ -16,6 +16,7 @@ from psycopg import sql
 from postel.errors import DatabaseAwayError, DatabaseError
 from postel.settings import Settings
 from postel.signals import load_all
+from postel.tasks import end
 from timescale_sink.store import event_rollups, housekeeping, rehearsal, retention, roles, rollup_views
 from timescale_sink.store import migrate as migrations
 from timescale_sink.store.check import differences
@@ -92,8 +93,7 @@ async def keep_house(settings: Settings, hours: float | None) -> None:
     keeping = asyncio.create_task(housekeeping.keep_house_again(url, load_all(), 0, hours * 3600))
     await stop.wait()
     # What was under way is undone, and comes again with the next time.
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    await end(keeping)
 
 
 async def rehearse(settings: Settings, seconds: float) -> int:

@@ -18,6 +18,7 @@ import psycopg
 from postel.errors import DatabaseError
 from postel.settings import Database
 from postel.signals import Declarations
+from postel.tasks import end
 from timescale_sink.store import retention
 from timescale_sink.store.database import Connection
 from timescale_sink.store.migrate import applied, apply_missing, changing
@@ -182,8 +183,7 @@ async def rehearse(
             # Before the transaction ends, or nothing is held any more.
             await watch.end(done=False)
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        await end(task)
     if done:
         rehearsal.complete = True
         try:

@@ -29,26 +29,14 @@ _ROLLUPS_IN_COLUMNS = 10
 _SETTINGS = {"raw_days", "rollup_days", "dead_letter_days", "columnstore_days", "event_columnstore_days"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Refresh:
-    """How a size of buckets is refreshed.
-
-    Attributes:
-        further: than `REACH`, because a bucket is refreshed where all of it lies within what is.
-        behind: what is younger is read from the rows: it still comes.
-    """
-
-    further: timedelta
-    behind: timedelta
-
-
-_REFRESHES = {
-    "5m": _Refresh(timedelta(0), timedelta(minutes=10)),
-    "15m": _Refresh(timedelta(minutes=15), timedelta(minutes=15)),
-    "1h": _Refresh(timedelta(hours=1), timedelta(hours=1)),
-    "6h": _Refresh(timedelta(hours=6), timedelta(hours=1)),
-    "daily": _Refresh(timedelta(days=1), timedelta(days=1)),
-    "weekly": _Refresh(timedelta(days=7), timedelta(days=1)),
+# By size: what is younger is read from the rows, for it still comes.
+_BEHIND = {
+    "5m": timedelta(minutes=10),
+    "15m": timedelta(minutes=15),
+    "1h": timedelta(hours=1),
+    "6h": timedelta(hours=1),
+    "daily": timedelta(days=1),
+    "weekly": timedelta(days=1),
 }
 # A table's own retention job, as the database says that it shall be.
 _DROPPED = """
@@ -242,8 +230,9 @@ def _refreshed(table: str) -> tuple[bytes, tuple[str, str]]:
     rollups = [
         {
             "name": f"{rolled}_{size.name}",
-            "reach": _minutes(REACH + _REFRESHES[size.name].further),
-            "behind": _minutes(_REFRESHES[size.name].behind),
+            # What is made of smaller buckets is refreshed where all of it lies within the reach.
+            "reach": _minutes(REACH + (size.length if size.made_of else timedelta(0))),
+            "behind": _minutes(_BEHIND[size.name]),
         }
         for rolled, size in rollups_of(table)
     ]
