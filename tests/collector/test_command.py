@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from postel.collector import Tier, collector_config, find_collector
 from postel.collector_process import environment
 from postel.errors import SettingsError
 from postel.settings import Settings
-from support.collector import Sink, log_request
+from support.collector import Sink, is_healthy, log_request
 from support.gateway import AUTHORITY, TOKEN
 from support.requirements import require
 from support.running_postel import RunningPostel, until
@@ -28,10 +27,10 @@ from support.tls_listeners import CERTIFICATES
 def test_it_becomes_the_collector_with_the_addresses_of_the_settings(tmp_path: Path) -> None:
     require("collector", available=find_collector() is not None)
     postel = RunningPostel(tmp_path)
-    health = f"http://127.0.0.1:{postel.ports['col_health']}/"
+    health = f"127.0.0.1:{postel.ports['col_health']}"
     with subprocess.Popen([sys.executable, "-m", "postel.cli", "collector"], env=postel.variables) as process:
         try:
-            until(lambda: _is_well(health), 30, "it is well")
+            until(lambda: is_healthy(health), 30, "it is well")
             assert "otelcol" in psutil.Process(process.pid).cmdline()[0]
             # Its sink is away, and the queue on disk takes what comes.
             answer = httpx.post(
@@ -44,12 +43,6 @@ def test_it_becomes_the_collector_with_the_addresses_of_the_settings(tmp_path: P
         finally:
             process.terminate()
         assert process.wait(20) == 0
-
-
-def _is_well(health: str) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(health, timeout=2, trust_env=False).status_code == httpx.codes.OK
-    return False
 
 
 def test_without_one_it_says_so(tmp_path: Path) -> None:
@@ -83,7 +76,7 @@ def test_a_gateway_lets_in_who_has_a_token_and_tells_of_itself_as_this_node(
     command = [sys.executable, "-m", "postel.cli", "collector", "--tier", "gateway"]
     with log.open("wb") as output, subprocess.Popen(command, env=postel.variables, stderr=output) as process:
         try:
-            until(lambda: _is_well(f"http://127.0.0.1:{postel.ports['col_health']}/"), 30, log.read_text)
+            until(lambda: is_healthy(f"127.0.0.1:{postel.ports['col_health']}"), 30, log.read_text)
             trust = ssl.create_default_context(cafile=str(AUTHORITY))
             assert answer(TOKEN, trust=trust) == httpx.codes.OK
             assert answer("another", trust=trust) == httpx.codes.UNAUTHORIZED

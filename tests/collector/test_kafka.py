@@ -335,10 +335,7 @@ async def test_three_members_store_each_of_two_million_events_once(tier: Tier) -
 
 async def _stored(tier: Tier, at_least: int, seconds: float = 3600) -> None:
     """Wait until the database has so many events."""
-    deadline = time.monotonic() + seconds
-    while await asyncio.to_thread(tier.told) < at_least:
-        assert time.monotonic() < deadline, tier.gateway.log()[-2000:]
-        await asyncio.sleep(0.1)
+    await asyncio.to_thread(until, lambda: tier.told() >= at_least, seconds, lambda: tier.gateway.log()[-2000:], 0.1)
 
 
 async def _compare(tier: Tier, first: int, each: int) -> None:

@@ -87,8 +87,7 @@ def follow(postel: RunningPostel, folder: Path, instead: dict[str, str], seconds
         with until_interrupted(first, folder, environment) as log:
             until(lambda: shown(postel), seconds, lambda: log.read_text()[-4000:])
             took = time.monotonic() - began
-            rows = "SELECT count(*) FROM metrics_system WHERE cpu_load IS NOT NULL"
-            until(lambda: postel.query(rows) > [(0,)], 30, lambda: log.read_text()[-4000:])
+            until(postel.rows_of_host, 30, lambda: log.read_text()[-4000:])
         clone = folder / "postel"
         running, removing = demo.splitlines()
         with until_interrupted(running, clone, environment) as log:

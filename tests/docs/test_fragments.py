@@ -20,7 +20,7 @@ from testbed.zone_mta import ZoneMta
 from postel.collector import find_collector
 from postel.otlp.signal import Signal
 from postel.settings import Settings, load_settings
-from support.markdown import CHECKOUT, Reading, reading, variables
+from support.markdown import CHECKOUT, Reading, forget_settings, reading, variables
 from support.node import Node
 from support.otlp_thread import OtlpThread
 from support.page import status
@@ -32,8 +32,7 @@ from support.sink import ingesting
 
 @pytest.fixture
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("POSTEL_", "OTEL_"))]:
-        monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
 
 
 def loaded(page: Reading, folder: Path) -> Settings:

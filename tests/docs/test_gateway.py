@@ -22,7 +22,7 @@ from postel.otlp.sender import Sent
 from postel.otlp.signal import Signal
 from postel.settings import load_settings
 from support.collector import Sink, log_request, running_block
-from support.markdown import CHECKOUT, Reading, reading, run
+from support.markdown import CHECKOUT, Reading, forget_settings, reading, run
 from support.otlp_thread import OtlpThread
 from support.ports import free_port, free_ports
 from support.requirements import require
@@ -172,8 +172,7 @@ async def follow(
         token = (etc / "gateway-token").read_text().strip()
         settings = following.folder / "postel.toml"
         settings.write_text(following.here(toml).replace("the-token", token))
-        for name in [name for name in os.environ if name.startswith(("POSTEL_", "OTEL_"))]:
-            monkeypatch.delenv(name)
+        forget_settings(monkeypatch)
         sender = sender_of(load_settings(settings).otlp)
         assert await sender.send(Signal.LOGS, log_request("by an agent").SerializeToString()) == Sent()
         await sender.close()

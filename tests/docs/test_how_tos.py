@@ -19,7 +19,7 @@ from postel.otlp.sender import Sent
 from postel.otlp.signal import Signal
 from postel.settings import Settings, load_settings
 from support.collector import log_request
-from support.markdown import CHECKOUT, reading, run, variables
+from support.markdown import CHECKOUT, forget_settings, reading, run, variables
 from support.otlp_thread import OtlpThread
 from support.page import status
 from support.ports import free_port, free_ports
@@ -34,8 +34,7 @@ CERTIFICATES = CHECKOUT / "tests" / "support" / "certificates"
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in os.environ if name.startswith(("POSTEL_", "OTEL_"))]:
-        monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     return make_root(tmp_path / "root")
 
 
@@ -125,8 +124,7 @@ def test_several_hosts(root: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_a_vendor(otlp_receiver: OtlpThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require("collector", available=find_collector(), how="`make collector` builds it")
-    for name in [name for name in os.environ if name.startswith(("POSTEL_", "OTEL_")) and name != "POSTEL_COLLECTOR"]:
-        monkeypatch.delenv(name)
+    forget_settings(monkeypatch, keep="POSTEL_COLLECTOR")
     instead = {
         "https://otlp-gateway-prod-eu-west-2.grafana.net/otlp": otlp_receiver.endpoint,
         # Of all that it runs, what sends to a vendor.
@@ -174,8 +172,7 @@ def started(block: str, log: Path, environment: dict[str, str]) -> subprocess.Po
 @pytest.mark.slow
 def test_plain_postgresql_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require("postgresql", available=find_postgres())
-    for name in [name for name in os.environ if name.startswith(("POSTEL_", "OTEL_", "PG"))]:
-        monkeypatch.delenv(name)
+    forget_settings(monkeypatch, "PG")
     port = free_port()
     server = KillableServer(find_postgres()[0], "-c", f"port={port}", "-c", "listen_addresses=localhost")
     try:

@@ -16,24 +16,16 @@ import pytest
 
 from support.bootstrap import copy_project
 from support.markdown import blocks, reading, run, variables
-from support.requirements import require
 from support.running_postel import RunningPostel, until
+from support.services import SYSTEMD, make_root
 
 
 def test_units_and_secrets(migrated_postgres: str, tmp_path: Path) -> None:
-    require("systemd", available=shutil.which("systemd-sysusers") and shutil.which("systemctl"))
-    checkout, roots = tmp_path / "checkout", [tmp_path / "whole", tmp_path / "apart"]
-    for root in roots:
-        (root / "etc/systemd/system").mkdir(parents=True)
+    checkout, root, apart = tmp_path / "checkout", make_root(tmp_path / "whole"), make_root(tmp_path / "apart")
     shutil.copytree(Path(__file__).parents[2] / "compose", checkout / "compose")
     instead = {
-        # Into a root of the test's own, by the Postel of this checkout.
         "/opt/postel/bin/postel db": "postel db",
-        "/opt/postel/bin/postel install": "postel install --root $ROOT --python /opt/postel/bin/python",
-        # No systemd runs here: both programs do to that root what they do to a host before anything is started.
-        "systemd-sysusers": "systemd-sysusers --root=$ROOT",
-        "systemctl daemon-reload": "true",
-        "systemctl enable --now": "systemctl --root=$ROOT enable",
+        **SYSTEMD,
         # No engine runs here; tests/packaging/test_compose.py reads the file as the engine would.
         "docker compose up --build --detach": "test -f compose/secrets.sh",
         # What this runs in its container tests/packaging/test_compose_services.py runs.
@@ -43,7 +35,6 @@ def test_units_and_secrets(migrated_postgres: str, tmp_path: Path) -> None:
     # The wheel is built and installed by the other tests here.
     others = dict.fromkeys(("sh wheel", "sh later"), "tests/docs/test_install_page.py")
     with reading("docs/install.md", instead=instead, others=others) as page:
-        root, apart = roots
         environment = variables(POSTEL_COLLECTOR="none", ROOT=str(root))
         (install,), (systemd,), (parts,) = (page.take("sh", kind) for kind in ("install", "systemd", "parts"))
         dry, *rest = install.splitlines()
@@ -118,8 +109,7 @@ def test_the_wheel_runs_from_its_folder(tmp_path: Path) -> None:
             *steps, up = wheel.splitlines()
             run("\n".join(steps), checkout, variables(), seconds=900)
             with running(up, postel) as log:
-                rows = "SELECT count(*) FROM metrics_system WHERE cpu_load IS NOT NULL"
-                until(lambda: postel.query(rows) > [(0,)], 120, log.read_text)
+                until(postel.rows_of_host, 120, log.read_text)
                 assert httpx.get(postel.page, timeout=20, trust_env=False).status_code == httpx.codes.OK
             (later,) = page.take("sh", "later")
             run(later, checkout, variables(), seconds=900)

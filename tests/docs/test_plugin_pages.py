@@ -14,7 +14,7 @@ import pytest
 
 from postel.settings import load_settings
 from support.bootstrap import copy_project
-from support.markdown import CHECKOUT, reading, run, variables
+from support.markdown import CHECKOUT, forget_settings, reading, run, variables
 from support.node import Node
 
 # No systemd runs here; `postel plugins` names the unit that is to be restarted.
@@ -98,8 +98,7 @@ def test_the_page_of_a_plugin(
 def test_the_page_of_all(
     checkout: Path, shell: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in os.environ if name.startswith(("POSTEL_", "OTEL_"))]:
-        monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     instead = {
         # This machine has neither the user nor the group.
         "-o postel -g mail": f"-o {os.geteuid()} -g {os.getegid()}",

@@ -15,15 +15,10 @@ from websockets.sync.client import connect
 from postel.collector import find_collector
 from support.gateway import AUTHORITY
 from support.requirements import require
-from support.running_postel import RunningPostel, running, until
+from support.running_postel import running, until
 from support.tls_listeners import CERTIFICATES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-
-def rows(postel: RunningPostel) -> int:
-    counted = postel.query("SELECT count(*) FROM metrics_system WHERE cpu_load IS NOT NULL")
-    return counted[0][0] if counted else 0
 
 
 # The shorter way is seen by `make soak`.
@@ -50,7 +45,7 @@ def test_all_of_it_over_tls(tmp_path: Path, *, collector: bool) -> None:
     plugin = ssl.create_default_context(cafile=AUTHORITY)
     plugin.load_cert_chain(CERTIFICATES / "host.pem")
     with running(tmp_path, **variables) as postel:
-        until(lambda: rows(postel) >= 2, 90, "rows in metrics_system")
+        until(lambda: postel.rows_of_host() >= 2, 90, "rows in metrics_system")
         page = postel.page.replace("http://", "https://")
         until(lambda: page in postel.log.read_text(), 20, "the page's address in the log")
         assert httpx.get(page, verify=trusting, timeout=20).status_code == httpx.codes.OK

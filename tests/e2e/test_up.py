@@ -36,11 +36,6 @@ def collector() -> None:
     require("collector", available=find_collector() is not None)
 
 
-def rows(postel: RunningPostel) -> int:
-    counted = postel.query("SELECT count(*) FROM metrics_system WHERE cpu_load IS NOT NULL")
-    return counted[0][0] if counted else 0
-
-
 # The default is waited for by `make soak`: it sends every 30 s.
 @pytest.mark.parametrize(
     ("variables", "interval"),
@@ -51,7 +46,7 @@ def test_rows_of_this_host_arrive_a_second_start_is_quick_and_the_end_leaves_not
 ) -> None:
     begun = time.monotonic()
     with running(tmp_path, **variables) as postel:
-        until(lambda: rows(postel) >= 2, 90, "rows in metrics_system")
+        until(lambda: postel.rows_of_host() >= 2, 90, "rows in metrics_system")
         first = time.monotonic() - begun
         ((apart,),) = postel.query(
             "SELECT array_agg(DISTINCT extract(epoch FROM time) %% %s) FROM metrics_system", interval
@@ -87,12 +82,12 @@ def answers(url: str) -> bool:
 def test_what_dies_comes_back_and_data_flows_on(tmp_path: Path) -> None:
     # With a token, so that it is seen to pass through the Collector too.
     with running(tmp_path, **FAST, **SECURED) as postel:
-        until(lambda: rows(postel) >= 2, 60, "first rows")
+        until(lambda: postel.rows_of_host() >= 2, 60, "first rows")
         for program in PROGRAMS:
             before = postel.kill(program)
             until(lambda: postel.runs(program, but=before), 20, f"{program} runs again")  # noqa: B023 - used at once
-            seen = rows(postel)
-            until(lambda: rows(postel) > seen + 1, 60, f"rows after {program} was killed")  # noqa: B023 - as above
+            seen = postel.rows_of_host()
+            until(lambda: postel.rows_of_host() > seen + 1, 60, f"rows after {program} was killed")  # noqa: B023 - as above
         assert postel.log.read_text().count("ended with signal SIGKILL") == len(PROGRAMS)
 
 
@@ -122,12 +117,12 @@ def test_a_log_whose_reader_left_ends_nothing(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     with running(tmp_path, **FAST, under=(*INTO_PIPE, str(pipe))) as postel:
-        until(lambda: rows(postel) >= 1, 60, "first rows")
+        until(lambda: postel.rows_of_host() >= 1, 60, "first rows")
         os.close(reader)
         before = postel.kill("agent")
         until(lambda: postel.runs("agent", but=before), 20, "agent runs again")
-        seen = rows(postel)
-        until(lambda: rows(postel) > seen + 1, 60, "rows after the agent was killed")
+        seen = postel.rows_of_host()
+        until(lambda: postel.rows_of_host() > seen + 1, 60, "rows after the agent was killed")
         assert postel.stop(signal.SIGINT) == 0
         assert left(postel) == []
 
@@ -180,7 +175,7 @@ def test_without_a_collector_the_agent_sends_straight_to_the_sink_and_says_so(
     tmp_path: Path, secured: dict[str, str]
 ) -> None:
     with running(tmp_path, **FAST, **secured, POSTEL_COLLECTOR="none") as postel:
-        until(lambda: rows(postel) >= 2, 60, "rows without a Collector")
+        until(lambda: postel.rows_of_host() >= 2, 60, "rows without a Collector")
         assert "POSTEL_COLLECTOR is none: the agent sends straight to the sink" in postel.log.read_text()
         with pytest.raises(LookupError):
             postel.pid("collector")
@@ -195,7 +190,7 @@ def test_the_demo_is_seen_marked_and_can_be_removed(tmp_path: Path) -> None:
             30,
             "the demo's node is marked",
         )
-        until(lambda: rows(postel) > 240, 60, "the demo's host")
+        until(lambda: postel.rows_of_host() > 240, 60, "the demo's host")
         assert postel.stop() == 0
         postel.arguments = ()
         postel.start()
@@ -211,7 +206,7 @@ def test_the_demo_is_seen_marked_and_can_be_removed(tmp_path: Path) -> None:
 
 def test_the_doctor_finds_a_running_postel_well_and_names_what_is_missing_of_a_stopped_one(tmp_path: Path) -> None:
     with running(tmp_path, **FAST) as postel:
-        until(lambda: rows(postel) >= 2, 60, "first rows")
+        until(lambda: postel.rows_of_host() >= 2, 60, "first rows")
         well = postel.command("doctor")
         assert well.returncode == 0, well.stdout
         for subject in ("database", "schema", "samples", "sink", "collector", "agent", "spool", "page"):
@@ -229,7 +224,7 @@ def test_what_a_folder_of_ones_own_adds_to_the_collector_is_stored_as_this_nodes
     with_stand_in("redis", folder, port)
     (folder / "notes.txt").write_text("not YAML: {")
     with running(tmp_path, **FAST, POSTEL_OTLP__COLLECTOR_CONFIG_DIR=str(folder)) as postel:
-        until(lambda: rows(postel), 90, "rows of the agent, which came through the same Collector")
+        until(postel.rows_of_host, 90, "rows of the agent, which came through the same Collector")
         request = metric_request(0.5)
         request.resource_metrics[0].resource.Clear()
         request.resource_metrics[0].scope_metrics[0].metrics[0].name = "redis.cpu.time"

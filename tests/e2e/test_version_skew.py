@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from support.known_rows import ROLLUPS, differences
 from support.postgres import fresh_database
 from support.requirements import require
 from support.running_agent import KillableAgent
+from support.running_postel import until
 from support.sink import RunningSink
 from timescale_sink.store.database import Tier
 from timescale_sink.store.housekeeping import keep_house
@@ -142,7 +142,7 @@ async def platform(
         try:
             yield ours
             tasks[1].cancel()
-            await come_true(lambda: not load.left, 60, f"{load.left} are not taken: {load.answers}")
+            await come_true(lambda: not load.left, 60, lambda: f"{load.left} are not taken: {load.answers}")
             await come_true(lambda: all_is_stored(url, load.made), 120, "all is stored")
         except BaseException:
             sys.stderr.write(f"{differences(url, load.made)}\n{ours.logs}")
@@ -158,11 +158,9 @@ def end(sink: RunningSink) -> None:
         sink.kill()
 
 
-async def come_true(ask: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not await asyncio.to_thread(ask):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.5)
+async def come_true(ask: Callable[[], object], seconds: float, what: str | Callable[[], str]) -> None:
+    """While the tasks of the test go on."""
+    await asyncio.to_thread(until, ask, seconds, what, 0.5)
 
 
 def all_is_stored(url: str, made: int) -> bool:

@@ -24,6 +24,7 @@ from postel.otlp.signal import Signal
 from postel.otlp.tls_door import TlsDoor
 from postel.otlp.tls_files import TlsFiles
 from support import listening
+from support.eventually import eventually
 from support.flood import HALF_HELLO, Way, ended, flood
 from support.gateway import AUTHORITY
 from support.otlp_receiver import running_receiver
@@ -68,8 +69,7 @@ async def test_a_sender_gets_through_to_https_beside_a_flood_of_handshakes(words
                 await send(f"https://localhost:{receiver.http_port}", "http/protobuf")
             assert len(receiver.taken) == 5
             # Each of the five took the place of one.
-            while await _ended(held) < FLOOD - MOST:  # noqa: ASYNC110 - there is no event for it
-                await asyncio.sleep(0.02)
+            await eventually(lambda: ended(held) >= FLOOD - MOST, 10, "as many are left as are allowed")
             assert await _ended(held) <= FLOOD - MOST + 5
 
 
@@ -143,9 +143,7 @@ async def test_a_sender_gets_through_to_grpc_once_those_who_say_nothing_are_cut_
             while not receiver.taken:
                 with contextlib.suppress(Retryable):
                     await send(receiver.grpc, "grpc")
-        async with asyncio.timeout(10):
-            while await _ended(held) < FLOOD:
-                pass
+        await eventually(lambda: ended(held) == FLOOD, 10, "all are cut off")
 
 
 async def _ended(held: list[asyncio.Task[None]]) -> int:

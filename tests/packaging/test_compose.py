@@ -7,7 +7,6 @@ commit 170098b).
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from psycopg import conninfo
 
 from postel.collector_process import environment
 from postel.settings import Settings, load_settings
+from support.markdown import forget_settings
 
 CHECKOUT = Path(__file__).parents[2]
 COMPOSE: Mapping[str, Any] = yaml.safe_load((CHECKOUT / "compose.yaml").read_text())
@@ -48,9 +48,7 @@ SettingsOf = Callable[[str], Settings]
 @pytest.fixture
 def settings_of(secrets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SettingsOf:
     """What a service's environment means to Postel."""
-    for name in os.environ:
-        if name.startswith(("POSTEL_", "OTEL_")):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
     def load(service: str) -> Settings:

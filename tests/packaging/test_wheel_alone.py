@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.running_postel import RunningPostel, running, until
+from support.running_postel import running, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -31,7 +31,7 @@ def test_up_runs_without_a_collector_says_so_and_rows_arrive(
     under = (str(python_alone), "-c", _SANDBOX)
     with running(tmp_path, python=python_alone, under=under, PATH="/usr/bin:/bin", **_FAST) as postel:
         sink = f"127.0.0.1:{postel.ports['sink_http']}"
-        until(lambda: _rows(postel) >= 2, 90, "rows of this host")
+        until(lambda: postel.rows_of_host() >= 2, 90, "rows of this host")
         assert (
             "postel: no postel-otelcol is on PATH, and POSTEL_COLLECTOR names none: the agent sends straight to the "
             f"sink at {sink}\n"
@@ -46,8 +46,3 @@ def test_up_runs_without_a_collector_says_so_and_rows_arrive(
             assert f"ok    {subject}: " in doctor
         assert "no postel-otelcol is on PATH" in doctor
         assert postel.stop() == 0
-
-
-def _rows(postel: RunningPostel) -> int:
-    counted = postel.query("SELECT count(*) FROM metrics_system WHERE cpu_load IS NOT NULL")
-    return counted[0][0] if counted else 0

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +6,7 @@ from postel import settings_reference
 from postel.errors import PostelError
 from postel.settings import load_settings
 from postel.signals import load_all, reference
+from support.markdown import forget_settings
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,9 +21,7 @@ def test_reference_pages_are_what_the_declarations_render_to() -> None:
 def test_the_settings_page_is_a_file_that_is_read_as_the_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in os.environ:
-        if name.startswith(("POSTEL_", "OTEL_")):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     path = tmp_path / "postel.toml"
     path.write_text(settings_reference.render().split("```toml\n")[1].split("```")[0], "utf-8")
     empty = tmp_path / "empty.toml"

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -183,6 +184,13 @@ def variables(*folders: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_", "MAKE"))}
     path = os.pathsep.join([*map(str, folders), str(Path(sys.executable).parent), kept["PATH"]])
     return {**kept, "PATH": path, **more}
+
+
+def forget_settings(monkeypatch: pytest.MonkeyPatch, *also: str, keep: str = "") -> None:
+    """Take Postel's settings out of this process's environment, and what else begins so; but for one name."""
+    for name in [*os.environ]:
+        if name.startswith(("POSTEL_", "OTEL_", *also)) and name != keep:
+            monkeypatch.delenv(name)
 
 
 def run(block: str, folder: Path, environment: Mapping[str, str], seconds: float = 60) -> str:

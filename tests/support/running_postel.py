@@ -164,6 +164,11 @@ class RunningPostel:
             check=False,
         )
 
+    def rows_of_host(self) -> int:
+        """How many ticks of this host are stored; 0 while it cannot be asked yet."""
+        counted = self.query("SELECT count(*) FROM metrics_system WHERE cpu_load IS NOT NULL")
+        return counted[0][0] if counted else 0
+
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of the database that is in use; [] while it cannot be asked yet."""
         # The command starts a program, which takes a second of whoever asks again and again.
