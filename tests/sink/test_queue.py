@@ -70,8 +70,10 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def queue(writer: SlowWriter, mapper: CountingMapper | None = None) -> AsyncIterator[IngestQueue]:
-    made = IngestQueue(mapper or CountingMapper(), writer)  # type: ignore[arg-type]
+async def queue(
+    writer: SlowWriter, mapper: CountingMapper | None = None, at_once: int = 2
+) -> AsyncIterator[IngestQueue]:
+    made = IngestQueue(mapper or CountingMapper(), writer, at_once=at_once)  # type: ignore[arg-type]
     worker = asyncio.create_task(made.run())
     try:
         yield made
@@ -211,21 +213,48 @@ async def test_a_piece_that_is_committed_while_its_repetition_waits_for_the_lock
         assert await again == Outcome()
 
 
-async def test_the_next_requests_are_mapped_while_the_last_are_written_and_no_more() -> None:
-    """One group ahead is what keeps both busy; more would be memory."""
+async def test_two_large_groups_are_written_at_once_and_the_next_is_mapped_and_no_more() -> None:
+    """One group ahead is what keeps all busy; more would be memory."""
     writer, mapper = SlowWriter(0), CountingMapper()
-    # Together these are larger than a transaction: each is a group.
-    requests = [logs(15_000, str(number)) for number in range(3)]
+    # Two of these are larger than a transaction: each is a group.
+    requests = [logs(15_000, str(number)) for number in range(4)]
     async with queue(writer, mapper) as ingest:
         writer.open.clear()
         sent = []
         for request in requests:
             sent.append(asyncio.create_task(ingest(Signal.LOGS, request)))
             await asyncio.sleep(0.02)
-        assert mapper.requests == 2
+        assert mapper.requests == 3
+        assert ingest.requests == (2, 2)
+        writer.open.set()
+        assert await asyncio.gather(*sent) == [Outcome()] * 4
+    assert writer.transactions == [15_000] * 4
+    assert ingest.bytes == 0
+    assert ingest.requests == (0, 0)
+
+
+@pytest.mark.parametrize("large_first", [True, False])
+async def test_small_groups_wait_for_the_one_that_is_written_and_become_larger(*, large_first: bool) -> None:
+    writer = SlowWriter(0)
+    async with queue(writer) as ingest:
+        writer.open.clear()
+        sent = []
+        for records in (15_000 if large_first else 5, *[5] * 9):
+            sent.append(asyncio.create_task(ingest(Signal.LOGS, logs(records))))
+            await asyncio.sleep(0.01)
+        assert ingest.requests == (9, 1)
+        writer.open.set()
+        await asyncio.gather(*sent)
+    # The second was mapped when the others came.
+    assert writer.transactions[1:] == [5, 40]
+
+
+async def test_a_single_connection_takes_one_group_after_the_other() -> None:
+    writer = SlowWriter(0)
+    async with queue(writer, at_once=1) as ingest:
+        writer.open.clear()
+        sent = [asyncio.create_task(ingest(Signal.LOGS, logs(15_000, str(number)))) for number in range(3)]
+        await asyncio.sleep(0.1)
         assert ingest.requests == (2, 1)
         writer.open.set()
         assert await asyncio.gather(*sent) == [Outcome()] * 3
-    assert writer.transactions == [15_000] * 3
-    assert ingest.bytes == 0
-    assert ingest.requests == (0, 0)

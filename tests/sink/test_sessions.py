@@ -206,3 +206,16 @@ async def test_every_program_refuses_the_encoding_in_one_line(narrow: str, tmp_p
         assert "Traceback" not in ended.stderr
     ended = await asyncio.to_thread(sink.command, "doctor")
     assert any(line.startswith("FAIL  database:") and "CREATE DATABASE" in line for line in ended.stdout.splitlines())
+
+
+async def test_a_connection_that_the_server_ended_while_it_rested_is_not_handed_out(migrated_database: str) -> None:
+    async with ingesting(migrated_database) as ingest:
+        assert (await ingest(Signal.METRICS, _request())).rejected == 1
+        ended = _ask(
+            migrated_database,
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        )
+        assert set(ended) == {(True,)}
+        assert (await ingest(Signal.METRICS, _request())).rejected == 1
+        assert not ingest.failing

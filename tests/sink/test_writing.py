@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import Signal
+from support.eventually import eventually
 from support.sink import ingesting, recount
 from timescale_sink.ingest import queue as queue_module
 from timescale_sink.ingest.rows import Sighting
@@ -87,6 +88,35 @@ async def test_two_sinks_with_the_same_data_interleaved(migrated_database: str) 
         "SELECT count(DISTINCT sink), sum(received) > sum(stored), sum(conflicting) FROM ingest_ledger",
     ) == [(2, True, 0)]
     assert await recount(migrated_database) == []
+
+
+async def test_what_is_forgotten_during_a_transaction_is_written_by_the_next(migrated_database: str) -> None:
+    """It writes no series that it knew; once it is committed it knows no more than it has written."""
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="somebody.elses")
+    metric.gauge.data_points.add(time_unix_nano=TIME, as_int=1)
+    async with ingesting(migrated_database) as ingest:
+        await ingest(Signal.METRICS, request)
+        metric.gauge.data_points[0].time_unix_nano += 10**9
+        with psycopg.connect(migrated_database) as holder:
+            holder.execute("LOCK TABLE otel_metric_point IN EXCLUSIVE MODE")
+            second = asyncio.create_task(ingest(Signal.METRICS, request))
+            await eventually(lambda: _waits(holder), 5, "it waits for the table")
+            # As a removal of the demo's data does it, and what is remembered begins anew then.
+            with psycopg.connect(migrated_database, autocommit=True) as another:
+                another.execute("DELETE FROM otel_series")
+            ingest._writer._series_since = 0
+            # Of so many, that they are written beside the other.
+            await ingest(Signal.LOGS, logs(*range(2_000)))
+            assert not second.done()
+        assert await second == Outcome()
+        metric.gauge.data_points[0].time_unix_nano += 10**9
+        await ingest(Signal.METRICS, request)
+    assert ask(migrated_database, "SELECT metric FROM otel_series") == [("somebody.elses",)]
+
+
+def _waits(connection: psycopg.Connection) -> bool:
+    return bool(connection.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall())
 
 
 async def test_a_record_that_only_the_database_refuses_is_found_and_set_aside(migrated_database: str) -> None:

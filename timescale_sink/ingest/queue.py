@@ -1,6 +1,8 @@
 """The bounded queue between the servers and the writer: what arrives during a commit is committed together.
 
-While a group of requests is written the next is mapped, and waits: one that comes then waits for three transactions.
+Two large groups of requests are written at once, each by a connection of its own: while the server ends one's
+transaction, the other's rows come. What waits beside a small group becomes one of its own, which is larger. The next is
+mapped meanwhile, and waits: a request that comes then waits for three transactions.
 
 A request is answered when the transactions that hold it are committed. When the queue is full, the database is away, or
 a commit fails, the sender is told to come again, and nothing of the request is acknowledged.
@@ -39,6 +41,10 @@ WAITING_BYTES = 32 << 20
 TOGETHER_BYTES = 4 << 20
 # Bytes that the rows of one transaction repeat at most: each log record has its resource in its row, each series too.
 REPEATED_BYTES = 32 << 20
+# Groups that are written at once at most, and the records of one that is written beside another: of fewer it waits, and
+# what comes meanwhile is written by fewer transactions.
+_AT_ONCE = 2
+_BESIDE_RECORDS = 2_000
 # What is counted at once; a larger request is counted in a thread.
 _SMALL_BYTES = 64 << 10
 RETRY_SECONDS = 2.0
@@ -71,6 +77,10 @@ class _Waiting:
     answer: asyncio.Future[list[str]]
 
 
+_Group = Sequence[_Waiting]
+"""Requests whose rows are written by one transaction."""
+
+
 class _Mapped(NamedTuple):
     """What a group of requests becomes.
 
@@ -85,9 +95,19 @@ class _Mapped(NamedTuple):
 
 
 class IngestQueue:
-    """An :class:`postel.otlp.answers.Ingest` over one writer; :meth:`run` is its worker."""
+    """An :class:`postel.otlp.answers.Ingest` over one writer; :meth:`run` is its worker.
 
-    def __init__(self, mapper: Mapper, writer: Writer, telemetry: Telemetry | None = None) -> None:
+    Args:
+        mapper: makes rows.
+        writer: stores them.
+        telemetry: told of what failed.
+        at_once: groups that are written at once at most; no more than the writer has connections.
+    """
+
+    def __init__(
+        self, mapper: Mapper, writer: Writer, telemetry: Telemetry | None = None, *, at_once: int = _AT_ONCE
+    ) -> None:
+        self._at_once = min(at_once, _AT_ONCE)
         self._mapper = mapper
         self._writer = writer
         self._telemetry = telemetry
@@ -96,12 +116,12 @@ class IngestQueue:
         self._pace = Pace(TOGETHER_RECORDS)
         self._bytes = 0
         self._ahead = 0
-        self._writing = 0
+        self._written: list[_Group] = []
         self._arrived = asyncio.Event()
-        # Who has it takes the next group; who has it maps; who has it writes.
+        self._ended = asyncio.Event()
+        # Who has it takes the next group; who has it maps.
         self._next = asyncio.Lock()
         self._mapping = asyncio.Lock()
-        self._database = asyncio.Lock()
         self._closed = False
         self._failing = False
         # Whether the log was told of it, and that the database is away.
@@ -226,11 +246,11 @@ class IngestQueue:
     @property
     def requests(self) -> tuple[int, int]:
         """How many wait, mapped or not, and how many are being written."""
-        return len(self._waiting) + self._ahead, self._writing
+        return len(self._waiting) + self._ahead, sum(map(len, self._written))
 
     async def run(self) -> None:
-        """Write what waits until :meth:`close`, then what is left; the next is mapped while the last is written."""
-        await asyncio.gather(self._work(), self._work())
+        """Write what waits until :meth:`close`, then what is left; the next is mapped while the last are written."""
+        await asyncio.gather(*(self._work() for _ in range(self._at_once + 1)))
 
     def close(self) -> None:
         """Take nothing more; :meth:`run` ends when all that waits is answered."""
@@ -244,7 +264,7 @@ class IngestQueue:
     async def _write_next(self) -> bool:
         """Take and write a group; False where none comes any more.
 
-        Each worker has `_next` until it has `_database`: one group is written and one waits for that, mapped.
+        Each worker has `_next` until its group may be written: only one waits for that, mapped.
         """
         # A method of its own: requests that are written must not stay with the names of a loop that waits for more.
         async with self._next:
@@ -254,8 +274,11 @@ class IngestQueue:
             self._ahead = len(group)
             mapping = asyncio.create_task(self._map(group))
             await asyncio.wait([mapping])
-            await self._database.acquire()
-            self._ahead, self._writing = 0, len(group)
+            while not self._may_be_written(group):
+                self._ended.clear()
+                await self._ended.wait()
+            self._written.append(group)
+            self._ahead = 0
         try:
             if any(not waiting.answer.done() for waiting in group):
                 await self._write(group, mapping)
@@ -263,8 +286,8 @@ class IngestQueue:
                 # Read, so that nothing complains of what nobody waits for.
                 mapping.exception()
         finally:
-            self._writing = 0
-            self._database.release()
+            self._written.remove(group)
+            self._ended.set()
             self._bytes -= sum(waiting.size for waiting in group)
         return True
 
@@ -275,7 +298,13 @@ class IngestQueue:
             await self._arrived.wait()
         return bool(self._waiting)
 
-    def _take(self) -> list[_Waiting]:
+    def _may_be_written(self, group: _Group) -> bool:
+        """Whether a group may be written beside those that are."""
+        if not self._written:
+            return True
+        return len(self._written) < self._at_once and sum(waiting.records for waiting in group) >= _BESIDE_RECORDS
+
+    def _take(self) -> _Group:
         group = [self._waiting.popleft()]
         size, records, repeated = group[0].size, group[0].records, group[0].repeated
         while self._waiting:
@@ -287,7 +316,7 @@ class IngestQueue:
             group.append(self._waiting.popleft())
         return group
 
-    async def _write(self, group: Sequence[_Waiting], mapping: Awaitable[_Mapped]) -> None:
+    async def _write(self, group: _Group, mapping: Awaitable[_Mapped]) -> None:
         """Write a group and answer its senders; also where mapping it failed, which is heard of here."""
         records = sum(waiting.records for waiting in group)
         paces = {self._pace, *(waiting.pace for waiting in group)}
@@ -315,7 +344,7 @@ class IngestQueue:
         for waiting, own in zip(group, reasons, strict=True):
             _answer(waiting, own)
 
-    async def _write_each(self, group: Sequence[_Waiting]) -> None:
+    async def _write_each(self, group: _Group) -> None:
         """What one request brings along must not keep those from being stored that came with it."""
         for waiting in group:
             if not waiting.answer.done():
@@ -328,20 +357,20 @@ class IngestQueue:
             mapped.reasons[0] += [letter.reason for letter in refused]
         return mapped.reasons
 
-    async def _map(self, group: Sequence[_Waiting]) -> _Mapped:
+    async def _map(self, group: _Group) -> _Mapped:
         # What requests of a group that is written one by one become is mapped beside those that come next.
         async with self._mapping:
             # Mapping is all CPU; in a thread, health checks and new requests are answered meanwhile.
             return await asyncio.to_thread(self._map_now, group)
 
-    def _map_now(self, group: Sequence[_Waiting]) -> _Mapped:
+    def _map_now(self, group: _Group) -> _Mapped:
         began = time.monotonic()
         rows, now = Rows(), datetime.now(UTC)
         reasons = [self._mapper.map(waiting.signal, waiting.request, now, rows, waiting.encoded) for waiting in group]
         rows.ordered()
         return _Mapped(rows, reasons, time.monotonic() - began)
 
-    def _fail(self, group: Sequence[_Waiting], error: Exception, *, commit: bool) -> None:
+    def _fail(self, group: _Group, error: Exception, *, commit: bool) -> None:
         """Tell senders to come again; ``commit``: it was the database's fault, not that of mapping one request."""
         if self._telemetry:
             self._telemetry.failed(error)

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import orjson
@@ -17,7 +18,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from postel.signals import Declarations
-from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Rows, Sighting, Tally
+from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Rows, SeriesRow, Sighting, Tally
 from timescale_sink.ingest.sightings import NodeBook
 from timescale_sink.ingest.tables import (
     Fates,
@@ -43,6 +44,13 @@ _LETTERS_BYTES = 4 << 20
 
 class MixedRefusalError(Exception):
     """A record of several requests' rows is refused; written one by one, each sender hears of its own only."""
+
+
+class _News(NamedTuple):
+    """The series and nodes of some rows that were not written lately."""
+
+    series: Mapping[bytes, SeriesRow]
+    nodes: Mapping[str, Sighting]
 
 
 class Writer:
@@ -87,12 +95,13 @@ class Writer:
         self._forget()
         began = time.monotonic()
         fates = Fates()
+        news = self._news(rows)
         async with asyncio.timeout(COMMIT_SECONDS), self._connection() as connection:
             async with connection.transaction():
-                refused = await self._write(connection, rows, fates)
+                refused = await self._write(connection, rows, news, fates)
                 if refused and mixed:
                     raise MixedRefusalError
-            self._remember(rows)
+            self._remember(news)
         if self._telemetry:
             self._telemetry.committed(_by_table(rows, fates), time.monotonic() - began)
         return refused
@@ -118,34 +127,20 @@ class Writer:
                 await connection.close()
                 raise
 
-    async def _write(self, connection: Connection, rows: Rows, fates: Fates) -> list[DeadLetter]:
+    async def _write(self, connection: Connection, rows: Rows, news: _News, fates: Fates) -> list[DeadLetter]:
         refused: list[DeadLetter] = []
         for table, writer in self._wide.items():
             wide = rows.wide.get(table, {})
             refused += await store(connection, writer, [wide[key] for key in sorted(wide)], fates)
-        await self._add_series(connection, rows)
+        if news.series:
+            await _add_series(connection, news.series)
         for table, keyed in rows.ordered().items():
             refused += await store(connection, self._keyed[table], keyed, fates)
         await _add_parts(connection, rows.parts)
         await _add_letters(connection, [*rows.dead.values(), *refused], fates)
-        await _add_nodes(connection, self._nodes.news(rows.nodes))
+        await _add_nodes(connection, news.nodes)
         await self._add_ledger(connection, rows, fates)
         return refused
-
-    async def _add_series(self, connection: Connection, rows: Rows) -> None:
-        fresh = sorted((row for id_, row in rows.series.items() if id_ not in self._series), key=lambda row: row[0])
-        if fresh:
-            async with connection.cursor() as cursor:
-                await cursor.executemany(
-                    """
-                    INSERT INTO otel_series (
-                        series_id, node_id, instance, metric, unit, kind, temporality, monotonic, description,
-                        resource, scope, attributes
-                    ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s::jsonb)
-                    ON CONFLICT DO NOTHING
-                    """,
-                    [(*row[:9], *(part.decode() for part in row[9:])) for row in fresh],
-                )
 
     def _forget(self) -> None:
         # Before the rows are written, so that all that is remembered was written since.
@@ -155,10 +150,15 @@ class Writer:
             self._nodes.clear()
             self._series_since = now
 
-    def _remember(self, rows: Rows) -> None:
-        # Only after the commit: a series of a transaction that failed is not there.
-        self._series.update(rows.series)
-        self._nodes.add(self._nodes.news(rows.nodes))
+    def _news(self, rows: Rows) -> _News:
+        fresh = {id_: row for id_, row in rows.series.items() if id_ not in self._series}
+        return _News(fresh, self._nodes.news(rows.nodes))
+
+    def _remember(self, news: _News) -> None:
+        # Only after the commit: a series of a transaction that failed is not there. And only what this transaction has
+        # written: what it knew from before may have been forgotten meanwhile, by one beside it.
+        self._series.update(news.series)
+        self._nodes.add(self._nodes.news(news.nodes))
 
     async def _add_ledger(self, connection: Connection, rows: Rows, fates: Fates) -> None:
         lines = [
@@ -197,6 +197,20 @@ def _by_table(rows: Rows, fates: Fates) -> dict[str, Tally]:
     for (_, table), line in _lines(rows, fates):
         tables.setdefault(table, Tally()).add(line)
     return tables
+
+
+async def _add_series(connection: Connection, series: Mapping[bytes, SeriesRow]) -> None:
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            """
+            INSERT INTO otel_series (
+                series_id, node_id, instance, metric, unit, kind, temporality, monotonic, description,
+                resource, scope, attributes
+            ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s::jsonb)
+            ON CONFLICT DO NOTHING
+            """,
+            [(*row[:9], *(part.decode() for part in row[9:])) for _, row in sorted(series.items())],
+        )
 
 
 async def _add_parts(connection: Connection, parts: Mapping[UUID, bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -164,7 +165,9 @@ async def _set_up(connection: Connection) -> None:
 
 
 def create_pool(url: str, connections: int, setting: str = URL) -> Pool:
-    """A pool that is not open yet; it opens connections as they are needed and checks those that it hands out.
+    """A pool that is not open yet; it opens connections as they are needed.
+
+    A connection that its server has ended is not handed out. One that ended without a word is found when it is used.
 
     Args:
         url: of the server and database.
@@ -187,9 +190,20 @@ def create_pool(url: str, connections: int, setting: str = URL) -> Pool:
         # as the database was, up to five minutes.
         reconnect_timeout=_RECONNECT_SECONDS,
         reconnect_failed=_try_again,
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         open=False,
     )
+
+
+async def _check(connection: AsyncConnection[Any]) -> None:
+    """Ask the server, where it has said something to a connection that rests: that it ends it, mostly.
+
+    Otherwise nothing is asked: each transaction would wait for one answer more.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 async def _try_again(pool: AsyncConnectionPool[Any]) -> None:
