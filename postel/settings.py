@@ -235,7 +235,11 @@ class Database(_Section):
         "unset: url does",
     )
     connections: Whole = Field(
-        4, ge=1, le=100, description="connections per process at most, to each of them, 1 to 100"
+        4,
+        ge=1,
+        le=100,
+        description="connections per process at most, to each of them, 1 to 100; "
+        "a sink that has one writes one transaction at a time",
     )
     # Rollups are refreshed over the last nine days, and what they are refreshed from must be there.
     raw_days: Whole = Field(

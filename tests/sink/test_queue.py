@@ -71,9 +71,9 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def queue(
-    writer: SlowWriter, mapper: CountingMapper | None = None, at_once: int = 2
+    writer: SlowWriter, mapper: CountingMapper | None = None, connections: int = 2
 ) -> AsyncIterator[IngestQueue]:
-    made = IngestQueue(mapper or CountingMapper(), writer, at_once=at_once)  # type: ignore[arg-type]
+    made = IngestQueue(mapper or CountingMapper(), writer, connections=connections)  # type: ignore[arg-type]
     worker = asyncio.create_task(made.run())
     try:
         yield made
@@ -251,7 +251,7 @@ async def test_small_groups_wait_for_the_one_that_is_written_and_become_larger(*
 
 async def test_a_single_connection_takes_one_group_after_the_other() -> None:
     writer = SlowWriter(0)
-    async with queue(writer, at_once=1) as ingest:
+    async with queue(writer, connections=1) as ingest:
         writer.open.clear()
         sent = [asyncio.create_task(ingest(Signal.LOGS, logs(15_000, str(number)))) for number in range(3)]
         await asyncio.sleep(0.1)

@@ -34,7 +34,9 @@ async def ingesting(
 ) -> AsyncIterator[IngestQueue]:
     """The sink's queue over a migrated database; ``telemetry`` is told what it does."""
     async with create_pool(url, connections) as pool:
-        queue = IngestQueue(Mapper(load_all()), Writer(pool, load_all(), sink, telemetry), telemetry)
+        queue = IngestQueue(
+            Mapper(load_all()), Writer(pool, load_all(), sink, telemetry), telemetry, connections=connections
+        )
         worker = asyncio.create_task(queue.run())
         try:
             yield queue

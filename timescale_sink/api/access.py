@@ -86,10 +86,9 @@ class Access:
             raise DatabaseError(self.fault)
         opened: Connection | None = None
         try:
-            async with self.pool.connection(timeout=_POOL_TIMEOUT_S) as connection, connection.transaction():
-                opened = connection
-                await connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
-                yield connection
+            async with self.pool.connection(timeout=_POOL_TIMEOUT_S) as opened, opened.transaction():
+                await opened.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
+                yield opened
         except psycopg.errors.QueryCanceled:
             raise TooSlowError(
                 f"{self._name} needed more than {STATEMENT_TIMEOUT_S} s; ask for a shorter range, one node or one zone"

@@ -1,8 +1,8 @@
 """The bounded queue between the servers and the writer: what arrives during a commit is committed together.
 
-Two large groups of requests are written at once, each by a connection of its own: while the server ends one's
-transaction, the other's rows come. What waits beside a small group becomes one of its own, which is larger. The next is
-mapped meanwhile, and waits: a request that comes then waits for three transactions.
+Two groups of requests are written at once, each by a connection of its own: while the server ends one's transaction,
+the other's rows come. A small group waits until another has ended, so that what comes meanwhile is one larger group.
+The next is mapped while they are written, and waits: a request that comes then waits for three transactions.
 
 A request is answered when the transactions that hold it are committed. When the queue is full, the database is away, or
 a commit fails, the sender is told to come again, and nothing of the request is acknowledged.
@@ -41,10 +41,10 @@ WAITING_BYTES = 32 << 20
 TOGETHER_BYTES = 4 << 20
 # Bytes that the rows of one transaction repeat at most: each log record has its resource in its row, each series too.
 REPEATED_BYTES = 32 << 20
-# Groups that are written at once at most, and the records of one that is written beside another: of fewer it waits, and
-# what comes meanwhile is written by fewer transactions.
+# Groups that are written at once at most.
 _AT_ONCE = 2
-_BESIDE_RECORDS = 2_000
+# What makes a group large.
+_LARGE_RECORDS, _LARGE_BYTES = 2_000, 1 << 20
 # What is counted at once; a larger request is counted in a thread.
 _SMALL_BYTES = 64 << 10
 RETRY_SECONDS = 2.0
@@ -101,13 +101,13 @@ class IngestQueue:
         mapper: makes rows.
         writer: stores them.
         telemetry: told of what failed.
-        at_once: groups that are written at once at most; no more than the writer has connections.
+        connections: that the writer has; by one of them one group is written after the other.
     """
 
     def __init__(
-        self, mapper: Mapper, writer: Writer, telemetry: Telemetry | None = None, *, at_once: int = _AT_ONCE
+        self, mapper: Mapper, writer: Writer, telemetry: Telemetry | None = None, *, connections: int = _AT_ONCE
     ) -> None:
-        self._at_once = min(at_once, _AT_ONCE)
+        self._at_once = min(connections, _AT_ONCE)
         self._mapper = mapper
         self._writer = writer
         self._telemetry = telemetry
@@ -116,14 +116,16 @@ class IngestQueue:
         self._pace = Pace(TOGETHER_RECORDS)
         self._bytes = 0
         self._ahead = 0
-        self._written: list[_Group] = []
+        self._writing: list[_Group] = []
+        # A request, to be taken into a group; and the end of a group's transaction.
         self._arrived = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._group_ended = asyncio.Event()
         # Who has it takes the next group; who has it maps.
         self._next = asyncio.Lock()
         self._mapping = asyncio.Lock()
         self._closed = False
         self._failing = False
+        self._last_failure = 0.0
         # Whether the log was told of it, and that the database is away.
         self._told = self._told_away = False
         self._last_unforeseen: float | None = None
@@ -246,7 +248,7 @@ class IngestQueue:
     @property
     def requests(self) -> tuple[int, int]:
         """How many wait, mapped or not, and how many are being written."""
-        return len(self._waiting) + self._ahead, sum(map(len, self._written))
+        return len(self._waiting) + self._ahead, sum(map(len, self._writing))
 
     async def run(self) -> None:
         """Write what waits until :meth:`close`, then what is left; the next is mapped while the last are written."""
@@ -274,10 +276,12 @@ class IngestQueue:
             self._ahead = len(group)
             mapping = asyncio.create_task(self._map(group))
             await asyncio.wait([mapping])
-            while not self._may_be_written(group):
-                self._ended.clear()
-                await self._ended.wait()
-            self._written.append(group)
+            another_ended = False
+            while not self._may_be_written(group, mapping, another_ended=another_ended):
+                self._group_ended.clear()
+                await self._group_ended.wait()
+                another_ended = True
+            self._writing.append(group)
             self._ahead = 0
         try:
             if any(not waiting.answer.done() for waiting in group):
@@ -286,8 +290,8 @@ class IngestQueue:
                 # Read, so that nothing complains of what nobody waits for.
                 mapping.exception()
         finally:
-            self._written.remove(group)
-            self._ended.set()
+            self._writing.remove(group)
+            self._group_ended.set()
             self._bytes -= sum(waiting.size for waiting in group)
         return True
 
@@ -298,11 +302,19 @@ class IngestQueue:
             await self._arrived.wait()
         return bool(self._waiting)
 
-    def _may_be_written(self, group: _Group) -> bool:
-        """Whether a group may be written beside those that are."""
-        if not self._written:
+    def _may_be_written(self, group: _Group, mapping: asyncio.Task[_Mapped], *, another_ended: bool) -> bool:
+        """Whether a group may be written beside those that are.
+
+        Args:
+            group: waits for it.
+            mapping: what it becomes; done.
+            another_ended: whether another group's transaction has ended meanwhile.
+        """
+        if not self._writing:
             return True
-        return len(self._written) < self._at_once and sum(waiting.records for waiting in group) >= _BESIDE_RECORDS
+        if len(self._writing) == self._at_once or (not mapping.exception() and mapping.result().rows.tells_sources):
+            return False
+        return another_ended or _is_large(group)
 
     def _take(self) -> _Group:
         group = [self._waiting.popleft()]
@@ -337,7 +349,7 @@ class IngestQueue:
             return
         for pace in paces:
             pace.committed(records, seconds)
-        self._recover()
+        self._recover(began)
         dead = [reason for own in reasons for reason in own]
         if dead and (count := self._dead(len(dead))):
             _log.warning("records cannot be stored; dead_letter has them", records=count, reason=_line(set(dead)))
@@ -386,12 +398,16 @@ class IngestQueue:
         elif not self._told_away:
             self._told = self._told_away = True
             _log.warning("the database does not take data; the senders try again", reason=_reason(error))
-        self._failing |= commit
+        if commit:
+            self._failing = True
+            self._last_failure = time.monotonic()
         for waiting in group:
             _answer(waiting, Retryable(RETRY_SECONDS, f"not committed: {_reason(error)}"))
 
-    def _recover(self) -> None:
-        """Something is committed."""
+    def _recover(self, began: float) -> None:
+        """Something is committed that was begun then; of a failure since then it says nothing."""
+        if began < self._last_failure:
+            return
         if self._told:
             _log.info("the database takes data again")
         self._failing = self._told = self._told_away = False
@@ -411,6 +427,13 @@ def _answer(waiting: _Waiting, answer: list[str] | Exception) -> None:
         waiting.answer.exception()
     else:
         waiting.answer.set_result(answer)
+
+
+def _is_large(group: _Group) -> bool:
+    return (
+        sum(waiting.records for waiting in group) >= _LARGE_RECORDS
+        or sum(waiting.size for waiting in group) >= _LARGE_BYTES
+    )
 
 
 def _line(reasons: set[str]) -> str:

@@ -196,6 +196,11 @@ class Rows:
         return self._ordered
 
     @property
+    def tells_sources(self) -> bool:
+        """Whether they say which sources a node has: said twice, what is written last holds."""
+        return any(seen.sources is not None for seen in self.nodes.values())
+
+    @property
     def records(self) -> int:
         """Points and log records that came, whatever became of them."""
         return sum(tally.received for tally in self.ledger.values())

@@ -140,8 +140,8 @@ class Service:
         async with pool:
             self._pool = pool
             writer = Writer(pool, declarations, self.name, self.telemetry)
-            at_once = self._settings.database.connections
-            queue = IngestQueue(Mapper(declarations), writer, self.telemetry, at_once=at_once)
+            connections = self._settings.database.connections
+            queue = IngestQueue(Mapper(declarations), writer, self.telemetry, connections=connections)
             worker = asyncio.create_task(queue.run())
             helpers = [
                 asyncio.create_task(self._keep_database(stop)),

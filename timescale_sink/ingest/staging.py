@@ -6,10 +6,10 @@ partitions of these alone, and TimescaleDB unpacks no other rows that are in col
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from psycopg import AsyncCopy, sql
@@ -47,6 +47,21 @@ def spans(times: Iterable[datetime]) -> list[Span]:
         else:
             found[-1] = Span(found[-1].first, days[number].last)
     return found
+
+
+def of_days(days: Sequence[int]) -> Iterator[list[int]]:
+    """The positions of each day's rows, in the order of days; of very many days those of the last together.
+
+    Args:
+        days: of each row its day's number.
+    """
+    positions: dict[int, list[int]] = {}
+    for position, day in enumerate(days):
+        positions.setdefault(day, []).append(position)
+    ordered = sorted(positions)
+    yield from map(positions.__getitem__, ordered[: SPANS - 1])
+    if rest := ordered[SPANS - 1 :]:
+        yield sorted(chain.from_iterable(map(positions.__getitem__, rest)))
 
 
 @asynccontextmanager

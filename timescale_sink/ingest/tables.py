@@ -22,9 +22,13 @@ from timescale_sink.ingest import cells
 from timescale_sink.ingest.events import RowFormat
 from timescale_sink.ingest.point_rows import POINT_COLUMNS, KeyedRows, PointRow
 from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Tally
-from timescale_sink.ingest.staging import copy_rows, copying, fetched, spans, stage
-from timescale_sink.ingest.values import by_hour, canonical, fingerprint, from_microseconds, hour
+from timescale_sink.ingest.staging import copy_rows, copying, fetched, of_days, spans, stage
+from timescale_sink.ingest.values import HOUR, by_hour, canonical, fingerprint, from_microseconds, hour
 from timescale_sink.store.database import Connection
+
+_DAY = 24 * HOUR
+# Rows that are handed to the driver at once.
+_JOINED = 1000
 
 
 class Batch(Protocol):
@@ -35,7 +39,7 @@ class Batch(Protocol):
     def __getitem__(self, part: slice, /) -> Self: ...
 
 
-Batch_contra = TypeVar("Batch_contra", bound=Batch, contravariant=True)
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
 @dataclass(slots=True)
@@ -49,24 +53,27 @@ class Fates:
         return self.ledger.setdefault((hour(at), destination), Tally())
 
 
-class TableWriter(Protocol[Batch_contra]):
+class TableWriter(Protocol[AnyBatch]):
     """Stores rows of one table."""
 
     @property
     def table(self) -> str:
         """The table's name, which is the ledger's destination."""
 
-    async def copy(self, connection: Connection, rows: Batch_contra, fates: Fates) -> None:
+    def by_days(self, rows: AnyBatch) -> Iterator[AnyBatch]:
+        """The rows of each day (`staging.of_days`)."""
+
+    async def copy(self, connection: Connection, rows: AnyBatch, fates: Fates) -> None:
         """Store rows that are all new.
 
         Raises:
             psycopg.errors.UniqueViolation: one is not.
         """
 
-    async def merge(self, connection: Connection, rows: Batch_contra, fates: Fates) -> None:
+    async def merge(self, connection: Connection, rows: AnyBatch, fates: Fates) -> None:
         """Store rows of which some may be there."""
 
-    def letters(self, rows: Batch_contra, reason: str) -> list[DeadLetter]:
+    def letters(self, rows: AnyBatch, reason: str) -> list[DeadLetter]:
         """The dead letters of what the database refuses: one for each point or record in it.
 
         Args:
@@ -76,15 +83,19 @@ class TableWriter(Protocol[Batch_contra]):
 
 
 async def store(
-    connection: Connection, writer: TableWriter[Batch_contra], rows: Batch_contra, fates: Fates
+    connection: Connection, writer: TableWriter[AnyBatch], rows: AnyBatch, fates: Fates
 ) -> list[DeadLetter]:
-    """Store rows; what the database refuses is found by halving.
+    """Store rows, a day after the other; what the database refuses is found by halving.
 
     Returns:
         The dead letters of refused rows; they are not stored yet.
     """
-    if not rows:
-        return []
+    return [letter for day in writer.by_days(rows) for letter in await _store_day(connection, writer, day, fates)]
+
+
+async def _store_day(
+    connection: Connection, writer: TableWriter[AnyBatch], rows: AnyBatch, fates: Fates
+) -> list[DeadLetter]:
     try:
         attempt = Fates()
         try:
@@ -98,8 +109,8 @@ async def store(
         if len(rows) == 1:
             return writer.letters(rows, _reason(error, writer.table))
         middle = len(rows) // 2
-        refused = await store(connection, writer, rows[:middle], fates)
-        return refused + await store(connection, writer, rows[middle:], fates)
+        refused = await _store_day(connection, writer, rows[:middle], fates)
+        return refused + await _store_day(connection, writer, rows[middle:], fates)
     for key, tally in attempt.ledger.items():
         fates.ledger.setdefault(key, Tally()).add(tally)
     return []
@@ -168,6 +179,14 @@ class KeyedTable:
             " SELECT date_trunc('hour', time, 'UTC'), count(*) FROM fresh GROUP BY 1"
         ).format(**parts)
 
+    def by_days(self, rows: KeyedRows) -> Iterator[KeyedRows]:
+        """See :class:`TableWriter`."""
+        for positions in of_days([time // _DAY for time in rows.times]):
+            if len(positions) == len(rows):
+                yield rows
+            else:
+                yield KeyedRows([rows.times[at] for at in positions], [rows.rows[at] for at in positions])
+
     async def copy(self, connection: Connection, rows: KeyedRows, fates: Fates) -> None:
         """See :class:`TableWriter`."""
         await self._copy(connection, self.table, rows)
@@ -203,7 +222,11 @@ class KeyedTable:
     async def _copy(self, connection: Connection, table: str, rows: KeyedRows) -> None:
         if self._restored:
             async with copying(connection, table, self._columns) as copy:
-                await copy.write(b"".join([cells.BEGIN, *rows.rows, cells.END]))
+                await copy.write(cells.BEGIN)
+                # Joined all at once they would be in memory twice.
+                for start in range(0, len(rows), _JOINED):
+                    await copy.write(b"".join(rows.rows[start : start + _JOINED]))
+                await copy.write(cells.END)
         else:
             await copy_rows(connection, table, self._columns, self._encode(rows.rows))
 

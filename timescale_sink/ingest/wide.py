@@ -6,7 +6,7 @@ unpacked first, with what shares a batch of a thousand rows with them, and the d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import psycopg
@@ -14,7 +14,7 @@ from psycopg import sql
 
 from postel.signals import Declarations
 from timescale_sink.ingest.rows import DeadLetter, WideKey, WideRow
-from timescale_sink.ingest.staging import Span, copy_rows, fetched, spans, stage
+from timescale_sink.ingest.staging import Span, copy_rows, fetched, of_days, spans, stage
 from timescale_sink.ingest.tables import Fates, letter, shown
 from timescale_sink.store.database import Connection
 
@@ -75,8 +75,8 @@ class WideTable:
             "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {order}"
             " ON CONFLICT DO NOTHING RETURNING {key}"
         )
-        # FOR UPDATE reads what another sink committed a moment ago, and keeps it from changing until the update. The
-        # spans come in order, so rows are locked by day first, however the batch was cut into them.
+        # FOR UPDATE reads what another transaction committed a moment ago, and keeps it from changing until the update.
+        # The spans come in order, so rows are locked by day first, however the batch was cut into them.
         self._lock = statement(
             "SELECT {news}, {found} FROM {table} AS stored JOIN {stage} AS staged USING ({key})"
             " WHERE stored.time BETWEEN %s AND %s"
@@ -99,6 +99,11 @@ class WideTable:
             "UPDATE {table} AS stored SET {fill} FROM {stage} AS staged"
             " WHERE {same} AND stored.time BETWEEN %s AND %s AND {segments} AND ({news})"
         )
+
+    def by_days(self, rows: list[WideRow]) -> Iterator[list[WideRow]]:
+        """See :class:`~timescale_sink.ingest.tables.TableWriter`."""
+        for positions in of_days([row.key.time.toordinal() for row in rows]):
+            yield [rows[at] for at in positions]
 
     async def copy(self, connection: Connection, rows: list[WideRow], fates: Fates) -> None:
         """See :class:`~timescale_sink.ingest.tables.TableWriter`."""

@@ -54,7 +54,7 @@ class _News(NamedTuple):
 
 
 class Writer:
-    """Writes into one database.
+    """Writes into one database, also two transactions at once.
 
     Args:
         pool: open.
@@ -143,7 +143,8 @@ class Writer:
         return refused
 
     def _forget(self) -> None:
-        # Before the rows are written, so that all that is remembered was written since.
+        # Before the rows are written, so that all that is remembered was written since, or by a transaction that was
+        # under way then.
         now = time.monotonic()
         if len(self._series) > _SERIES_KNOWN or now - self._series_since > _SERIES_SECONDS:
             self._series.clear()
