@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -16,10 +17,11 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import Signal
+from support.eventually import eventually
 from timescale_sink.ingest import progress as progress_module
 from timescale_sink.ingest import queue as queue_module
 from timescale_sink.ingest.queue import IngestQueue
-from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Rows
+from timescale_sink.ingest.rows import LOGS, POINTS, DeadLetter, Rows, Sighting
 
 HOUR = datetime(2026, 1, 15, 10, tzinfo=UTC)
 
@@ -258,3 +260,54 @@ async def test_a_single_connection_takes_one_group_after_the_other() -> None:
         assert ingest.requests == (2, 1)
         writer.open.set()
         assert await asyncio.gather(*sent) == [Outcome()] * 3
+
+
+class TellingMapper(CountingMapper):
+    """Of a request with this body a node says which sources it has."""
+
+    def map(self, signal: Signal, request: Any, now: datetime, rows: Rows, encoded: bytes | None = None) -> list[str]:
+        if request.resource_logs[0].scope_logs[0].log_records[0].body.string_value == "sources":
+            rows.nodes["n1"] = Sighting("", HOUR, HOUR, demo=False, sources=["host"])
+        return super().map(signal, request, now, rows, encoded)
+
+
+async def test_what_says_which_sources_a_node_has_is_written_alone() -> None:
+    """Of two written at once the one that was said first could be committed last, and would hold."""
+    writer = SlowWriter(0)
+    async with queue(writer, TellingMapper()) as ingest:
+        writer.open.clear()
+        sent = []
+        for body in ("first", "sources"):
+            sent.append(asyncio.create_task(ingest(Signal.LOGS, logs(15_000, body))))
+            await asyncio.sleep(0.02)
+        assert ingest.requests == (1, 1)
+        writer.open.set()
+        assert await asyncio.gather(*sent) == [Outcome()] * 2
+
+
+class FailingWriter(SlowWriter):
+    """Its next transaction fails at once, whatever is open."""
+
+    fails = False
+
+    async def write(self, rows: Rows, *, mixed: bool = False) -> list[DeadLetter]:
+        if self.fails:
+            self.fails = False
+            raise psycopg.OperationalError("the server is gone")
+        return await super().write(rows, mixed=mixed)
+
+
+async def test_what_was_begun_before_a_failure_does_not_end_it() -> None:
+    writer = FailingWriter(0)
+    async with queue(writer) as ingest:
+        writer.open.clear()
+        earlier = asyncio.create_task(ingest(Signal.LOGS, logs(15_000, "earlier")))
+        await eventually(lambda: ingest.requests == (0, 1), 1, "the first is being written")
+        writer.fails = True
+        with pytest.raises(Retryable, match="the server is gone"):
+            await ingest(Signal.LOGS, logs(15_000, "later"))
+        writer.open.set()
+        assert await earlier == Outcome()
+        assert ingest.failing
+        assert await ingest(Signal.LOGS, logs(5)) == Outcome()
+        assert not ingest.failing
