@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -37,6 +38,7 @@ from timescale_sink.api import feed as feeds
 from timescale_sink.api.access import Access, BrokenOffError, asked_again
 from timescale_sink.api.events import EventReader
 from timescale_sink.api.feed import Feed, Subscription
+from timescale_sink.api.filters import Where
 from timescale_sink.api.series import Reader, Standing
 from timescale_sink.store.database import READ_URL, Connection, create_pool
 from timescale_sink.store.roles import READ, SERVE
@@ -496,6 +498,21 @@ async def test_what_was_missed_is_given_once_where_a_conflict_breaks_a_piece_of_
         assert got == [*range(1, 1701)]
         assert access.conflict is None
         await eventually(lambda: conflicts(copy) >= 1, 20, "it was ended by the replica")
+
+
+async def test_a_cursor_is_closed_where_its_session_has_ended(database: str, copy: str) -> None:
+    """One that stays open is a warning, which is an error here."""
+    written = insert(database, range(1, 1701))
+    follow(database, copy)
+    async with asking(copy) as access:
+        feed, place = Heard(access).feed, feeds._Place.before(f"{written}")
+        async with access.connection() as connection:
+            found = feed._read(connection, "delivery_events", Where(), place, f"{written + 1}")
+            async with aclosing(found):
+                assert len((await anext(found)).events) == 500
+                with psycopg.connect(copy) as server:
+                    server.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+        gc.collect()
 
 
 async def test_a_question_that_a_conflict_breaks_off_is_asked_once_more(database: str, copy: str) -> None:

@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
+import psycopg
 from psycopg.rows import tuple_row
 from structlog import get_logger
 
@@ -295,11 +296,17 @@ class Feed:
         text = query("new_events", table, names, condition=where.condition)
         begin = {"after": place.xact, "time": place.time, "event_id": place.event_id}
         values = {**begin, "until": until, "most": most, **where.values}
-        async with connection.cursor(name="new_events", row_factory=tuple_row) as cursor:
+        cursor = connection.cursor(name="new_events", row_factory=tuple_row)
+        try:
             await cursor.execute(text, values)
             while rows := await cursor.fetchmany(_ROWS):
                 events = [event_of(table, names, row[:-1]) for row in rows]
                 yield _Piece(events, _Place(rows[-1][-1], events[-1].time, events[-1].event_id))
+        finally:
+            # Where the server has ended the session, the first time finds that out and leaves the cursor open.
+            with suppress(psycopg.OperationalError):
+                await cursor.close()
+            await cursor.close()
 
     def _give(self, events: Sequence[Event]) -> None:
         # Each is made JSON once, and only if somebody wants it.
