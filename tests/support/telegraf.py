@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tools.bootstrap.collector import find_go, go_environment
 from tools.bootstrap.console import CHECKOUT
 
 _VERSION = "v1.36.4"
-_MODULE = "github.com/influxdata/telegraf/cmd/telegraf"
+_MODULE = "github.com/influxdata/telegraf"
 _PLUGINS = "custom,inputs.opentelemetry,outputs.postgresql"
 _PROGRAM = CHECKOUT / ".build" / "telegraf" / _VERSION / "telegraf"
 # As many rows in a write and a second in between as its own documentation proposes for much data.
@@ -50,12 +51,17 @@ def find_or_build() -> Path:
     work = _PROGRAM.parent.with_suffix(".unfinished")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    for words in (
-        ["mod", "init", "telegraf"],
-        ["get", f"{_MODULE}@{_VERSION}"],
-        ["build", "-mod=mod", "-tags", _PLUGINS, "-o", _PROGRAM.name, _MODULE],
-    ):
-        subprocess.run([go, *words], cwd=work, env=environment, check=True)
+
+    def run(*words: str) -> str:
+        done = subprocess.run([go, *words], cwd=work, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        return done.stdout
+
+    run("mod", "init", "telegraf")
+    # The sums of all that it needs are its own: not each module's is known to Go's database of them.
+    source = json.loads(run("mod", "download", "-json", f"{_MODULE}@{_VERSION}"))["Dir"]
+    shutil.copyfile(Path(source) / "go.sum", work / "go.sum")
+    run("get", f"{_MODULE}/cmd/telegraf@{_VERSION}")
+    run("build", "-mod=mod", "-tags", _PLUGINS, "-o", _PROGRAM.name, f"{_MODULE}/cmd/telegraf")
     work.rename(_PROGRAM.parent)
     return _PROGRAM
 
