@@ -25,7 +25,7 @@ from support.postgres import SERVERS, fresh_database, migrate_now
 from timescale_sink.ingest.events import RowFormat, TypedEvent
 from timescale_sink.ingest.point_rows import KeyedRows, PointRow
 from timescale_sink.ingest.rows import LOGS, POINTS, LogRow, Tally, WideKey, WideRow
-from timescale_sink.ingest.staging import SPANS, spans
+from timescale_sink.ingest.staging import SPANS, of_days, spans
 from timescale_sink.ingest.tables import Fates, TableWriter, events_table, logs_table, points_table, store
 from timescale_sink.ingest.values import from_microseconds, microseconds
 from timescale_sink.ingest.wide import WideTable
@@ -266,3 +266,15 @@ def test_a_time_that_is_far_behind_widens_no_span() -> None:
     # One more than there may be: the two that are nearest are one.
     assert [*map(tuple, spans([*many, many[3] + timedelta(days=1), far]))][3] == (many[3], many[4])
     assert spans([]) == []
+
+
+@given(st.lists(st.integers(-1, 40), max_size=60))
+def test_rows_of_a_day_stay_together_and_in_their_order(days: list[int]) -> None:
+    found = [*of_days(days)]
+    assert sorted(place for places in found for place in places) == [*range(len(days))]
+    assert all(places == sorted(places) for places in found)
+    of_each = [{days[place] for place in places} for places in found]
+    assert [*map(min, of_each)] == sorted(set(days))[: len(found)]
+    # Of very many days the last are together.
+    assert all(len(of_one) == 1 for of_one in of_each[: SPANS - 1])
+    assert len(found) == min(len(set(days)), SPANS)

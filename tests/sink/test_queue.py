@@ -262,6 +262,20 @@ async def test_a_single_connection_takes_one_group_after_the_other() -> None:
         assert await asyncio.gather(*sent) == [Outcome()] * 3
 
 
+async def test_an_end_waits_for_all_that_is_written_and_mapped() -> None:
+    writer = SlowWriter(0)
+    async with queue(writer) as ingest:
+        writer.open.clear()
+        sent = [asyncio.create_task(ingest(Signal.LOGS, logs(15_000, str(number)))) for number in range(3)]
+        await eventually(lambda: ingest.requests == (1, 2), 1, "two are being written")
+        ingest.close()
+        with pytest.raises(Retryable, match="stopping"):
+            await ingest(Signal.LOGS, logs(1))
+        writer.open.set()
+        assert await asyncio.gather(*sent) == [Outcome()] * 3
+    assert ingest.requests == (0, 0)
+
+
 class TellingMapper(CountingMapper):
     """Of a request with this body a node says which sources it has."""
 
