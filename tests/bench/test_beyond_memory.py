@@ -18,11 +18,10 @@ import pytest
 
 from postel.otlp.signal import Signal
 from support.memory_limit import limit_is_possible, limited_memory
-from support.node_observer import cpu_seconds
 from support.postgres import KillableServer, migrate_now, timescale_programs
 from support.requirements import require
 from support.sink import running_sink
-from support.sink_load import IN_REQUEST, backends, events, send
+from support.sink_load import IN_REQUEST, backend_seconds, events, send
 from tools.bootstrap.programs import find_postgres
 
 MILLIONS = float(os.environ.get("POSTEL_SINK_LOAD", "8"))
@@ -91,14 +90,14 @@ def take(url: str, folder: Path) -> list[Turn]:
             first = IN_REQUEST + turn * count
             make = partial(events, scattered=True)
             ((wal,),) = database.execute("SELECT pg_current_wal_lsn() - '0/0'").fetchall()
-            cpu, taken = cpu_seconds(backends(url)), 0.0
+            cpu, taken = backend_seconds(url), 0.0
             # Not all in memory at once, and none made while the clock runs.
             for part in range(first, first + count, 25 * IN_REQUEST):
                 bodies = list(make(part, min(25 * IN_REQUEST, first + count - part)))
                 begun = time.monotonic()
                 asyncio.run(send(sink.grpc, Signal.LOGS, bodies))
                 taken += time.monotonic() - begun
-            used = cpu_seconds(backends(url)) - cpu
+            used = backend_seconds(url) - cpu
             ((written, table, indexes),) = database.execute(
                 """
                 SELECT pg_current_wal_lsn() - '0/0', sum(pg_table_size(relid)), sum(pg_indexes_size(relid))

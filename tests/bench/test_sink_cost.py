@@ -19,7 +19,19 @@ import pytest
 from support.node_observer import cpu_seconds
 from support.postgres import SERVERS, fresh_database
 from support.sink import RunningSink, running_sink
-from support.sink_load import EVENTS, IN_REQUEST, POINTS, REPEATED, SERIES, Load, Twin, backends, post, repeating, send
+from support.sink_load import (
+    EVENTS,
+    IN_REQUEST,
+    POINTS,
+    REPEATED,
+    SERIES,
+    Load,
+    Twin,
+    backend_seconds,
+    post,
+    repeating,
+    send,
+)
 
 MILLIONS = float(os.environ.get("POSTEL_SINK_LOAD", "1"))
 TURNS = 5
@@ -72,12 +84,12 @@ class Used:
         load, sink = case.load, case.sink
         assert sink.process
         bodies = list(repeating(list(load.make(first, count)), taken))
-        before = cpu_seconds([sink.process.pid]), cpu_seconds(backends(sink.url))
+        before = cpu_seconds([sink.process.pid]), backend_seconds(sink.url)
         seconds, refused = case.send(bodies)
         self.taken += seconds
         self.refused += refused
         self.sink += cpu_seconds([sink.process.pid]) - before[0]
-        self.database += cpu_seconds(backends(sink.url)) - before[1]
+        self.database += backend_seconds(sink.url) - before[1]
         self.peaks.append(peak_of(sink.process.pid))
         copied = case.twin.copy(load.until(first), load.until(first + count), together=TOGETHER)
         assert copied.rows == count

@@ -20,7 +20,7 @@ from testbed.program import until
 from support.node_observer import cpu_seconds
 from support.postgres import fresh_database
 from support.sink import running_sink
-from support.sink_load import EVENTS, POINTS, SERIES, Load, backends, send
+from support.sink_load import EVENTS, POINTS, SERIES, Load, backend_seconds, send
 from support.telegraf import running_telegraf
 
 MILLIONS = float(os.environ.get("POSTEL_SINK_LOAD", "1"))
@@ -44,14 +44,14 @@ class Used:
 
     def begin(self) -> None:
         """A turn begins."""
-        self._before = (time.monotonic(), cpu_seconds([self.pid]), cpu_seconds(backends(self.url)))
+        self._before = (time.monotonic(), cpu_seconds([self.pid]), backend_seconds(self.url))
 
     def end(self) -> None:
         """All rows are there."""
         begun, program, database = self._before
         self.taken += time.monotonic() - begun
         self.program += cpu_seconds([self.pid]) - program
-        self.database += cpu_seconds(backends(self.url)) - database
+        self.database += backend_seconds(self.url) - database
 
     def row(self, name: str, total: int) -> str:
         """A line with the figures."""

@@ -7,6 +7,7 @@ as protobuf by HTTP.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -341,8 +342,17 @@ def _copied_out(reader: psycopg.Connection[Any], select: sql.Composed) -> Iterat
             yield bytes(part)
 
 
-def backends(url: str) -> list[int]:
-    """The processes of the server that serve this database's clients."""
+def backend_seconds(url: str) -> float:
+    """Seconds of CPU of the server's processes that serve this database's clients now."""
+    total = 0.0
+    for pid in _backends(url):
+        # One that has ended since: the bench's own look at the rows.
+        with contextlib.suppress(FileNotFoundError):
+            total += cpu_seconds([pid])
+    return total
+
+
+def _backends(url: str) -> list[int]:
     with psycopg.connect(url) as connection:
         found = connection.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
