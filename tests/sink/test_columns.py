@@ -272,7 +272,7 @@ def test_a_time_that_is_far_behind_widens_no_span() -> None:
 def test_rows_of_a_day_stay_together_and_in_their_order(days: list[int]) -> None:
     found = [*of_days(days)]
     assert sorted(place for places in found for place in places) == [*range(len(days))]
-    assert all(places == sorted(places) for places in found)
+    assert all(places == sorted(places, key=lambda place: (days[place], place)) for places in found)
     of_each = [{days[place] for place in places} for places in found]
     assert [*map(min, of_each)] == sorted(set(days))[: len(found)]
     # Of very many days the last are together.

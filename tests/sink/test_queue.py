@@ -215,19 +215,39 @@ async def test_a_piece_that_is_committed_while_its_repetition_waits_for_the_lock
         assert await again == Outcome()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held here is held for longer than others are slow."""
+    for module in (queue_module, progress_module):
+        monkeypatch.setattr(module, "COMMIT_SECONDS", 20)
+
+
+class HeldWriter(SlowWriter):
+    """Commits nothing until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__(0, patience=20)
+        self.open.clear()
+
+
+async def put(ingest: IngestQueue, request: Any, requests: tuple[int, int]) -> asyncio.Task[Outcome]:
+    """Send a request, and wait until so many wait and so many are being written."""
+    sent = asyncio.create_task(ingest(Signal.LOGS, request))
+    await eventually(lambda: ingest.requests == requests, 5, f"{requests} wait and are written", pause=0.001)
+    return sent
+
+
+@pytest.mark.usefixtures("patient")
 async def test_two_large_groups_are_written_at_once_and_the_next_is_mapped_and_no_more() -> None:
     """One group ahead is what keeps all busy; more would be memory."""
-    writer, mapper = SlowWriter(0), CountingMapper()
-    # Two of these are larger than a transaction: each is a group.
-    requests = [logs(15_000, str(number)) for number in range(4)]
+    writer, mapper = HeldWriter(), CountingMapper()
     async with queue(writer, mapper) as ingest:
-        writer.open.clear()
-        sent = []
-        for request in requests:
-            sent.append(asyncio.create_task(ingest(Signal.LOGS, request)))
-            await asyncio.sleep(0.02)
-        assert mapper.requests == 3
-        assert ingest.requests == (2, 2)
+        # Two of these are larger than a transaction: each is a group.
+        then = [(0, 1), (0, 2), (1, 2), (2, 2)]
+        sent = [await put(ingest, logs(15_000, f"{number}"), requests) for number, requests in enumerate(then)]
+        await eventually(lambda: mapper.requests == 3, 5, "one is mapped")
+        await asyncio.sleep(0.1)
+        assert (mapper.requests, ingest.requests) == (3, (2, 2))
         writer.open.set()
         assert await asyncio.gather(*sent) == [Outcome()] * 4
     assert writer.transactions == [15_000] * 4
@@ -235,39 +255,38 @@ async def test_two_large_groups_are_written_at_once_and_the_next_is_mapped_and_n
     assert ingest.requests == (0, 0)
 
 
-@pytest.mark.parametrize("large_first", [True, False])
-async def test_small_groups_wait_for_the_one_that_is_written_and_become_larger(*, large_first: bool) -> None:
-    writer = SlowWriter(0)
-    async with queue(writer) as ingest:
-        writer.open.clear()
-        sent = []
-        for records in (15_000 if large_first else 5, *[5] * 9):
-            sent.append(asyncio.create_task(ingest(Signal.LOGS, logs(records))))
-            await asyncio.sleep(0.01)
-        assert ingest.requests == (9, 1)
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("first", [15_000, 5])
+async def test_small_groups_wait_for_the_one_that_is_written_and_become_larger(first: int) -> None:
+    writer, mapper = HeldWriter(), CountingMapper()
+    async with queue(writer, mapper) as ingest:
+        sent = [await put(ingest, logs(first), (0, 1)), await put(ingest, logs(5), (1, 1))]
+        await eventually(lambda: mapper.requests == 2, 5, "the second is mapped")
+        sent += [await put(ingest, logs(5), (2 + number, 1)) for number in range(8)]
         writer.open.set()
         await asyncio.gather(*sent)
     # The second was mapped when the others came.
-    assert writer.transactions[1:] == [5, 40]
+    assert writer.transactions == [first, 5, 40]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_single_connection_takes_one_group_after_the_other() -> None:
-    writer = SlowWriter(0)
-    async with queue(writer, connections=1) as ingest:
-        writer.open.clear()
-        sent = [asyncio.create_task(ingest(Signal.LOGS, logs(15_000, str(number)))) for number in range(3)]
+    writer, mapper = HeldWriter(), CountingMapper()
+    async with queue(writer, mapper, connections=1) as ingest:
+        sent = [await put(ingest, logs(15_000, f"{number}"), (number, 1)) for number in range(3)]
+        await eventually(lambda: mapper.requests == 2, 5, "one is mapped")
         await asyncio.sleep(0.1)
-        assert ingest.requests == (2, 1)
+        assert (mapper.requests, ingest.requests) == (2, (2, 1))
         writer.open.set()
         assert await asyncio.gather(*sent) == [Outcome()] * 3
 
 
+@pytest.mark.usefixtures("patient")
 async def test_an_end_waits_for_all_that_is_written_and_mapped() -> None:
-    writer = SlowWriter(0)
+    writer = HeldWriter()
     async with queue(writer) as ingest:
-        writer.open.clear()
-        sent = [asyncio.create_task(ingest(Signal.LOGS, logs(15_000, str(number)))) for number in range(3)]
-        await eventually(lambda: ingest.requests == (1, 2), 1, "two are being written")
+        then = [(0, 1), (0, 2), (1, 2)]
+        sent = [await put(ingest, logs(15_000, f"{number}"), requests) for number, requests in enumerate(then)]
         ingest.close()
         with pytest.raises(Retryable, match="stopping"):
             await ingest(Signal.LOGS, logs(1))
@@ -277,30 +296,35 @@ async def test_an_end_waits_for_all_that_is_written_and_mapped() -> None:
 
 
 class TellingMapper(CountingMapper):
-    """Of a request with this body a node says which sources it has."""
+    """Of a request with one body a node says which sources it has; one with the other cannot be mapped."""
 
     def map(self, signal: Signal, request: Any, now: datetime, rows: Rows, encoded: bytes | None = None) -> list[str]:
-        if request.resource_logs[0].scope_logs[0].log_records[0].body.string_value == "sources":
+        made = super().map(signal, request, now, rows, encoded)
+        body = request.resource_logs[0].scope_logs[0].log_records[0].body.string_value
+        if body == "unforeseen":
+            raise RuntimeError("nobody foresaw this")
+        if body == "sources":
             rows.nodes["n1"] = Sighting("", HOUR, HOUR, demo=False, sources=["host"])
-        return super().map(signal, request, now, rows, encoded)
+        return made
 
 
-async def test_what_says_which_sources_a_node_has_is_written_alone() -> None:
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("body", ["sources", "unforeseen"])
+async def test_what_may_say_which_sources_a_node_has_waits_until_nothing_else_is_written(body: str) -> None:
     """Of two written at once the one that was said first could be committed last, and would hold."""
-    writer = SlowWriter(0)
-    async with queue(writer, TellingMapper()) as ingest:
-        writer.open.clear()
-        sent = []
-        for body in ("first", "sources"):
-            sent.append(asyncio.create_task(ingest(Signal.LOGS, logs(15_000, body))))
-            await asyncio.sleep(0.02)
+    writer, mapper = HeldWriter(), TellingMapper()
+    async with queue(writer, mapper) as ingest:
+        sent = [await put(ingest, logs(15_000, "first"), (0, 1)), await put(ingest, logs(15_000, body), (1, 1))]
+        await eventually(lambda: mapper.requests == 2, 5, "the second is mapped")
+        await asyncio.sleep(0.1)
         assert ingest.requests == (1, 1)
         writer.open.set()
-        assert await asyncio.gather(*sent) == [Outcome()] * 2
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Outcome, Outcome if body == "sources" else Retryable]
 
 
-class FailingWriter(SlowWriter):
-    """Its next transaction fails at once, whatever is open."""
+class FailingWriter(HeldWriter):
+    """Its next transaction fails at once, where that is said."""
 
     fails = False
 
@@ -311,12 +335,11 @@ class FailingWriter(SlowWriter):
         return await super().write(rows, mixed=mixed)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_what_was_begun_before_a_failure_does_not_end_it() -> None:
-    writer = FailingWriter(0)
+    writer = FailingWriter()
     async with queue(writer) as ingest:
-        writer.open.clear()
-        earlier = asyncio.create_task(ingest(Signal.LOGS, logs(15_000, "earlier")))
-        await eventually(lambda: ingest.requests == (0, 1), 1, "the first is being written")
+        earlier = await put(ingest, logs(15_000, "earlier"), (0, 1))
         writer.fails = True
         with pytest.raises(Retryable, match="the server is gone"):
             await ingest(Signal.LOGS, logs(15_000, "later"))

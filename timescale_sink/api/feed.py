@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -303,10 +303,13 @@ class Feed:
                 events = [event_of(table, names, row[:-1]) for row in rows]
                 yield _Piece(events, _Place(rows[-1][-1], events[-1].time, events[-1].event_id))
         finally:
-            # Where the server has ended the session, the first time finds that out and leaves the cursor open.
-            with suppress(psycopg.OperationalError):
+            try:
                 await cursor.close()
-            await cursor.close()
+            except psycopg.OperationalError:
+                if not connection.closed:
+                    raise
+                # The server has ended the session: that was found out by this, which left the cursor open.
+                await cursor.close()
 
     def _give(self, events: Sequence[Event]) -> None:
         # Each is made JSON once, and only if somebody wants it.

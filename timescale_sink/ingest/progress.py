@@ -13,8 +13,9 @@ from postel.otlp.signal import ExportRequest, Signal
 from timescale_sink.ingest.writer import COMMIT_SECONDS
 
 # Records that one transaction takes: at first, and at most. About a second's work of two slow cores. It is halved where
-# as many would take more than a share of the time in which they must be committed, which has to do for three: two are
-# being written and one is mapped when a request comes. It is doubled where twice as many would take less than another.
+# as many would take more than a share of the time in which they must be committed, which has to do for three: when a
+# request comes one is being written, beside another or not, and one is mapped. It is doubled where twice as many would
+# take less than another.
 TOGETHER_RECORDS = 20_000
 FEWEST_RECORDS = 100
 _SLOW_SHARE, _QUICK_SHARE = 1 / 3, 0.25

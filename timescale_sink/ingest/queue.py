@@ -1,8 +1,8 @@
 """The bounded queue between the servers and the writer: what arrives during a commit is committed together.
 
 Two groups of requests are written at once, each by a connection of its own: while the server ends one's transaction,
-the other's rows come. A small group waits until another has ended, so that what comes meanwhile is one larger group.
-The next is mapped while they are written, and waits: a request that comes then waits for three transactions.
+the other's rows come. A small group waits until another has ended, and what comes behind it meanwhile is one larger
+group. The next is mapped while they are written, and waits: a request that comes then waits for three transactions.
 
 A request is answered when the transactions that hold it are committed. When the queue is full, the database is away, or
 a commit fails, the sender is told to come again, and nothing of the request is acknowledged.
@@ -312,7 +312,8 @@ class IngestQueue:
         """
         if not self._writing:
             return True
-        if len(self._writing) == self._at_once or (not mapping.exception() and mapping.result().rows.tells_sources):
+        # One that cannot be mapped is written request by request, and one of these may tell sources.
+        if len(self._writing) == self._at_once or mapping.exception() or mapping.result().rows.tells_sources:
             return False
         return another_ended or _is_large(group)
 

@@ -50,7 +50,7 @@ def spans(times: Iterable[datetime]) -> list[Span]:
 
 
 def of_days(days: Sequence[int]) -> Iterator[list[int]]:
-    """The positions of each day's rows, in the order of days; of very many days those of the last together.
+    """The positions of each day's rows, in the order of days; of very many days those of the last in one.
 
     Args:
         days: of each row its day's number.
@@ -61,7 +61,7 @@ def of_days(days: Sequence[int]) -> Iterator[list[int]]:
     ordered = sorted(positions)
     yield from map(positions.__getitem__, ordered[: SPANS - 1])
     if rest := ordered[SPANS - 1 :]:
-        yield sorted(chain.from_iterable(map(positions.__getitem__, rest)))
+        yield [*chain.from_iterable(map(positions.__getitem__, rest))]
 
 
 @asynccontextmanager

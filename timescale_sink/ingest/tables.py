@@ -2,8 +2,9 @@
 
 Every writer here stores a list of rows of one table inside the caller's transaction and says what became of each in
 the :class:`Fates`. COPY is optimistic: rows that are new cost one statement; a unique violation undoes it and the same
-rows go through a temporary table with ON CONFLICT. Rows are in key order, so that two sinks lock them in the same
-order.
+rows go through a temporary table with ON CONFLICT. Rows are in the order of days and then of keys, so that two
+transactions lock them in the same order, and those of each day go by themselves: TimescaleDB has a chunk for each,
+locks the table to make one, and writes what COPY brings for several in an order of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _JOINED = 4000
 
 
 class Batch(Protocol):
-    """Rows of one table, in the order of their keys."""
+    """Rows of one table, in the order of their keys, or of their days first."""
 
     def __len__(self) -> int: ...
 
@@ -174,7 +175,8 @@ class KeyedTable:
             " WHERE stored.time BETWEEN %s AND %s AND ({staged}) IS DISTINCT FROM ({stored}) GROUP BY 1"
         ).format(**parts)
         self._insert = sql.SQL(
-            "WITH fresh AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {key}"
+            "WITH fresh AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage}"
+            " ORDER BY date_trunc('day', time, 'UTC'), {key}"
             " ON CONFLICT DO NOTHING RETURNING time)"
             " SELECT date_trunc('hour', time, 'UTC'), count(*) FROM fresh GROUP BY 1"
         ).format(**parts)

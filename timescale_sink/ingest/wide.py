@@ -72,7 +72,8 @@ class WideTable:
             return sql.SQL(text).format(**parts)
 
         self._insert = statement(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {order}"
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage}"
+            " ORDER BY date_trunc('day', time, 'UTC'), {order}"
             " ON CONFLICT DO NOTHING RETURNING {key}"
         )
         # FOR UPDATE reads what another transaction committed a moment ago, and keeps it from changing until the update.
