@@ -58,7 +58,8 @@ class WideTable:
             "stage": column(f"stage_{self.table}"),
             "key": _each("{0}", _KEY),
             "found": _each("stored.{0}", [*_KEY, *self._cells]),
-            "order": sql.SQL(", ").join(
+            "order": sql.SQL("date_trunc('day', time, 'UTC'), ")
+            + sql.SQL(", ").join(
                 sql.SQL('{} COLLATE "C"' if self._columns[k] == "text" else "{}").format(column(k)) for k in _KEY
             ),
             "columns": _each("{0}", self._columns),
@@ -72,8 +73,7 @@ class WideTable:
             return sql.SQL(text).format(**parts)
 
         self._insert = statement(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage}"
-            " ORDER BY date_trunc('day', time, 'UTC'), {order}"
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {order}"
             " ON CONFLICT DO NOTHING RETURNING {key}"
         )
         # FOR UPDATE reads what another transaction committed a moment ago, and keeps it from changing until the update.
@@ -81,7 +81,7 @@ class WideTable:
         self._lock = statement(
             "SELECT {news}, {found} FROM {table} AS stored JOIN {stage} AS staged USING ({key})"
             " WHERE stored.time BETWEEN %s AND %s"
-            " ORDER BY date_trunc('day', time, 'UTC'), {order} FOR UPDATE OF stored"
+            " ORDER BY {order} FOR UPDATE OF stored"
         )
         self._read = statement(
             "SELECT {news}, {found} FROM {table} AS stored JOIN {stage} AS staged USING ({key})"
