@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.environment import without_settings
 from support.ports import free_ports
 
 # The shell closes streams as a user's shell does; "$@" is the program.
@@ -30,7 +31,7 @@ def variables(tmp_path: Path) -> dict[str, str]:
     settings = ("ZONE_MTA_PORT", "WILDDUCK_API_PORT", "HARAKA_SMTP_PORT", "RSPAMD_TCP_PORT", "RSPAMD_CONTROLLER_PORT")
     ports = zip(settings, free_ports(len(settings)), strict=True)
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))},
+        **without_settings(),
         "POSTEL_DATA_DIR": str(tmp_path / "data"),
         "POSTEL_NODE__ID": "node-1",
         **{f"POSTEL_DISCOVERY__{name}": str(port) for name, port in ports},

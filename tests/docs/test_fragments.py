@@ -20,7 +20,8 @@ from testbed.zone_mta import ZoneMta
 from postel.collector import find_collector
 from postel.otlp.signal import Signal
 from postel.settings import Settings, load_settings
-from support.markdown import CHECKOUT, Reading, forget_settings, reading, variables
+from support.environment import forget_settings
+from support.markdown import CHECKOUT, Reading, reading, variables
 from support.node import Node
 from support.otlp_thread import OtlpThread
 from support.page import status

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ from postel.otlp.sender import Sent
 from postel.otlp.signal import Signal
 from postel.settings import load_settings
 from support.collector import Sink, log_request, running_block
-from support.markdown import CHECKOUT, Reading, forget_settings, reading, run
+from support.environment import forget_settings
+from support.markdown import CHECKOUT, Reading, reading, run, variables
 from support.otlp_thread import OtlpThread
 from support.ports import free_port, free_ports
 from support.requirements import require
@@ -120,10 +120,8 @@ def following(tmp_path: Path, sink: Sink, otlp_receiver: OtlpThread) -> Followin
     assert program
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "postel-otelcol").symlink_to(program)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))}
-    path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), kept["PATH"]])
     sinks = {"POSTEL_SINK_GRPC": sink.address, "POSTEL_SINK__GRPC_ADDRESS": sink.address}
-    return Following(tmp_path, otlp_receiver.endpoint, {**kept, "PATH": path, **sinks})
+    return Following(tmp_path, otlp_receiver.endpoint, variables(tmp_path / "bin", **sinks))
 
 
 @pytest.mark.slow

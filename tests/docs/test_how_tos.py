@@ -19,7 +19,8 @@ from postel.otlp.sender import Sent
 from postel.otlp.signal import Signal
 from postel.settings import Settings, load_settings
 from support.collector import log_request
-from support.markdown import CHECKOUT, forget_settings, reading, run, variables
+from support.environment import forget_settings
+from support.markdown import CHECKOUT, reading, run, variables
 from support.otlp_thread import OtlpThread
 from support.page import status
 from support.ports import free_port, free_ports

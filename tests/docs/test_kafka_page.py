@@ -91,11 +91,8 @@ def test_the_page_leads_to_members_that_read(tmp_path: Path, kafka_broker: Kafka
             assert units == {"postel-kafka-member.service", "postel-sink.service"}
             settings = tmp_path / "postel.toml"
             settings.write_text(f'data_dir = "{tmp_path / "data"}"\n{toml}\n[sink]\ngrpc_address = "{sink.address}"\n')
-            run(
-                "postel install --root $ROOT --python /opt/postel/bin/python --part gateway",
-                tmp_path,
-                {**environment, "ROOT": str(root)},
-            )
+            install_gateway = f"{SYSTEMD['/opt/postel/bin/postel install']} --part gateway"
+            run(install_gateway, tmp_path, {**environment, "ROOT": str(root)})
             with ExitStack() as running:
                 for unit, health in (("gateway", "COLLECTOR"), ("kafka-member", "KAFKA_MEMBER")):
                     block = started_by(

@@ -14,7 +14,8 @@ import pytest
 
 from postel.settings import load_settings
 from support.bootstrap import copy_project
-from support.markdown import CHECKOUT, forget_settings, reading, run, variables
+from support.environment import forget_settings
+from support.markdown import CHECKOUT, reading, run, variables
 from support.node import Node
 
 # No systemd runs here; `postel plugins` names the unit that is to be restarted.

@@ -22,7 +22,7 @@ from psycopg import conninfo
 
 from postel.collector_process import environment
 from postel.settings import Settings, load_settings
-from support.markdown import forget_settings
+from support.environment import forget_settings
 
 CHECKOUT = Path(__file__).parents[2]
 COMPOSE: Mapping[str, Any] = yaml.safe_load((CHECKOUT / "compose.yaml").read_text())

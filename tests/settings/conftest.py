@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from support.markdown import forget_settings
+from support.environment import forget_settings
 
 
 @pytest.fixture(autouse=True)

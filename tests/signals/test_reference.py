@@ -6,7 +6,7 @@ from postel import settings_reference
 from postel.errors import PostelError
 from postel.settings import load_settings
 from postel.signals import load_all, reference
-from support.markdown import forget_settings
+from support.environment import forget_settings
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -20,6 +20,7 @@ import pytest
 from psycopg import conninfo
 
 from postel.errors import DatabaseError
+from support.environment import without_settings
 from support.requirements import require
 from timescale_sink.store import embedded
 from timescale_sink.store.embedded import start
@@ -119,7 +120,7 @@ def service(users: Users) -> Users:
 
 def _postel(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command that ends."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))}
+    kept = without_settings()
     return subprocess.run(
         [sys.executable, "-m", "postel.cli", *arguments],
         env={**kept, "POSTEL_DATA_DIR": str(folder)},

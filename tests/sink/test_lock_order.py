@@ -13,7 +13,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from postel.otlp.answers import Outcome
 from postel.otlp.signal import Signal
-from support.postgres import fresh_database, migrate_now
+from support.eventually import eventually
+from support.postgres import fresh_database, migrate_now, waited_for
 from support.sink import ingesting, recount
 
 TIME = 1_768_471_200_000_000_000
@@ -45,15 +46,6 @@ def _zones(*zones: str) -> ExportMetricsServiceRequest:
     return request
 
 
-async def _until_it_waits(connection: psycopg.AsyncConnection) -> None:
-    async with asyncio.timeout(3):
-        while True:
-            row = await (await connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")).fetchone()
-            if row and row[0]:
-                return
-            await asyncio.sleep(0.02)
-
-
 @pytest.mark.parametrize("there", [False, True])
 async def test_what_is_merged_is_locked_in_the_order_of_what_is_copied(english: str, *, there: bool) -> None:
     """A sink that waits for "a" holds "B" already, whether it adds both or fills cells of both."""
@@ -66,7 +58,7 @@ async def test_what_is_merged_is_locked_in_the_order_of_what_is_copied(english: 
         await ingest(Signal.METRICS, _zones("A!", "B", "a") if there else _zones("A!"))
         await (holder.execute(_ZONE_LOCKED, ("a",)) if there else holder.execute(_ZONE_ADDED, (TIME // 10**9, "a")))
         merging = asyncio.create_task(ingest(Signal.METRICS, _zones("A!", "B", "a")))
-        await _until_it_waits(other)
+        await eventually(lambda: waited_for(english), 3, "it waits")
         await other.execute("SET lock_timeout = '100ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             await (other.execute(_ZONE_LOCKED, ("B",)) if there else other.execute(_ZONE_ADDED, (TIME // 10**9, "B")))

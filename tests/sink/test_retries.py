@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from structlog.testing import capture_logs
 
 from postel.otlp import codec
+from support.postgres import waited_for
 from support.running_postel import until
 from support.sink import ingesting, recount, running_sink
 from timescale_sink.ingest import queue as queue_module
@@ -183,7 +184,7 @@ def test_a_stop_of_the_whole_program_while_nothing_can_be_written(tmp_path: Path
             sender.stdin.close()
             sender.stdin = None
             senders.append(sender)
-        until(lambda: _waiting(migrated_database) == 1, 10, "it waits for the lock")
+        until(lambda: waited_for(migrated_database) == 1, 10, "it waits for the lock")
         # The second one is in the queue behind it.
         time.sleep(1)
         began = time.monotonic()
@@ -191,12 +192,6 @@ def test_a_stop_of_the_whole_program_while_nothing_can_be_written(tmp_path: Path
         assert time.monotonic() - began < 10
         said = [sender.communicate(timeout=20)[0].split() for sender in senders]
     assert said == [[b"UNAVAILABLE", b"True", b"14"], [b"503", b"True", b"14"]]
-
-
-def _waiting(url: str) -> int:
-    with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-    return row[0] if row else 0
 
 
 async def test_what_is_new_is_copied_and_only_a_repetition_is_staged(migrated_database: str) -> None:

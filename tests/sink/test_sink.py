@@ -29,7 +29,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMe
 from opentelemetry.sdk.resources import Resource
 from psycopg import conninfo
 
-from support.postgres import fresh_database
+from support.postgres import fresh_database, waited_for
 from support.running_postel import until
 from support.sink import RunningSink, running_sink
 from timescale_sink.store import migrate
@@ -219,7 +219,7 @@ def test_asked_to_stop_it_finishes_what_it_took(sink: RunningSink) -> None:
         sender.stdin.write(_body(0, 3))
         sender.stdin.close()
         sender.stdin = None
-        until(lambda: _ask(sink.url, "SELECT count(*) FROM pg_locks WHERE NOT granted") == [(1,)], 10, "it waits")
+        until(lambda: waited_for(sink.url) == 1, 10, "it waits")
         assert sink.process
         sink.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)

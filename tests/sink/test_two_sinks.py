@@ -27,7 +27,6 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, NumberDataPoint
 
 from postel.otlp.signal import ExportRequest, Signal
-from support.postgres import SERVERS, fresh_database, migrate_now
 from support.sink import RunningSink, running_sink
 
 # Five seconds before a midnight (UTC), since TimescaleDB has a chunk for each day; and of these days, or its job makes
@@ -138,13 +137,6 @@ def _ask(url: str, query: str) -> tuple[Any, ...]:
     return row
 
 
-@pytest.fixture(params=[server for server in SERVERS if server != "old_postgres"])
-def database(request: pytest.FixtureRequest) -> Iterator[str]:
-    with fresh_database(request.getfixturevalue(request.param)) as url:
-        migrate_now(url)
-        yield url
-
-
 @pytest.mark.parametrize(
     ("count", "size"),
     [
@@ -154,7 +146,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.param(1_000_000, 100, marks=[pytest.mark.soak, pytest.mark.timeout(7200)]),
     ],
 )
-def test_two_sinks_store_each_record_once(tmp_path: Path, database: str, count: int, size: int) -> None:
+def test_two_sinks_store_each_record_once(tmp_path: Path, migrated_database: str, count: int, size: int) -> None:
     if count > 100_000:
         count = int(os.environ.get("POSTEL_TWO_SINKS_RECORDS", count))
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -162,7 +154,7 @@ def test_two_sinks_store_each_record_once(tmp_path: Path, database: str, count: 
         sinks = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-            sinks.append(running.enter_context(running_sink(tmp_path / name, database)))
+            sinks.append(running.enter_context(running_sink(tmp_path / name, migrated_database)))
             sinks[-1].start()
         senders = [_Sender(sink) for sink in sinks]
         began = time.monotonic()
@@ -178,7 +170,7 @@ def test_two_sinks_store_each_record_once(tmp_path: Path, database: str, count: 
     sent = sum(sender.records for sender in senders)
     said = senders[0].said + senders[1].said
     print(f"{count} records, {sent} sent, {sent / seconds:.0f} a second: {dict(said)}")  # noqa: T201 - the figures
-    assert _ask(database, deadlocks) == (0,)
+    assert _ask(migrated_database, deadlocks) == (0,)
     assert not any("deadlock" in log or "Traceback" in log for log in logs)
     each = count // KINDS
     for query in (
@@ -186,12 +178,12 @@ def test_two_sinks_store_each_record_once(tmp_path: Path, database: str, count: 
         "count(*), count(DISTINCT event_id) FROM email_events",
         "count(*), count(DISTINCT value) FROM otel_metric_point",
     ):
-        assert _ask(database, f"SELECT {query}") == (each, each), query
-    cells = _ask(database, "SELECT count(*), count(queue_size), count(deferred_size) FROM metrics_zonemta")
+        assert _ask(migrated_database, f"SELECT {query}") == (each, each), query
+    cells = _ask(migrated_database, "SELECT count(*), count(queue_size), count(deferred_size) FROM metrics_zonemta")
     assert cells == (each // 2, each // 2, each // 2)
     assert checked.stdout == "the tables hold what the ledger says\n"
     ledger = "sum(stored), sum(conflicting), sum(dead_lettered), sum(received), count(DISTINCT sink) FROM ingest_ledger"
-    *fates, received, names = _ask(database, f"SELECT {ledger}")
+    *fates, received, names = _ask(migrated_database, f"SELECT {ledger}")
     assert (fates, names) == ([count, 0, 0], 2)
     # Who was told to come again may have been committed nevertheless.
     assert received == sent if said.keys() == {"OK"} else received >= sent

@@ -21,6 +21,7 @@ from postel.otlp.answers import Outcome
 from postel.otlp.errors import Retryable
 from postel.otlp.signal import Signal
 from support.eventually import eventually
+from support.postgres import waited_for
 from support.sink import ingesting, recount
 from timescale_sink.ingest import queue as queue_module
 from timescale_sink.ingest.rows import Sighting
@@ -102,7 +103,7 @@ async def test_what_is_forgotten_during_a_transaction_is_written_by_the_next(mig
         with psycopg.connect(migrated_database) as holder:
             holder.execute("LOCK TABLE otel_metric_point IN EXCLUSIVE MODE")
             second = asyncio.create_task(ingest(Signal.METRICS, request))
-            await eventually(lambda: _waits(holder), 5, "it waits for the table")
+            await eventually(lambda: waited_for(migrated_database, "otel_metric_point"), 5, "it waits for the table")
             # As a removal of the demo's data does it, and what is remembered begins anew then.
             with psycopg.connect(migrated_database, autocommit=True) as another:
                 another.execute("DELETE FROM otel_series")
@@ -114,11 +115,6 @@ async def test_what_is_forgotten_during_a_transaction_is_written_by_the_next(mig
         metric.gauge.data_points[0].time_unix_nano += 10**9
         await ingest(Signal.METRICS, request)
     assert ask(migrated_database, "SELECT metric FROM otel_series") == [("somebody.elses",)]
-
-
-def _waits(connection: psycopg.Connection) -> bool:
-    waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'otel_metric_point'::regclass"
-    return bool(connection.execute(waiting).fetchall())
 
 
 async def test_a_record_that_only_the_database_refuses_is_found_and_set_aside(migrated_database: str) -> None:

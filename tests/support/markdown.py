@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from support.environment import without_settings
 
 CHECKOUT = Path(__file__).parents[2]
 PICTURE = "text"
@@ -181,16 +182,9 @@ def reading(
 def variables(*folders: Path, **more: str) -> dict[str, str]:
     """The environment of a reader's shell: no settings of Postel's but those given; the commands of this Python, then
     of the folders before all others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_", "MAKE"))}
+    kept = without_settings("MAKE")
     path = os.pathsep.join([*map(str, folders), str(Path(sys.executable).parent), kept["PATH"]])
     return {**kept, "PATH": path, **more}
-
-
-def forget_settings(monkeypatch: pytest.MonkeyPatch, *also: str, keep: str = "") -> None:
-    """Take Postel's settings out of this process's environment, and what else begins so; but for one name."""
-    for name in [*os.environ]:
-        if name.startswith(("POSTEL_", "OTEL_", *also)) and name != keep:
-            monkeypatch.delenv(name)
 
 
 def run(block: str, folder: Path, environment: Mapping[str, str], seconds: float = 60) -> str:

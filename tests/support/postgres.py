@@ -302,6 +302,21 @@ def _end_sessions(connection: psycopg.Connection[Any], name: str) -> None:
         time.sleep(0.1)
 
 
+def waited_for(url: str, table: str | None = None) -> int:
+    """How many locks somebody waits for: on the whole server, or of one table of this database."""
+    with psycopg.connect(url) as connection:
+        ((count,),) = connection.execute(
+            """
+            SELECT count(*) FROM pg_locks LEFT JOIN pg_database ON pg_database.oid = database
+            WHERE NOT granted AND (
+                %(table)s::text IS NULL OR datname = current_database() AND relation = to_regclass(%(table)s)
+            )
+            """,
+            {"table": table},
+        ).fetchall()
+    return int(count)
+
+
 @pytest.fixture(params=["postgres", "timescale"] if _TIMESCALE else None)
 def migrated_database(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a migrated, empty database: on PostgreSQL, and on TimescaleDB where there is one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from postel.otlp.signal import Signal
+from support.environment import without_settings
 from support.otlp_receiver import Receiver
 from support.ports import free_ports
 
@@ -25,7 +25,7 @@ def environment(tmp_path: Path, endpoint: str, **more: object) -> dict[str, str]
     """
     ports = iter(free_ports(7))
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))},
+        **without_settings(),
         "POSTEL_DATA_DIR": str(tmp_path / "data"),
         "POSTEL_NODE__ID": "node-1",
         "POSTEL_OTLP__ENDPOINT": endpoint,

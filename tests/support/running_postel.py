@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import psutil
 import psycopg
 
+from support.environment import without_settings
 from support.ports import free_ports
 
 T = TypeVar("T")
@@ -81,9 +82,7 @@ class RunningPostel:
             "POSTEL_OTLP__COLLECTOR_HTTP_ADDRESS": f"127.0.0.1:{self.ports['col_http']}",
             "POSTEL_OTLP__COLLECTOR_HEALTH_ADDRESS": f"127.0.0.1:{self.ports['col_health']}",
         }
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("POSTEL_", "OTEL_")) or k == "POSTEL_COLLECTOR"
-        }
+        kept = without_settings(keep="POSTEL_COLLECTOR")
         return {**kept, **own, **self.environment}
 
     @property

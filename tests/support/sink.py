@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import ssl
 import subprocess
@@ -19,6 +18,7 @@ import httpx
 
 from postel.otlp.tls_door import pinned
 from postel.signals import load_all
+from support.environment import without_settings
 from support.ports import free_ports
 from timescale_sink.ingest.mapping import Mapper
 from timescale_sink.ingest.queue import IngestQueue
@@ -84,7 +84,7 @@ class RunningSink:
     @property
     def variables(self) -> dict[str, str]:
         """The environment of every command on the same settings."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))}
+        kept = without_settings()
         return {
             **kept,
             "POSTEL_DATA_DIR": str(self.folder / "data"),

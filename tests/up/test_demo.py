@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Malformed, Retryable
+from support.environment import without_settings
 from support.otlp_receiver import running_receiver
 from support.ports import free_port
 
@@ -41,7 +41,7 @@ class Demo:
 @asynccontextmanager
 async def demo(folder: Path, endpoint: str) -> AsyncIterator[Demo]:
     log = folder / "demo.log"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("POSTEL_", "OTEL_"))}
+    kept = without_settings()
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "postel.cli", "demo"),
