@@ -144,7 +144,9 @@ def demo(settings: Settings, *, remove: bool) -> None:
     from postel import log
 
     log.configure("demo")
-    asyncio.run(program.remove(settings) if remove else program.run(settings))
+    if remove:
+        raise SystemExit(asyncio.run(program.remove(settings)))
+    asyncio.run(program.run(settings))
 
 
 @main.command()

@@ -35,8 +35,8 @@ COARSE = timedelta(minutes=5)
 _TOGETHER = 80
 _STEP = timedelta(seconds=STEP_SECONDS)
 _RETRY_SECONDS = 1.0
-# Data that is newer comes from a demo that runs, or has run a moment ago.
-_LIVE_SECONDS = 60.0
+# Longer than a step, so that a demo that still runs is found.
+_QUIET_SECONDS = STEP_SECONDS + 5
 
 _log = structlog.get_logger()
 
@@ -61,15 +61,24 @@ async def run(settings: Settings) -> None:
         await door.close()
 
 
-async def remove(settings: Settings) -> None:
-    """Delete everything that carries the mark, and say how much that was."""
+async def remove(settings: Settings) -> int:
+    """Delete everything that carries the mark, also what comes while it is deleted, and say how much that was.
+
+    Returns:
+        The exit code: 1 where a demo still sends.
+    """
     from timescale_sink.store import commands  # noqa: PLC0415 - sending needs no database driver
 
-    removed = await commands.remove_demo(settings)
+    removed = await commands.remove_demo(
+        settings,
+        quiet_seconds=_QUIET_SECONDS,
+        under_way=lambda: click.echo(f"what is still under way of it is awaited for {_QUIET_SECONDS} s"),
+    )
     for table, rows in removed.rows.items():
         click.echo(f"{table}: {rows} rows deleted")
-    if removed.age is not None and removed.age < _LIVE_SECONDS:
-        click.echo(f"the newest is {max(removed.age, 0):.0f} s old: if a demo still runs, stop it and remove again")
+    if removed.goes_on:
+        click.echo("a demo still sends: stop it and remove again")
+    return int(removed.goes_on)
 
 
 class _Door:

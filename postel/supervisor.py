@@ -40,6 +40,7 @@ class Program:
         command: argument vector.
         environment: variables beside those of the supervisor.
         stop_rank: programs of a lower rank are stopped, and have ended, before those of a higher one.
+        linger_seconds: how long it goes on when those of lower ranks have ended, to hand on what they sent last.
         refuses: its exit code 2 says that starting again would not help, as that of Postel's own programs does. A Go
             program that panics ends with 2 as well.
         clean_line: turns a printed line into what is shown, for programs with a log format of their own.
@@ -49,6 +50,7 @@ class Program:
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_rank: int = 0
+    linger_seconds: float = 0.0
     refuses: bool = False
     clean_line: Callable[[str], str] = str
 
@@ -80,8 +82,8 @@ class Supervisor:
         self.stop()
         await stopping
         for rank in sorted({program.stop_rank for program in self._programs}):
-            names = [program.name for program in self._programs if program.stop_rank == rank]
-            await asyncio.gather(*(self._end(name, keepers[name]) for name in names))
+            programs = [program for program in self._programs if program.stop_rank == rank]
+            await asyncio.gather(*(self._end(program, keepers[program.name]) for program in programs))
         for keeper in keepers.values():
             keeper.result()
         return REFUSED if self._refused else 0
@@ -149,7 +151,10 @@ class Supervisor:
                 return
             self._say(program.name, program.clean_line(line.decode("utf-8", "replace").rstrip()))
 
-    async def _end(self, name: str, keeper: asyncio.Task[None]) -> None:
+    async def _end(self, program: Program, keeper: asyncio.Task[None]) -> None:
+        name = program.name
+        if self._running(name):
+            await asyncio.wait([keeper], timeout=program.linger_seconds)
         if child := self._running(name):
             child.terminate()
         ended = asyncio.create_task(self._ended(name, keeper))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +25,7 @@ from postel.signals import load_all
 from support.postgres import fresh_database
 from support.sink import RunningSink, ingesting, recount
 from timescale_sink.ingest import writer
-from timescale_sink.store import commands
+from timescale_sink.store import commands, demo_removal
 
 TIME = 1_768_471_200_000_000_000
 
@@ -35,11 +38,11 @@ def _resource(node: str, *, demo: bool) -> Resource:
     return resource
 
 
-def _metrics(node: str, *, demo: bool, first: int = 0) -> ExportMetricsServiceRequest:
+def _metrics(node: str, *, demo: bool, first: int = 0, begin: int = TIME) -> ExportMetricsServiceRequest:
     request = ExportMetricsServiceRequest()
     metrics = request.resource_metrics.add(resource=_resource(node, demo=demo)).scope_metrics.add().metrics
     for tick in range(first, first + 300):
-        at = TIME + tick * 15_000_000_000
+        at = begin + tick * 15_000_000_000
         metrics.add(name="postel.host.cpu.load_average").gauge.data_points.add(time_unix_nano=at, as_double=tick)
         metrics.add(name="other").gauge.data_points.add(time_unix_nano=at, as_double=tick)
     metrics.add(name="other").gauge.data_points.add(as_double=1)
@@ -68,6 +71,12 @@ async def written(migrated_database: str) -> str:
 
 def _settings(url: str, folder: Path) -> Settings:
     return Settings(data_dir=folder, database=Database(url=SecretStr(url)))
+
+
+async def _remove_demo(
+    url: str, folder: Path, quiet_seconds: float = 0, under_way: Callable[[], None] = lambda: None
+) -> demo_removal.Removed:
+    return await commands.remove_demo(_settings(url, folder), quiet_seconds=quiet_seconds, under_way=under_way)
 
 
 async def test_check_is_clean_after_writing(written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +128,7 @@ async def test_check_finds_what_was_changed_by_hand(
 
 
 async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) -> None:
-    deleted = await commands.remove_demo(_settings(written, tmp_path))
+    deleted = await _remove_demo(written, tmp_path)
     assert deleted.rows == {
         **dict.fromkeys(load_all().tables, 0),
         "metrics_system": 300,
@@ -138,10 +147,62 @@ async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) ->
         ).fetchall()
     assert left == [("n1",)]
     assert await recount(written) == []
-    assert deleted.age is not None
-    again = await commands.remove_demo(_settings(written, tmp_path))
-    assert (set(again.rows.values()), again.age) == ({0}, None)
+    again = await _remove_demo(written, tmp_path)
+    assert set(again.rows.values()) == {0}
     assert await recount(written) == []
+
+
+async def _remove_while_it_comes(
+    url: str, folder: Path, late: Callable[[int], ExportMetricsServiceRequest]
+) -> demo_removal.Removed:
+    """Remove a demo of this minute, of which one sink stores ``late``, given when it began, after it was deleted."""
+    begin = time.time_ns() - 300 * 15_000_000_000
+    deleted = asyncio.Event()
+    async with ingesting(url) as ingest:
+        await ingest(Signal.METRICS, _metrics("d1", demo=True, begin=begin))
+
+        async def store() -> None:
+            await deleted.wait()
+            await ingest(Signal.METRICS, late(begin))
+
+        stored = asyncio.create_task(store())
+        removed = await _remove_demo(url, folder, 2.5, deleted.set)
+        await stored
+        return removed
+
+
+async def test_what_was_under_way_when_a_demo_was_removed_is_deleted_too(
+    migrated_database: str, tmp_path: Path
+) -> None:
+    """The sink knows its node and series, and writes rows of them alone."""
+    removed = await _remove_while_it_comes(
+        migrated_database, tmp_path, lambda begin: _metrics("d1", demo=True, begin=begin + 1_000_000_000)
+    )
+    assert (removed.rows["metrics_system"], removed.rows["otel_metric_point"]) == (600, 600)
+    assert not removed.goes_on
+    with psycopg.connect(migrated_database) as connection:
+        for table in ("metrics_system", "otel_metric_point", "otel_series", "node"):
+            assert connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (0,)
+    assert await recount(migrated_database) == []
+
+
+async def test_a_demo_that_still_sends_is_told(migrated_database: str, tmp_path: Path) -> None:
+    removed = await _remove_while_it_comes(
+        migrated_database, tmp_path, lambda _: _metrics("d1", demo=True, begin=time.time_ns())
+    )
+    assert removed.goes_on
+
+
+async def test_what_comes_as_another_node_of_that_name_stays(migrated_database: str, tmp_path: Path) -> None:
+    removed = await _remove_while_it_comes(
+        migrated_database, tmp_path, lambda begin: _metrics("d1", demo=False, begin=begin + 1_000_000_000)
+    )
+    assert removed.rows["metrics_system"] == 300
+    with psycopg.connect(migrated_database) as connection:
+        for table in ("metrics_system", "otel_metric_point"):
+            assert connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (300,)
+        assert connection.execute("SELECT id, demo FROM node").fetchall() == [("d1", False)]
+    assert await recount(migrated_database) == []
 
 
 async def test_a_demo_that_goes_on_while_it_is_removed_keeps_its_series(
@@ -155,7 +216,7 @@ async def test_a_demo_that_goes_on_while_it_is_removed_keeps_its_series(
             now = 25.0 * tick
             await ingest(Signal.METRICS, _metrics("d1", demo=True, first=1000 * tick))
             if tick == 1:
-                await commands.remove_demo(_settings(migrated_database, tmp_path))
+                await _remove_demo(migrated_database, tmp_path)
     with psycopg.connect(migrated_database) as connection:
         orphans = connection.execute(
             "SELECT count(*) FROM otel_metric_point LEFT JOIN otel_series USING (series_id) WHERE metric IS NULL"
@@ -196,7 +257,7 @@ async def test_a_node_that_sent_real_data_is_never_taken_for_a_demo(
         both = _logs("n2", demo=first)
         both.MergeFrom(_logs("n2", demo=not first))
         await ingest(Signal.LOGS, both)
-    deleted = await commands.remove_demo(_settings(migrated_database, tmp_path))
+    deleted = await _remove_demo(migrated_database, tmp_path)
     assert set(deleted.rows.values()) == {0}
 
 

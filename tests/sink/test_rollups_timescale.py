@@ -25,8 +25,9 @@ from support.node import Node
 from support.postgres import SERVERS
 from support.rollup_rows import Data, Rises, Row, inserts, made
 from support.timescale_database import TimescaleDatabase, in_process, on_server
-from timescale_sink.store import commands, event_rollups, housekeeping, increase, retention, rollups
+from timescale_sink.store import event_rollups, housekeeping, increase, retention, rollups
 from timescale_sink.store.database import _SESSION_TIMESCALE
+from timescale_sink.store.demo_removal import Demo
 from timescale_sink.store.housekeeping import _keep
 from timescale_sink.store.migrate import scripts
 from timescale_sink.store.rolling import fill_rollups, make_rollups
@@ -506,8 +507,7 @@ async def test_a_demo_goes_with_its_rollups_and_unpacks_no_other_nodes_rows(data
     database.run("SELECT drop_chunks('delivery_events', older_than => now())")
     nodes = "SELECT DISTINCT node_id FROM metrics_system_{} ORDER BY 1"
     assert [database.rows(nodes.format(size)) for size in LENGTHS] == [[("demo",), ("real",)]] * len(LENGTHS)
-    async with database.connection.transaction():
-        await commands._remove_demo(database.connection, [*DECLARED.tables])
+    await Demo(database.connection).remove()
     assert [database.rows(nodes.format(size)) for size in LENGTHS] == [[("real",)]] * len(LENGTHS)
     left = sum(row["node_id"] == "real" for row in events)
     assert database.rows(nodes.format("weekly")) == [("real",)]

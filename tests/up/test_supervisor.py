@@ -78,6 +78,31 @@ async def test_programs_end_in_the_order_of_their_ranks(tmp_path: Path) -> None:
     assert record.read_text()[3:] == "abc"
 
 
+async def test_one_that_lingers_goes_on_when_those_before_it_have_ended(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    programs = [replace(program, linger_seconds=0.5 * (program.name == "b")) for program in recording(record)]
+    supervisor = Supervisor(programs, output=io.StringIO())
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: record.exists() and sorted(record.read_text()) == ["A", "B", "C"])
+    supervisor.stop()
+    await until(lambda: "a" in record.read_text())
+    ended = time.monotonic()
+    await until(lambda: "b" in record.read_text())
+    # Its own end takes 0.2 s.
+    assert time.monotonic() - ended >= 0.5
+    assert await running == 0
+    assert record.read_text()[3:] == "abc"
+
+
+async def test_one_that_has_ended_is_not_waited_for() -> None:
+    supervisor = Supervisor([replace(python("gone", "print('here')"), linger_seconds=30)], output=io.StringIO())
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: supervisor.restarts["gone"])
+    supervisor.stop()
+    async with asyncio.timeout(10):
+        assert await running == 0
+
+
 def hung_up_pipe() -> TextIO:
     reading, writing = os.pipe()
     os.close(reading)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import click
 import psycopg
@@ -17,28 +16,15 @@ from postel.errors import DatabaseAwayError, DatabaseError
 from postel.settings import Settings
 from postel.signals import load_all
 from postel.tasks import end
-from timescale_sink.store import event_rollups, housekeeping, rehearsal, retention, roles, rollup_views
+from timescale_sink.store import demo_removal, housekeeping, rehearsal, retention, roles, rollup_views
 from timescale_sink.store import migrate as migrations
 from timescale_sink.store.check import differences
-from timescale_sink.store.database import Connection, Tier, ask_server, connect, database_url
-from timescale_sink.store.event_rollups import Events
+from timescale_sink.store.database import Connection, ask_server, connect, database_url
+from timescale_sink.store.demo_removal import Removed
 
 # A table of this size is counted within a second; a larger one's rows are the server's estimate.
 _COUNTED_BYTES = 64 << 20
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """What `remove_demo` deleted.
-
-    Attributes:
-        rows: table -> rows deleted.
-        age: seconds since the newest of the demo's data; None where there was none.
-    """
-
-    rows: dict[str, int]
-    age: float | None
 
 
 async def url(settings: Settings) -> None:
@@ -178,151 +164,10 @@ async def check(settings: Settings) -> int:
     return 1 if found else 0
 
 
-async def remove_demo(settings: Settings) -> Removed:
-    """Delete everything of the nodes of which all data carries the demo mark."""
-    async with _migrated(settings) as connection, connection.transaction():
-        row = await (
-            await connection.execute("SELECT extract(epoch FROM now() - max(last_seen))::float8 FROM node WHERE demo")
-        ).fetchone()
-        return Removed(await _remove_demo(connection, [*load_all().tables]), row[0] if row else None)
-
-
-async def _remove_demo(connection: Connection, typed: list[str]) -> dict[str, int]:
-    # Lists, not subqueries: only by constants TimescaleDB finds what it must unpack of chunks in columns. By a subquery
-    # it unpacks all of them, 100,000 points in 2 s where the points of 20 series of 200 go in a millisecond.
-    nodes = await _column(connection, "SELECT id FROM node WHERE demo")
-    series = await _column(connection, "SELECT series_id FROM otel_series WHERE node_id = ANY (%s)", nodes)
-    deleted = {}
-    for table in typed:
-        columns = [column.name for column in load_all().columns_of(table)]
-        points = f"num_nonnulls({', '.join(columns)})"
-        deleted[table] = await _delete(connection, table, "node_id", nodes, points)
-    deleted["otel_metric_point"] = await _delete(connection, "otel_metric_point", "series_id", series, "1")
-    for table in ("otel_log", *load_all().event_tables):
-        deleted[table] = await _delete(connection, table, "node_id", nodes, "1")
-    if (await ask_server(connection)).tier is Tier.COMMUNITY:
-        await _delete_rollups(connection, nodes)
-    for table, where, values in (
-        ("otel_series", "series_id = ANY (%s)", series),
-        ("node", "id = ANY (%s) AND demo", nodes),
-    ):
-        cursor = await connection.execute(f"DELETE FROM {table} WHERE {where}".encode(), (values,))
-        deleted[table] = cursor.rowcount
-    return deleted
-
-
-async def _column(connection: Connection, query: str, *parameters: object) -> list[object]:
-    return [row[0] for row in await (await connection.execute(query.encode(), parameters)).fetchall()]
-
-
-async def _delete_rollups(connection: Connection, nodes: list[object]) -> None:
-    """Delete what the continuous aggregates hold of nodes: of rows that were dropped no refresh makes them anew.
-
-    Those whatever the node are made anew of what is left of the others, where the nodes had a part in them.
-    """
-    declarations = load_all()
-    made_by_name = {made.name: made for made in event_rollups.rolled(declarations.event_tables)}
-    nodeless = {name: made for name, made in made_by_name.items() if "node_id" not in made.by}
-    sources = {made.made_of for made in nodeless.values()}
-    had: dict[str, _Had] = {}
-    for rollup in rollup_views.names(declarations):
-        name, _, size = rollup.rpartition("_")
-        for table in await _held(connection, rollup):
-            # A refresh that has read the rows of before puts its buckets there first, or waits.
-            await connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
-            if made := nodeless.get(name):
-                (source,) = await _held(connection, f"{made.made_of}_{size}")
-                if source in had:
-                    had[table] = had[source]
-                    await _make_again(connection, made, table, source, had[source])
-                continue
-            found = await _edges(connection, table, "bucket", "node_id", nodes)
-            if found:
-                if name in sources:
-                    query = f"SELECT DISTINCT domain FROM {table} WHERE node_id = ANY (%s) AND bucket BETWEEN %s AND %s"
-                    told = "domain" in made_by_name[name].by
-                    had[table] = _Had(*found, await _column(connection, query, nodes, *found) if told else [])
-                await connection.execute(
-                    f"DELETE FROM {table} WHERE node_id = ANY (%s) AND bucket BETWEEN %s AND %s".encode(),
-                    (nodes, *found),
-                    prepare=False,
-                )
-
-
-async def _held(connection: Connection, rollup: str) -> list[str]:
-    """The tables in which the continuous aggregates under a rollup are."""
-    held = await connection.execute(
-        f"SELECT format('%%I.%%I', schema, name) FROM ({rollup_views.HELD}) AS held".encode(), (rollup,)
-    )
-    return [table for (table,) in await held.fetchall()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Had:
-    """What some nodes had in a rollup: the first and the last of its buckets, and domains of these."""
-
-    since: object
-    until: object
-    domains: list[object]
-
-
-async def _make_again(connection: Connection, made: Events, table: str, source: str, had: _Had) -> None:
-    """Make buckets anew that are made, of what ``source`` has; of all domains where they are not told apart."""
-    # An address without a domain has the domain ''.
-    key, only, domains = "bucket", "", []
-    if "domain" in made.by:
-        key = "bucket, domain IS NULL, coalesce(domain, '')"
-        only, domains = " AND (domain = ANY (%s) OR domain IS NULL)", [had.domains]
-    await connection.execute(
-        f"""
-        WITH gone AS (DELETE FROM {table} WHERE bucket BETWEEN %s AND %s{only} RETURNING {key})
-        INSERT INTO {table} (bucket, {", ".join(made.columns)})
-        SELECT bucket, {made.of_buckets()}
-        FROM {source}
-        WHERE bucket BETWEEN %s AND %s AND ({key}) IN (SELECT * FROM gone)
-        GROUP BY {", ".join(["bucket", *made.by])}
-        """.encode(),
-        (had.since, had.until, *domains, had.since, had.until),
-        prepare=False,
-    )
-
-
-async def _edges(
-    connection: Connection, table: str, time: str, key: str, values: list[object]
-) -> tuple[object, object] | None:
-    """The first and the last time of some rows; None: there are none.
-
-    In constants beside the key they keep in columns what is of other times.
-    """
-    query = f"SELECT min({time}), max({time}) FROM {table} WHERE {key} = ANY (%s)"
-    row = await (await connection.execute(query.encode(), (values,))).fetchone()
-    return None if row is None or row[0] is None else (row[0], row[1])
-
-
-async def _delete(connection: Connection, table: str, key: str, values: list[object], weight: str) -> int:
-    """Delete rows and note in the ledger that what they held is gone, so that `db check` agrees."""
-    found = await _edges(connection, table, "time", key, values)
-    if found is None:
-        return 0
-    cursor = await connection.execute(
-        f"""
-        WITH gone AS (DELETE FROM {table} WHERE {key} = ANY (%s) AND time BETWEEN %s AND %s RETURNING *),
-        counted AS (
-            SELECT date_trunc('hour', time, 'UTC') AS hour, count(*) AS rows, sum({weight}) AS records
-            FROM gone GROUP BY 1
-        ),
-        noted AS (
-            INSERT INTO ingest_ledger AS ledger (hour, destination, sink, removed)
-            SELECT hour, '{table}', 'postel demo --remove', records FROM counted
-            ON CONFLICT (hour, destination, sink) DO UPDATE SET removed = ledger.removed + excluded.removed
-        )
-        SELECT coalesce(sum(rows), 0)::bigint FROM counted
-        """.encode(),
-        (values, *found),
-        prepare=False,
-    )
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+async def remove_demo(settings: Settings, *, quiet_seconds: float, under_way: Callable[[], None]) -> Removed:
+    """Delete everything of the nodes of which all data carries the demo mark; see `demo_removal.remove`."""
+    async with _migrated(settings) as connection:
+        return await demo_removal.remove(connection, quiet_seconds=quiet_seconds, under_way=under_way)
 
 
 @asynccontextmanager
