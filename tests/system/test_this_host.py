@@ -219,8 +219,11 @@ def test_the_global_provider_and_another_instrumentation_stay_as_they_are(make_r
 
 
 def test_a_collect_costs_less_cpu_than_the_instrumentation_that_it_is_made_of(make_receiver: Make) -> None:
-    # In pairs, for the milliseconds are the machine's: 10 to 16 of them are 35 on a slow one.
+    # In turns, for the milliseconds are the machine's: 10 to 16 of them are 35 on a slow one. The least of each, both
+    # after a pause that is longer than the receiver's own: what begins on cold caches, beside others that use them,
+    # costs up to twice as much.
     def cost(of: Callable[[], object]) -> float:
+        time.sleep(0.25)
         began = time.thread_time()
         of()
         return time.thread_time() - began
@@ -229,12 +232,11 @@ def test_a_collect_costs_less_cpu_than_the_instrumentation_that_it_is_made_of(ma
     receiver.collect_now(tick(0))
     with another_instrumentation() as reader:
         reader.get_metrics_data()
-        ratios = []
+        ours, theirs = [], []
         for number in range(1, 10):
-            time.sleep(0.05)
-            ours = cost(partial(receiver.collect_now, tick(number)))
-            ratios.append(ours / cost(reader.get_metrics_data))
-    assert sorted(ratios)[len(ratios) // 2] < 1, ratios
+            ours.append(cost(partial(receiver.collect_now, tick(number))))
+            theirs.append(cost(reader.get_metrics_data))
+    assert min(ours) < min(theirs), (ours, theirs)
 
 
 def test_times_are_multiples_of_the_interval(found: Points) -> None:
