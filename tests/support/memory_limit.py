@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -35,8 +35,11 @@ def limited_memory(pid: int, size: int) -> Iterator[None]:
         (group / "cgroup.procs").write_text(str(pid))
         yield
     finally:
-        for left in (group / "cgroup.procs").read_text().split():
-            (folder / "cgroup.procs").write_text(left)
+        while left := (group / "cgroup.procs").read_text().split():
+            for one in left:
+                # Those that serve a connection end by themselves.
+                with suppress(ProcessLookupError):
+                    (folder / "cgroup.procs").write_text(one)
         group.rmdir()
 
 
