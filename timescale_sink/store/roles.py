@@ -29,7 +29,7 @@ _OF_ALERTS = ("alert", "alert_change", "alert_silence", "alert_notification")
 _OF_OWNER = ("postel_migration", "retention")
 # What a sink deletes from on each kind of server; rows of the others are dropped by jobs of TimescaleDB, which are the
 # owner's, or chunk by chunk, which needs the owner too.
-_DELETED = ("otel_series", "dead_letter", "dead_letter_part", "ingest_ledger")
+_DELETED = ("node", "otel_series", "dead_letter", "dead_letter_part", "ingest_ledger")
 
 
 async def make(connection: Connection, declarations: Declarations, ours: Collection[str]) -> list[str]:
