@@ -149,13 +149,23 @@ def demo(settings: Settings, *, remove: bool) -> None:
     asyncio.run(program.run(settings))
 
 
+_parts = click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(["up", "agent", "collector", "gateway", "kafka-member", "sink", "serve"]),
+    help="What this host runs, again for each; without it: what is installed as services, else up, which is all.",
+)
+
+
 @main.command()
 @config_option
-def doctor(settings: Settings) -> None:
+@_parts
+def doctor(settings: Settings, parts: tuple[str, ...]) -> None:
     """Check every connection and permission; name what is wrong and how to mend it."""
     from postel import doctor as program
 
-    raise SystemExit(asyncio.run(program.run(settings)))
+    raise SystemExit(asyncio.run(program.run(settings, parts)))
 
 
 @main.command()
@@ -250,13 +260,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 
 @main.command()
 @config_option
-@click.option(
-    "--part",
-    "parts",
-    multiple=True,
-    type=click.Choice(["up", "agent", "collector", "gateway", "kafka-member", "sink", "serve"]),
-    help="What this host runs, again for each; without it: what is installed, else up, which is all of them.",
-)
+@_parts
 @_root
 @click.option(
     "--python",

@@ -6,41 +6,66 @@ check is that check's result; the others go on.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import click
 
 from postel.doctor import database, files, network, on_disk, replica
 from postel.doctor.result import Check, Result, Verdict
 from postel.errors import PostelError
-from postel.settings import Settings
+from postel.services.install import RECORD, Record
+from postel.services.units import IN_UP
+from postel.settings import Settings, config_file
+
+# What is looked at, and what of Postel runs on the hosts on which it is: on all, where nothing is named.
+_CHECKS: Sequence[tuple[str, Check, Collection[str]]] = (
+    ("settings", files.settings_file, ()),
+    ("files", files.named, ()),
+    ("data folder", on_disk.folder, ()),
+    ("database", database.check, ("sink", "serve")),
+    ("replica", replica.check, ("serve",)),
+    ("sink", network.sink, ("sink",)),
+    ("collector", network.collector, ("collector", "gateway")),
+    ("endpoint", network.endpoint, ()),
+    ("agent", on_disk.agent, ("agent",)),
+    ("page", network.page, ("serve",)),
+    ("mail servers", network.servers, ("agent",)),
+)
 
 
-async def run(settings: Settings) -> int:
+async def run(settings: Settings, parts: Collection[str] = ()) -> int:
     """Print every result.
+
+    Args:
+        settings: of this host.
+        parts: what runs on it, of `postel.services.units.PARTS`; none: what `postel install` made services of, and
+            where it made none, all that ``up`` runs.
 
     Returns:
         The exit code: 0, or 1 when a check failed.
+
+    Raises:
+        PostelError: what `postel install` noted cannot be read.
     """
-    checks: dict[str, Check] = {
-        "settings": files.settings_file,
-        "files": files.named,
-        "data folder": on_disk.folder,
-        "database": database.check,
-        "replica": replica.check,
-        "sink": network.sink,
-        "collector": network.collector,
-        "endpoint": network.endpoint,
-        "agent": on_disk.agent,
-        "page": network.page,
-        "mail servers": network.servers,
-    }
+    if not parts and (parts := _installed()) and "up" not in parts:
+        text = f"{', '.join(parts)}: what `postel install` made services of; others are not looked for here (--part)"
+        click.echo(str(Result(Verdict.OK, "parts", text)))
+    here = {*IN_UP} if not parts or "up" in parts else {*parts}
     failed = False
-    for subject, check in checks.items():
+    for subject, check, of in _CHECKS:
+        if of and here.isdisjoint(of):
+            continue
         async for result in _guarded(subject, check, settings):
             click.echo(str(result))
             failed = failed or result.verdict is Verdict.FAIL
     return 1 if failed else 0
+
+
+def _installed() -> Sequence[str]:
+    """What services were made of beside the settings in use."""
+    settings_file = config_file()
+    record = Record.read(settings_file.with_name(RECORD.name)) if settings_file else None
+    return record.parts if record else ()
 
 
 async def _guarded(subject: str, check: Check, settings: Settings) -> AsyncIterator[Result]:

@@ -42,7 +42,15 @@ class Record:
         Raises:
             PostelError: it cannot be read, or is none.
         """
-        file = root / RECORD
+        return cls.read(root / RECORD)
+
+    @classmethod
+    def read(cls, file: Path) -> Self | None:
+        """As it is in a file; None where there is none.
+
+        Raises:
+            PostelError: it cannot be read, or is none.
+        """
         content = content_of(file)
         if content is None:
             return None

@@ -115,10 +115,14 @@ def test_several_hosts(root: Path, tmp_path: Path) -> None:
                 assert units == {f"postel-{part}.service" for part in parts}
             return said
 
-        assert "[database] url" in follow_host("data", {"gateway", "sink", "serve"})
+        said = follow_host("data", {"gateway", "sink", "serve"})
+        assert "[database] url" in said
+        assert "agent: none runs" not in said
         assert stat.S_IMODE((root.with_name("data") / "etc/postel/gateway/tls.key").stat().st_mode) == 0o640
         said = follow_host("mail", {"agent"})
         assert "https://gateway.example.org:4318 takes no OTLP" in said
+        assert "agent: none runs" in said
+        assert "page: " not in said
         assert (tmp_path / "haraka/plugins/postel").is_dir(), "without it nothing of messages comes"
 
 

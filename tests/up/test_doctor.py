@@ -4,6 +4,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -18,11 +19,13 @@ from postel.doctor import database, files, network, on_disk
 from postel.doctor.result import Check, Result, Verdict
 from postel.otlp.answers import Outcome
 from postel.otlp.errors import Malformed, Retryable
+from postel.services.install import Record
 from postel.settings import Database, Intake, Otlp, Serve, Settings, Sink
 from support.otlp_receiver import running_receiver
 from support.ports import free_port, free_ports
 from support.postgres import fresh_database
 from support.requirements import require
+from support.running_agent import agent, environment, stop
 
 
 @pytest.fixture
@@ -205,12 +208,39 @@ async def test_a_check_that_breaks_does_not_end_the_others(
         yield Result(Verdict.OK, "sink", "so far")
         raise ZeroDivisionError("by nought")
 
-    monkeypatch.setattr(network, "sink", broken)
+    checks = [(subject, broken if subject == "sink" else check, of) for subject, check, of in doctor._CHECKS]
+    monkeypatch.setattr(doctor, "_CHECKS", checks)
     monkeypatch.setenv("POSTEL_COLLECTOR", "/bin/true")
     assert await doctor.run(away(tmp_path)) == 1
     said = capsys.readouterr().out
     assert "ok    sink: so far\nFAIL  sink: cannot be checked: ZeroDivisionError: by nought\n      mend: " in said
     assert list(lines(said)) == SUBJECTS
+
+
+async def test_a_host_that_an_agent_alone_runs_on_is_well(tmp_path: Path) -> None:
+    settings_file = written(tmp_path / "postel.toml", "", 0o600)
+    written(tmp_path / "installed.json", Record(("agent",)).text().decode(), 0o644)
+
+    async def diagnosed(*arguments: str) -> tuple[int | None, str]:
+        command = [sys.executable, "-m", "postel.cli", "doctor", "--config", str(settings_file), *arguments]
+        process = await asyncio.create_subprocess_exec(*command, env=variables, stdout=asyncio.subprocess.PIPE)
+        said, _ = await process.communicate()
+        return process.returncode, said.decode()
+
+    async with running_receiver() as receiver:
+        variables = environment(tmp_path, receiver.http)
+        async with agent(variables) as process:
+            assert process.stderr
+            while b"the agent runs" not in await process.stderr.readline():
+                pass
+            code, said = await diagnosed()
+            assert code == 0, said
+            assert said.startswith("ok    parts: agent: what `postel install` made services of")
+            assert list(lines(said)) == ["data folder", "endpoint", "agent"]
+            code, said = await diagnosed("--part", "agent", "--part", "serve")
+            assert code == 1
+            assert list(lines(said)) == ["data folder", "database", "endpoint", "agent", "page"]
+            await stop(process)
 
 
 async def test_a_node_without_a_readable_id_does_not_hide_dead_letters(migrated_postgres: str, tmp_path: Path) -> None:
