@@ -1,7 +1,8 @@
 """The ``postel`` command: one sub-command per program, each importing only what it runs.
 
-Exit codes: 0 done; 1 a check found something (``db check``, ``doctor``); 2 Postel says what is wrong (a setting, an
-address in use, the database). All commands take ``--config FILE``.
+Exit codes: 0 done; 1 a check found something (``db check``, ``doctor``), or data of a demo still comes
+(``demo --remove``); 2 Postel says what is wrong (a setting, an address in use, the database). All commands take
+``--config FILE``.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ _parts = click.option(
     "parts",
     multiple=True,
     type=click.Choice(["up", "agent", "collector", "gateway", "kafka-member", "sink", "serve"]),
-    help="What this host runs, again for each; without it: what is installed as services, else up, which is all.",
+    help="What this host runs, again for each; without it: what is installed as services, else `up`.",
 )
 
 

@@ -65,19 +65,19 @@ async def remove(settings: Settings) -> int:
     """Delete everything that carries the mark, also what comes while it is deleted, and say how much that was.
 
     Returns:
-        The exit code: 1 where a demo still sends.
+        The exit code: 1 where data of a demo still comes.
     """
     from timescale_sink.store import commands  # noqa: PLC0415 - sending needs no database driver
 
     removed = await commands.remove_demo(
         settings,
         quiet_seconds=_QUIET_SECONDS,
-        under_way=lambda: click.echo(f"what is still under way of it is awaited for {_QUIET_SECONDS} s"),
+        under_way=lambda: click.echo(f"waiting {_QUIET_SECONDS} s for what is still under way"),
     )
     for table, rows in removed.rows.items():
         click.echo(f"{table}: {rows} rows deleted")
     if removed.goes_on:
-        click.echo("a demo still sends: stop it and remove again")
+        click.echo("data of a demo still comes: stop it, and remove again")
     return int(removed.goes_on)
 
 

@@ -70,8 +70,8 @@ def _programs(settings: Settings, *, demo: bool) -> Iterator[Program]:
             command(settings, collector),
             environment(settings),
             stop_rank=1,
-            # Its batches wait for 200 ms (agent.yaml), and the sink then commits. What is left waits on disk, and comes
-            # with the next start: of a demo that was deleted in between too.
+            # Its batches wait for 200 ms (agent.yaml), and the sink then commits. What is left waits on disk and comes
+            # with the next start, even of a demo that was deleted meanwhile.
             linger_seconds=1.0,
             clean_line=_plain,
         )

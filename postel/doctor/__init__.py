@@ -14,22 +14,22 @@ from postel.doctor import database, files, network, on_disk, replica
 from postel.doctor.result import Check, Result, Verdict
 from postel.errors import PostelError
 from postel.services.install import RECORD, Record
-from postel.services.units import IN_UP
 from postel.settings import Settings, config_file
 
-# What is looked at, and what of Postel runs on the hosts on which it is: on all, where nothing is named.
+# What is looked at on hosts that run one of these parts; where none is named, on all.
 _CHECKS: Sequence[tuple[str, Check, Collection[str]]] = (
     ("settings", files.settings_file, ()),
     ("files", files.named, ()),
     ("data folder", on_disk.folder, ()),
-    ("database", database.check, ("sink", "serve")),
-    ("replica", replica.check, ("serve",)),
-    ("sink", network.sink, ("sink",)),
-    ("collector", network.collector, ("collector", "gateway")),
-    ("endpoint", network.endpoint, ()),
-    ("agent", on_disk.agent, ("agent",)),
-    ("page", network.page, ("serve",)),
-    ("mail servers", network.servers, ("agent",)),
+    ("database", database.check, ("up", "sink", "serve")),
+    ("replica", replica.check, ("up", "serve")),
+    ("sink", network.sink, ("up", "sink")),
+    ("collector", network.collector, ("up", "collector", "gateway")),
+    ("endpoint", network.endpoint_of_up, ("up",)),
+    ("endpoint", network.endpoint, ("agent", "sink")),
+    ("agent", on_disk.agent, ("up", "agent")),
+    ("page", network.page, ("up", "serve")),
+    ("mail servers", network.servers, ("up", "agent")),
 )
 
 
@@ -43,26 +43,37 @@ async def run(settings: Settings, parts: Collection[str] = ()) -> int:
 
     Returns:
         The exit code: 0, or 1 when a check failed.
-
-    Raises:
-        PostelError: what `postel install` noted cannot be read.
     """
-    if not parts and (parts := _installed()) and "up" not in parts:
-        text = f"{', '.join(parts)}: what `postel install` made services of; others are not looked for here (--part)"
-        click.echo(str(Result(Verdict.OK, "parts", text)))
-    here = {*IN_UP} if not parts or "up" in parts else {*parts}
     failed = False
+
+    def tell(result: Result) -> None:
+        nonlocal failed
+        click.echo(str(result))
+        failed = failed or result.verdict is Verdict.FAIL
+
+    if not parts:
+        try:
+            parts = _installed()
+        except PostelError as error:
+            tell(Result(Verdict.FAIL, "parts", str(error)))
+        if parts and "up" not in parts:
+            text = f"{', '.join(parts)}, of which `postel install` made services; --part names others"
+            tell(Result(Verdict.OK, "parts", text))
+    here = {*parts} or {"up"}
     for subject, check, of in _CHECKS:
         if of and here.isdisjoint(of):
             continue
         async for result in _guarded(subject, check, settings):
-            click.echo(str(result))
-            failed = failed or result.verdict is Verdict.FAIL
+            tell(result)
     return 1 if failed else 0
 
 
 def _installed() -> Sequence[str]:
-    """What services were made of beside the settings in use."""
+    """What services were made of beside the settings in use.
+
+    Raises:
+        PostelError: what was noted of that cannot be read.
+    """
     settings_file = config_file()
     record = Record.read(settings_file.with_name(RECORD.name)) if settings_file else None
     return record.parts if record else ()

@@ -64,10 +64,15 @@ async def collector(settings: Settings) -> AsyncIterator[Result]:
 
 async def endpoint(settings: Settings) -> AsyncIterator[Result]:
     """What the agent sends to takes OTLP from it."""
+    yield await export(settings.otlp)
+
+
+async def endpoint_of_up(settings: Settings) -> AsyncIterator[Result]:
+    """The same where `postel up` runs the agent: without a Collector it sends to the sink, which has its own check."""
     try:
         straight = runs_collector(settings) and find_collector() is None
     except SettingsError:
-        # The Collector's check says it. An agent of its own sends to the endpoint all the same.
+        # The Collector's check says it.
         straight = False
     if not straight:
         yield await export(settings.otlp)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +27,7 @@ from timescale_sink.ingest import writer
 from timescale_sink.store import commands, demo_removal
 
 TIME = 1_768_471_200_000_000_000
+RemoveWhileItComes = Callable[[Callable[[int], ExportMetricsServiceRequest]], Awaitable[demo_removal.Removed]]
 
 
 def _resource(node: str, *, demo: bool) -> Resource:
@@ -152,32 +152,33 @@ async def test_the_demo_goes_and_the_rest_stays(written: str, tmp_path: Path) ->
     assert await recount(written) == []
 
 
-async def _remove_while_it_comes(
-    url: str, folder: Path, late: Callable[[int], ExportMetricsServiceRequest]
-) -> demo_removal.Removed:
-    """Remove a demo of this minute, of which one sink stores ``late``, given when it began, after it was deleted."""
-    begin = time.time_ns() - 300 * 15_000_000_000
-    deleted = asyncio.Event()
-    async with ingesting(url) as ingest:
-        await ingest(Signal.METRICS, _metrics("d1", demo=True, begin=begin))
+@pytest.fixture
+def remove_while_it_comes(
+    migrated_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RemoveWhileItComes:
+    """Removes a demo of this minute, of which one sink stores more, given when it began, after it was deleted."""
 
-        async def store() -> None:
-            await deleted.wait()
-            await ingest(Signal.METRICS, late(begin))
+    async def remove(late: Callable[[int], ExportMetricsServiceRequest]) -> demo_removal.Removed:
+        begin = time.time_ns() - 300 * 15_000_000_000
+        coming = [late(begin)]
+        async with ingesting(migrated_database) as ingest:
+            await ingest(Signal.METRICS, _metrics("d1", demo=True, begin=begin))
 
-        stored = asyncio.create_task(store())
-        removed = await _remove_demo(url, folder, 2.5, deleted.set)
-        await stored
-        return removed
+            async def pause(_seconds: float) -> None:
+                while coming:
+                    await ingest(Signal.METRICS, coming.pop())
+
+            monkeypatch.setattr(demo_removal, "asyncio", SimpleNamespace(sleep=pause))
+            return await _remove_demo(migrated_database, tmp_path, 0.1)
+
+    return remove
 
 
 async def test_what_was_under_way_when_a_demo_was_removed_is_deleted_too(
-    migrated_database: str, tmp_path: Path
+    migrated_database: str, remove_while_it_comes: RemoveWhileItComes
 ) -> None:
     """The sink knows its node and series, and writes rows of them alone."""
-    removed = await _remove_while_it_comes(
-        migrated_database, tmp_path, lambda begin: _metrics("d1", demo=True, begin=begin + 1_000_000_000)
-    )
+    removed = await remove_while_it_comes(lambda begin: _metrics("d1", demo=True, begin=begin + 1_000_000_000))
     assert (removed.rows["metrics_system"], removed.rows["otel_metric_point"]) == (600, 600)
     assert not removed.goes_on
     with psycopg.connect(migrated_database) as connection:
@@ -186,17 +187,15 @@ async def test_what_was_under_way_when_a_demo_was_removed_is_deleted_too(
     assert await recount(migrated_database) == []
 
 
-async def test_a_demo_that_still_sends_is_told(migrated_database: str, tmp_path: Path) -> None:
-    removed = await _remove_while_it_comes(
-        migrated_database, tmp_path, lambda _: _metrics("d1", demo=True, begin=time.time_ns())
-    )
+async def test_a_demo_that_still_sends_is_told(remove_while_it_comes: RemoveWhileItComes) -> None:
+    removed = await remove_while_it_comes(lambda _: _metrics("d1", demo=True, begin=time.time_ns()))
     assert removed.goes_on
 
 
-async def test_what_comes_as_another_node_of_that_name_stays(migrated_database: str, tmp_path: Path) -> None:
-    removed = await _remove_while_it_comes(
-        migrated_database, tmp_path, lambda begin: _metrics("d1", demo=False, begin=begin + 1_000_000_000)
-    )
+async def test_what_comes_as_another_node_of_that_name_stays(
+    migrated_database: str, remove_while_it_comes: RemoveWhileItComes
+) -> None:
+    removed = await remove_while_it_comes(lambda begin: _metrics("d1", demo=False, begin=begin + 1_000_000_000))
     assert removed.rows["metrics_system"] == 300
     with psycopg.connect(migrated_database) as connection:
         for table in ("metrics_system", "otel_metric_point"):

@@ -390,10 +390,10 @@ async def test_series_without_points_are_found_however_many_there_are(
 async def test_a_node_goes_with_the_last_that_was_kept_of_it(url: str) -> None:
     await _write(url)
     seen = "UPDATE node SET last_seen = now() - interval '{} days' RETURNING 1"
-    for_ever = Database(raw_days=0, rollup_days=0, dead_letter_days=0)
-    a_year = Database(raw_days=30, rollup_days=365, dead_letter_days=30)
-    # After 360 days there is nothing of rows any more; of rollups there may be.
-    for days, kept, left in ((400, for_ever, 1), (360, a_year, 1), (400, a_year, 0)):
+    for_ever, a_year = Database(raw_days=0, rollup_days=0), Database(raw_days=30, rollup_days=365)
+    # Where rollups are kept of their own there may be some; else nothing that rows do not give.
+    within, beyond = (360, 400) if _community(url) else (29, 40)
+    for days, kept, left in ((beyond, for_ever, 1), (within, a_year, 1), (beyond, a_year, 0)):
         await _apply(url, kept)
         assert _ask(url, seen.format(days)) == [(1,)]
         await _keep_house(url)
@@ -403,12 +403,13 @@ async def test_a_node_goes_with_the_last_that_was_kept_of_it(url: str) -> None:
 async def test_a_node_that_a_sink_holds_is_not_waited_for(url: str) -> None:
     await _write(url)
     await _apply(url, Database())
-    with psycopg.connect(url) as sink:
-        sink.execute("UPDATE node SET last_seen = now() - interval '400 days'")
+    _ask(url, "UPDATE node SET last_seen = now() - interval '400 days' RETURNING 1")
+    with psycopg.connect(url) as sink, capture_logs() as logged:
+        sink.execute("UPDATE node SET last_seen = now()")
         await _keep_house(url)
-    assert _ask(url, "SELECT count(*) FROM node") == [(1,)]
+        assert [line for line in logged if line["log_level"] == "warning"] == []
     await _keep_house(url)
-    assert _ask(url, "SELECT count(*) FROM node") == [(0,)]
+    assert _ask(url, "SELECT count(*) FROM node") == [(1,)]
 
 
 async def test_a_role_that_may_not_change_it_takes_data_all_the_same(url: str, tmp_path: Path) -> None:

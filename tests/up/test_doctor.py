@@ -231,15 +231,27 @@ async def test_a_host_that_an_agent_alone_runs_on_is_well(tmp_path: Path) -> Non
         variables = environment(tmp_path, receiver.http)
         async with agent(variables) as process:
             assert process.stderr
-            while b"the agent runs" not in await process.stderr.readline():
-                pass
+            async for line in process.stderr:
+                if b"the agent runs" in line:
+                    break
             code, said = await diagnosed()
             assert code == 0, said
-            assert said.startswith("ok    parts: agent: what `postel install` made services of")
+            assert said.startswith("ok    parts: agent, of which `postel install` made services")
             assert list(lines(said)) == ["data folder", "endpoint", "agent"]
             code, said = await diagnosed("--part", "agent", "--part", "serve")
             assert code == 1
             assert list(lines(said)) == ["data folder", "database", "endpoint", "agent", "page"]
+            # Nobody listens where it sends to, and no Collector can: `up` would let it send to the sink.
+            nowhere = f"127.0.0.1:{free_port()}"
+            variables |= {"POSTEL_OTLP__ENDPOINT": f"http://{nowhere}", "POSTEL_OTLP__COLLECTOR_HTTP_ADDRESS": nowhere}
+            variables["POSTEL_COLLECTOR"] = "none"
+            code, said = await diagnosed()
+            assert (code, f"endpoint: http://{nowhere} takes no OTLP" in said) == (1, True)
+            written(tmp_path / "installed.json", "{", 0o644)
+            code, said = await diagnosed()
+            assert code == 1
+            assert "installed.json is damaged" in said.splitlines()[0]
+            assert "database" in lines(said)
             await stop(process)
 
 

@@ -13,7 +13,7 @@ SELECT
     END AS age;
 
 -- nodes --
--- Every node ever seen, with the seconds since it was last heard of by the server's clock.
+-- Every node of which something is kept, with the seconds since it was last heard of by the server's clock.
 SELECT
     id, host, first_seen, last_seen, sources, versions, demo,
     extract(epoch FROM now() - last_seen)::float8 AS age

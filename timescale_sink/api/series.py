@@ -148,7 +148,7 @@ class Reader:
             return Standing(replica, age)
 
     async def nodes(self) -> tuple[Node, ...]:
-        """Every node ever seen: real ones first, then by host."""
+        """Every node of which something is kept: real ones first, then by host."""
         return await self._nodes.get("nodes", self._ask_nodes)
 
     async def series(self, asked: Query) -> Answer:

@@ -11,16 +11,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from postel.signals import load_all
 from timescale_sink.store import event_rollups, rollup_views
 from timescale_sink.store.database import Connection, Tier, ask_server
 from timescale_sink.store.event_rollups import Events
 
-# Of a demo whose newest is older than this nothing is under way any more.
-_UNDER_WAY = timedelta(minutes=1)
 # How often it is looked for what has come since it was deleted, and how long at most, in seconds.
 _LOOK_SECONDS = 1.0
 _LONGEST_SECONDS = 180.0
+# What comes late is at most so much older than what was there: with a bound no look reads all that a table holds.
+_OLDER = timedelta(days=1)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -30,8 +32,9 @@ class Removed:
 
     Attributes:
         rows: table -> rows deleted.
-        newest: of what they told; the year 1 where there were none.
-        goes_on: whether it is still sent: what was deleted at last was newer than when the deleting began.
+        newest: time of the newest row; the year 1 where there were none.
+        goes_on: whether more still comes: what was deleted at last was newer than when the deleting began, or came
+            for longer than is looked.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -42,28 +45,35 @@ class Removed:
 async def remove(connection: Connection, *, quiet_seconds: float, under_way: Callable[[], None]) -> Removed:
     """Delete everything of the nodes of which all data carries the demo mark.
 
-    Senders and Collectors keep what the sink has not taken yet. So where the demo's newest is of this minute, it is
-    deleted again and again until for a time nothing more has come, or until it is seen that the demo still runs.
+    Senders and Collectors keep what the sink has not taken yet. So where there was anything it is looked for more,
+    again and again, until for a time nothing has come or until it is seen that the demo still runs.
 
     Args:
         connection: to a database that has the schema.
-        quiet_seconds: that time.
-        under_way: called once where it is waited for.
+        quiet_seconds: how long nothing may have come.
+        under_way: called once before it is looked for more.
     """
     began = await _one(connection, "SELECT now()")
     demo = Demo(connection)
     removed = await demo.remove()
-    if removed.newest < began - _UNDER_WAY:
+    if not removed.rows.total():
         return removed
     under_way()
     quiet_since = looked_since = time.monotonic()
-    while time.monotonic() - quiet_since < quiet_seconds and not removed.goes_on:
+    while not removed.goes_on:
         await asyncio.sleep(_LOOK_SECONDS)
-        late = await demo.remove()
+        quiet = time.monotonic() - quiet_since >= quiet_seconds
+        try:
+            late = await demo.remove()
+        except psycopg.errors.DeadlockDetected:
+            # With a sink that writes the same rows; it has its turn now.
+            continue
         if late.rows.total():
             removed.rows.update(late.rows)
             quiet_since = time.monotonic()
             removed.goes_on = late.newest > began or quiet_since - looked_since > _LONGEST_SECONDS
+        elif quiet:
+            break
     return removed
 
 
@@ -78,33 +88,39 @@ class Demo:
         self._connection = connection
         self._nodes: list[str] = []
         self._series: list[UUID] = []
+        self._oldest: datetime | None = None
 
     async def remove(self) -> Removed:
         """Delete it, and what has come of it since it was deleted before."""
         removed = Removed()
         declared = load_all()
+        since = self._oldest - _OLDER if self._oldest else _NEVER
         async with self._connection.transaction():
-            await self._find()
+            marked = await self._find()
             for table in declared.tables:
                 columns = ", ".join(column.name for column in declared.columns_of(table))
-                await self._delete(removed, table, f"num_nonnulls({columns})")
+                await self._delete(removed, table, since, f"num_nonnulls({columns})")
             for table in ("otel_metric_point", "otel_log", *declared.event_tables):
-                await self._delete(removed, table, "1")
+                await self._delete(removed, table, since, "1")
+            # A look that finds nothing leaves the aggregates to those who refresh them.
+            if (marked or removed.rows.total()) and (await ask_server(self._connection)).tier is Tier.COMMUNITY:
+                await _delete_rollups(self._connection, self._nodes)
+            # Last: sinks wait for these rows, and the aggregates may have to be waited for.
             for table, where, values in (
                 ("otel_series", "series_id = ANY (%s)", self._series),
                 ("node", "id = ANY (%s) AND demo", self._nodes),
             ):
                 cursor = await self._connection.execute(f"DELETE FROM {table} WHERE {where}".encode(), (values,))
                 removed.rows[table] = cursor.rowcount
-            # A look that finds nothing leaves the aggregates to those who refresh them.
-            if removed.rows.total() and (await ask_server(self._connection)).tier is Tier.COMMUNITY:
-                await _delete_rollups(self._connection, self._nodes)
         return removed
 
-    async def _find(self) -> None:
+    async def _find(self) -> bool:
         """Nodes and series, also those of before: a sink that knows them writes rows of them alone for a time.
 
         What has come back as somebody else's is left out.
+
+        Returns:
+            Whether a node is marked now.
         """
         self._nodes = await _column(
             self._connection,
@@ -127,14 +143,15 @@ class Demo:
             self._series,
             self._nodes,
         )
+        return bool(await _one(self._connection, "SELECT EXISTS (SELECT FROM node WHERE demo)"))
 
-    async def _delete(self, removed: Removed, table: str, records: str) -> None:
+    async def _delete(self, removed: Removed, table: str, since: datetime, records: str) -> None:
         """Delete rows and note in the ledger that what they held is gone, so that `db check` agrees."""
         # Lists, not subqueries: only by constants TimescaleDB finds what it must unpack of chunks in columns. By a
         # subquery it unpacks all of them, 100,000 points in 2 s where those of 20 series of 200 go in a millisecond.
         key, values = ("series_id", self._series) if table == "otel_metric_point" else ("node_id", self._nodes)
         removed.rows[table] = 0
-        found = await _edges(self._connection, table, "time", key, values)
+        found = await _edges(self._connection, table, "time", (key, values), since)
         if found is None:
             return
         cursor = await self._connection.execute(
@@ -156,6 +173,7 @@ class Demo:
         )
         if row := await cursor.fetchone():
             removed.rows[table] = row[0]
+        self._oldest = min(self._oldest or found[0], found[0])
         removed.newest = max(removed.newest, found[1])
 
 
@@ -180,7 +198,7 @@ async def _delete_rollups(connection: Connection, nodes: list[str]) -> None:
                     had[table] = had[source]
                     await _make_again(connection, made, table, source, had[source])
                 continue
-            found = await _edges(connection, table, "bucket", "node_id", nodes)
+            found = await _edges(connection, table, "bucket", ("node_id", nodes))
             if found:
                 if name in sources:
                     query = f"SELECT DISTINCT domain FROM {table} WHERE node_id = ANY (%s) AND bucket BETWEEN %s AND %s"
@@ -232,14 +250,14 @@ async def _make_again(connection: Connection, made: Events, table: str, source: 
 
 
 async def _edges(
-    connection: Connection, table: str, time: str, key: str, values: Sequence[object]
+    connection: Connection, table: str, time_: str, of: tuple[str, Sequence[object]], since: datetime = _NEVER
 ) -> tuple[Any, Any] | None:
-    """The first and the last time of some rows; None: there are none.
+    """The first and the last time of some rows, which have one of these values in this column; None: there are none.
 
-    In constants beside the key they keep in columns what is of other times.
+    In constants beside the values they keep in columns what is of other times.
     """
-    query = f"SELECT min({time}), max({time}) FROM {table} WHERE {key} = ANY (%s)"
-    row = await (await connection.execute(query.encode(), (values,))).fetchone()
+    query = f"SELECT min({time_}), max({time_}) FROM {table} WHERE {of[0]} = ANY (%s) AND {time_} >= %s"
+    row = await (await connection.execute(query.encode(), (of[1], since), prepare=False)).fetchone()
     return None if row is None or row[0] is None else (row[0], row[1])
 
 

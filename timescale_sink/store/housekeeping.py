@@ -128,7 +128,8 @@ async def _keep(connection: Connection, declarations: Declarations) -> None:
             for table in retention.tables(declarations):
                 deleted[table] = await _attempt(table, _delete_rows(connection, table, tier))
         deleted["otel_series"] = await _attempt("otel_series", _delete_series(connection))
-        deleted["node"] = await _attempt("node", _delete_nodes(connection))
+        if tier is not Tier.APACHE or owner:
+            deleted["node"] = await _attempt("node", _delete_nodes(connection))
         deleted["dead_letter"] = await _attempt("dead_letter", _delete_letters(connection))
         deleted["ingest_ledger"] = await _attempt("ingest_ledger", _delete_ledger(connection))
     if any(deleted.values()):
@@ -227,11 +228,13 @@ async def _delete_series(connection: Connection) -> int:
 
 
 async def _delete_nodes(connection: Connection) -> int:
-    """Delete the nodes that were last seen before all that is kept."""
+    """Delete the nodes that were last seen before all rows and rollups that are kept."""
     cursor = await connection.execute(
         """
         DELETE FROM node WHERE id = ANY (ARRAY(
-            SELECT id FROM node WHERE last_seen < (SELECT min(since) FROM retained) FOR UPDATE SKIP LOCKED
+            SELECT id FROM node
+            WHERE last_seen < (SELECT min(since) FROM retained WHERE relation NOT IN ('dead_letter', 'ingest_ledger'))
+            FOR UPDATE SKIP LOCKED
         ))
         """
     )
