@@ -21,7 +21,7 @@ from support.memory_limit import limit_is_possible, limited_memory
 from support.postgres import KillableServer, migrate_now, timescale_programs
 from support.requirements import require
 from support.sink import running_sink
-from support.sink_load import IN_REQUEST, backend_seconds, events, send
+from support.sink_load import IN_REQUEST, events, seconds_by_backend, send
 from tools.bootstrap.programs import find_postgres
 
 MILLIONS = float(os.environ.get("POSTEL_SINK_LOAD", "8"))
@@ -90,14 +90,15 @@ def take(url: str, folder: Path) -> list[Turn]:
             first = IN_REQUEST + turn * count
             make = partial(events, scattered=True)
             ((wal,),) = database.execute("SELECT pg_current_wal_lsn() - '0/0'").fetchall()
-            cpu, taken = backend_seconds(url), 0.0
+            cpu, taken = seconds_by_backend(url), 0.0
             # Not all in memory at once, and none made while the clock runs.
             for part in range(first, first + count, 25 * IN_REQUEST):
                 bodies = list(make(part, min(25 * IN_REQUEST, first + count - part)))
                 begun = time.monotonic()
                 asyncio.run(send(sink.grpc, Signal.LOGS, bodies))
                 taken += time.monotonic() - begun
-            used = backend_seconds(url) - cpu
+            # Of the sink's connections: its housekeeping, and the bench's own look, come and go.
+            used = sum(seconds - cpu[pid] for pid, seconds in seconds_by_backend(url).items() if pid in cpu)
             ((written, table, indexes),) = database.execute(
                 """
                 SELECT pg_current_wal_lsn() - '0/0', sum(pg_table_size(relid)), sum(pg_indexes_size(relid))

@@ -344,12 +344,17 @@ def _copied_out(reader: psycopg.Connection[Any], select: sql.Composed) -> Iterat
 
 def backend_seconds(url: str) -> float:
     """Seconds of CPU of the server's processes that serve this database's clients now."""
-    total = 0.0
+    return sum(seconds_by_backend(url).values())
+
+
+def seconds_by_backend(url: str) -> dict[int, float]:
+    """Of each of them: process id -> seconds."""
+    found = {}
     for pid in _backends(url):
         # One that has ended since: the bench's own look at the rows.
         with contextlib.suppress(FileNotFoundError):
-            total += cpu_seconds([pid])
-    return total
+            found[pid] = cpu_seconds([pid])
+    return found
 
 
 def _backends(url: str) -> list[int]:
