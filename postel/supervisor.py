@@ -153,8 +153,7 @@ class Supervisor:
 
     async def _end(self, program: Program, keeper: asyncio.Task[None]) -> None:
         name = program.name
-        if self._running(name):
-            await asyncio.wait([keeper], timeout=program.linger_seconds)
+        await asyncio.wait([keeper], timeout=program.linger_seconds)
         if child := self._running(name):
             child.terminate()
         ended = asyncio.create_task(self._ended(name, keeper))

@@ -45,27 +45,26 @@ async def run(settings: Settings, parts: Collection[str] = ()) -> int:
         The exit code: 0, or 1 when a check failed.
     """
     failed = False
-
-    def tell(result: Result) -> None:
-        nonlocal failed
+    async for result in _results(settings, parts):
         click.echo(str(result))
         failed = failed or result.verdict is Verdict.FAIL
+    return 1 if failed else 0
 
+
+async def _results(settings: Settings, parts: Collection[str]) -> AsyncIterator[Result]:
     if not parts:
         try:
             parts = _installed()
         except PostelError as error:
-            tell(Result(Verdict.FAIL, "parts", str(error)))
+            yield Result(Verdict.FAIL, "parts", str(error))
         if parts and "up" not in parts:
             text = f"{', '.join(parts)}, of which `postel install` made services; --part names others"
-            tell(Result(Verdict.OK, "parts", text))
+            yield Result(Verdict.OK, "parts", text)
     here = {*parts} or {"up"}
     for subject, check, of in _CHECKS:
-        if of and here.isdisjoint(of):
-            continue
-        async for result in _guarded(subject, check, settings):
-            tell(result)
-    return 1 if failed else 0
+        if not of or not here.isdisjoint(of):
+            async for result in _guarded(subject, check, settings):
+                yield result
 
 
 def _installed() -> Sequence[str]:

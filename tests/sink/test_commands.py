@@ -73,10 +73,9 @@ def _settings(url: str, folder: Path) -> Settings:
     return Settings(data_dir=folder, database=Database(url=SecretStr(url)))
 
 
-async def _remove_demo(
-    url: str, folder: Path, quiet_seconds: float = 0, under_way: Callable[[], None] = lambda: None
-) -> demo_removal.Removed:
-    return await commands.remove_demo(_settings(url, folder), quiet_seconds=quiet_seconds, under_way=under_way)
+async def _remove_demo(url: str, folder: Path, quiet_seconds: float = 0) -> demo_removal.Removed:
+    settings = _settings(url, folder)
+    return await commands.remove_demo(settings, quiet_seconds=quiet_seconds, under_way=lambda: None)
 
 
 async def test_check_is_clean_after_writing(written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

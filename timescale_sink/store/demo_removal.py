@@ -53,7 +53,7 @@ async def remove(connection: Connection, *, quiet_seconds: float, under_way: Cal
         quiet_seconds: how long nothing may have come.
         under_way: called once before it is looked for more.
     """
-    began = await _one(connection, "SELECT now()")
+    (began,) = await _column(connection, "SELECT now()")
     demo = Demo(connection)
     removed = await demo.remove()
     if not removed.rows.total():
@@ -122,15 +122,9 @@ class Demo:
         Returns:
             Whether a node is marked now.
         """
-        self._nodes = await _column(
-            self._connection,
-            """
-            SELECT id FROM node WHERE demo
-            UNION
-            SELECT gone FROM unnest(%s::text[]) AS gone WHERE NOT EXISTS (SELECT FROM node WHERE id = gone AND NOT demo)
-            """,
-            self._nodes,
-        )
+        marked = await _column(self._connection, "SELECT id FROM node WHERE demo")
+        gone = "SELECT gone FROM unnest(%s::text[]) AS gone WHERE NOT EXISTS (SELECT FROM node WHERE id = gone)"
+        self._nodes = [*marked, *await _column(self._connection, gone, self._nodes)]
         self._series = await _column(
             self._connection,
             """
@@ -143,7 +137,7 @@ class Demo:
             self._series,
             self._nodes,
         )
-        return bool(await _one(self._connection, "SELECT EXISTS (SELECT FROM node WHERE demo)"))
+        return bool(marked)
 
     async def _delete(self, removed: Removed, table: str, since: datetime, records: str) -> None:
         """Delete rows and note in the ledger that what they held is gone, so that `db check` agrees."""
@@ -263,8 +257,3 @@ async def _edges(
 
 async def _column(connection: Connection, query: str, *parameters: object) -> list[Any]:
     return [row[0] for row in await (await connection.execute(query.encode(), parameters)).fetchall()]
-
-
-async def _one(connection: Connection, query: str) -> Any:
-    (value,) = await _column(connection, query)
-    return value
